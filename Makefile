@@ -1,0 +1,43 @@
+# `make demo` and `make test` do everything from a fresh clone: they make .venv and install into it first.
+# PYTHON chooses the interpreter (3.10 or newer).
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow format lint type commit-checks
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[plot,extra,tests]"
+	touch $@
+
+install: $(STAMP) ## make .venv and install the pinned versions into it
+
+demo: $(STAMP) ## train FCDL on Chemical and print its returns beside the trivial policies (at most ten minutes)
+	$(BIN)/python examples/demo.py
+
+# The networks are small: a second thread a process costs more than it brings.
+test: $(STAMP) ## the tests, without the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" --durations=10
+
+test-slow: $(STAMP) ## all the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu" --durations=10
+
+format: $(STAMP) ## sort the imports and format
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+lint: $(STAMP) ## code, format and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: $(STAMP) ## mypy
+	$(BIN)/mypy
+
+commit-checks: format lint type test ## what a commit must pass

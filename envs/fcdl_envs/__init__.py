@@ -1,0 +1,24 @@
+"""
+Environments with local causal structure. Importing this package registers them with Gymnasium; it needs neither torch nor
+Stable-Baselines3.
+"""
+
+import gymnasium as gym
+
+from fcdl_envs.variables import Factors, Variable
+
+
+def register() -> None:
+    """Registers the environments of this package with Gymnasium. Calling it again changes nothing."""
+    if "FCDL/Chemical-v0" not in gym.registry:
+        gym.register(
+            id="FCDL/Chemical-v0",
+            entry_point="fcdl_envs.chemical:ChemicalEnv",
+            vector_entry_point="fcdl_envs.chemical:ChemicalVectorEnv",
+            max_episode_steps=25,
+        )
+
+
+register()
+
+__all__ = ["Factors", "Variable", "register"]

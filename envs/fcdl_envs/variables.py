@@ -1,0 +1,54 @@
+"""How an environment names the variables in its observations and actions."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variable:
+    """
+    One factor of a state or an action.
+
+    :param name: what graphs and logs call it, unique within its environment
+    :param n_categories: number of values of a categorical variable, one-hot in the observation; 0 for a continuous number
+    """
+
+    name: str
+    n_categories: int = 0
+
+    @property
+    def is_categorical(self) -> bool:
+        return self.n_categories > 0
+
+    @property
+    def width(self) -> int:
+        """Columns that the variable takes in the flat encoded state."""
+        return max(self.n_categories, 1)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """
+    What the columns of a flat-Dict observation and of an action mean. Environments publish it as their attribute
+    ``factorization``.
+
+    :param state: for each observation key that the dynamics act on, its variables in column order
+    :param action: the variables of the action
+    :param goal: observation keys that describe the task; the dynamics do not touch them
+    """
+
+    state: dict[str, tuple[Variable, ...]]
+    action: tuple[Variable, ...]
+    goal: tuple[str, ...] = ()
+
+    @property
+    def state_variables(self) -> tuple[Variable, ...]:
+        return tuple(variable for variables in self.state.values() for variable in variables)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return tuple(variable.name for variable in self.state_variables)
+
+    @property
+    def parent_names(self) -> tuple[str, ...]:
+        """Names of the columns of every graph: state variables, then action variables."""
+        return self.state_names + tuple(variable.name for variable in self.action)

@@ -1,0 +1,486 @@
+import copy
+import pickle
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import SubprocVecEnv
+
+import fcdl_envs
+from fcdl_envs.chemical import ChemicalEnv, ChemicalVectorEnv, goal_match_reward
+from fcdl_envs.chemical_system import ChemicalSystem
+
+ENV_ID = "FCDL/Chemical-v0"
+NOISY_TEST = {"task": "test", "n_noisy": 4}
+TASKS = [{}, NOISY_TEST, {"rule": "full_chain", "task": "test", "n_noisy": 2}, {"rule": "none", "n_objects": 5, "n_colors": 3}]
+
+
+def decode(observation, key="state", n_colors=5):
+    """Colours of clean objects, and -1 where all columns are zero, [..., V]."""
+    one_hot = observation[key].reshape(*observation[key].shape[:-1], -1, n_colors)
+    return np.where(one_hot.any(axis=-1), one_hot.argmax(axis=-1), -1)
+
+
+def mean_return(policy, n_episodes=200, seed=0, **kwargs):
+    """Mean return of one episode of a batched environment under policy(colors, goals, rng) -> actions."""
+    env = ChemicalVectorEnv(n_episodes, **kwargs)
+    observation, _ = env.reset(seed=seed)
+    rng = np.random.default_rng(seed)
+    total = 0.0
+    for _ in range(25):
+        observation, rewards, _, truncated, _ = env.step(policy(decode(observation), decode(observation, "goal"), rng))
+        total += rewards.mean()
+    assert truncated.all()
+    return total
+
+
+def do_nothing(colors, goals, rng):
+    return 9 * 5 + colors[:, 9]
+
+
+def fix_first_mismatch(colors, goals, rng):
+    wrong = (colors != goals) & (goals >= 0)
+    first = wrong.argmax(axis=1)
+    return np.where(wrong.any(axis=1), first * 5 + goals[np.arange(len(goals)), first], do_nothing(colors, goals, rng))
+
+
+def act_randomly(colors, goals, rng):
+    return rng.integers(50, size=len(colors))
+
+
+def act_randomly_below_root(colors, goals, rng):
+    return rng.integers(5, 50, size=len(colors))
+
+
+@pytest.mark.parametrize("kwargs", TASKS)
+def test_checkers_pass_without_a_warning(kwargs):
+    env = gym.make(ENV_ID, disable_env_checker=True, render_mode="rgb_array", **kwargs).unwrapped
+    gymnasium_check_env(env)
+    sb3_check_env(env)
+
+
+@pytest.mark.parametrize(
+    ("rule", "n_noisy", "expected"),
+    [
+        *[("full_fork", 2, 3.125), ("full_fork", 4, 25 / 6), ("full_fork", 6, 6.25)],
+        *[("full_chain", n_noisy, 12.5) for n_noisy in (2, 4, 6)],
+    ],
+)
+def test_doing_nothing_scores_what_the_task_gives_away(rule, n_noisy, expected):
+    assert mean_return(do_nothing, rule=rule, task="test", n_noisy=n_noisy) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rule", "n_noisy", "expected", "tolerance"),
+    [
+        *[("full_fork", 2, 22.375, 1e-9), ("full_fork", 4, 70 / 3, 1e-9), ("full_fork", 6, 24.25, 1e-9)],
+        *[("full_chain", 2, 24.4, 0.5), ("full_chain", 4, 24.6, 0.5), ("full_chain", 6, 24.8, 0.5)],
+    ],
+)
+def test_fixing_objects_in_order_nearly_solves_the_test_tasks(rule, n_noisy, expected, tolerance):
+    assert mean_return(fix_first_mismatch, rule=rule, task="test", n_noisy=n_noisy) == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("policy", "published"),
+    [(act_randomly, {0: 8.0, 2: 4.5, 4: 5.0, 6: 5.4}), (act_randomly_below_root, {0: 9.6, 2: 6.9, 4: 8.1, 6: 9.4})],
+)
+def test_random_policies_score_as_in_the_reference(policy, published):
+    """The reference's numbers are means of two systems and few episodes: they are near, no more."""
+    for n_noisy, expected in published.items():
+        task = {"task": "test", "n_noisy": n_noisy} if n_noisy else {}
+        scores = [mean_return(policy, dynamics_seed=seed, **task) for seed in range(4)]
+        assert np.mean(scores) == pytest.approx(expected, abs=1.5)
+
+
+@pytest.mark.parametrize("n_noisy", [2, 4, 6])
+def test_random_actions_below_the_root_score_their_expectation_in_fork(n_noisy):
+    """Each step paints an object with chance 1/9, and then in its goal colour with chance 1/5; the root stays right."""
+    painted = 1 - (8 / 9) ** np.arange(1, 26)
+    expected = np.sum(1 + (9 - n_noisy) * painted / 5) / (10 - n_noisy)
+    score = mean_return(act_randomly_below_root, n_episodes=2000, task="test", n_noisy=n_noisy)
+    assert score == pytest.approx(expected, abs=0.2)
+
+
+@pytest.mark.parametrize("task", ["train", "test"])
+@pytest.mark.parametrize("rule", ["full_fork", "full_chain"])
+def test_batch_is_the_same_episodes_as_singles(rule, task):
+    kwargs = {"rule": rule, "task": task, "n_noisy": 4 if task == "test" else 0, "dynamics_seed": 2}
+    batch = gym.make_vec(ENV_ID, num_envs=5, **kwargs)
+    singles = SyncVectorEnv([lambda: gym.make(ENV_ID, **kwargs)] * 5, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert batch.observation_space == singles.observation_space
+    assert batch.action_space == singles.action_space
+    assert_same(batch.reset(seed=11), singles.reset(seed=11))
+    actions = np.random.default_rng(0).integers(50, size=(60, 5))
+    for row in actions:
+        assert_same(batch.step(row), singles.step(row))
+
+
+def assert_same(one, other):
+    """Bit for bit, in nested tuples and dicts of arrays."""
+    assert type(one) is type(other)
+    if isinstance(one, tuple):
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif one is not None and one.dtype == object:
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    elif one is not None:
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+
+
+def test_infos_of_environments_that_end_at_different_times_follow_gymnasium():
+    batch = ChemicalVectorEnv(3, max_episode_steps=4)
+    batch.reset(seed=0)
+    states = batch.get_state()
+    states[1]["steps"] = 2
+    batch.set_state(states)
+    for _ in range(2):
+        _, _, terminated, truncated, infos = batch.step(np.full(3, 49))
+    assert not terminated.any()
+    assert truncated.tolist() == [False, True, False]
+    assert infos["_final_obs"].tolist() == infos["_final_info"].tolist() == [False, True, False]
+    assert infos["_local_graph"].tolist() == infos["_is_success"].tolist() == [True, False, True]
+    assert infos["final_info"]["_local_graph"].tolist() == [False, True, False]
+    assert infos["local_graph"].dtype == infos["is_success"].dtype == bool
+    assert not infos["local_graph"][1].any()
+    assert infos["final_info"]["local_graph"][1].any()
+    assert infos["final_obs"][0] is None
+    assert decode(infos["final_obs"][1])[9] == 4
+
+
+@pytest.mark.parametrize("kwargs", TASKS)
+def test_same_seed_same_episode(kwargs):
+    episodes = []
+    for _ in range(2):
+        env = gym.make(ENV_ID, **kwargs)
+        steps = [env.reset(seed=5)]
+        steps += [env.step(action) for action in np.random.default_rng(1).integers(env.action_space.n, size=25)]
+        episodes.append(steps)
+    for one, other in zip(*episodes, strict=True):
+        assert np.array_equal(one[0]["state"], other[0]["state"])
+        assert np.array_equal(one[0]["goal"], other[0]["goal"])
+        assert one[1:4] == other[1:4]
+    assert episodes[0][-1][3] is True
+
+
+def test_seeds_choose_episodes_and_not_the_dynamics():
+    colors = np.ones((1, 10), dtype=np.int64)
+    env = ChemicalEnv(dynamics_seed=3)
+    starts = {tuple(decode(env.reset(seed=seed)[0])) for seed in range(20)}
+    assert len(starts) == 20
+    assert np.array_equal(env.system.conditional(9, colors), ChemicalSystem(dynamics_seed=3).conditional(9, colors))
+
+
+def test_training_task_starts_ancestrally_and_aims_at_reachable_states():
+    env = ChemicalVectorEnv(4000)
+    observation, _ = env.reset(seed=0)
+    colors, goals = decode(observation), decode(observation, "goal")
+    assert np.allclose(np.bincount(colors[:, 0], minlength=5) / 4000, 0.2, atol=0.03)
+    for color in range(5):
+        given_root = colors[colors[:, 0] == color]
+        expected = env.system.conditional(1, given_root[:1])[0]
+        assert np.allclose(np.bincount(given_root[:, 1], minlength=5) / len(given_root), expected, atol=0.08)
+    # interventions leave the root alone, and together move every other object
+    assert np.array_equal(goals[:, 0], colors[:, 0])
+    assert ((goals != colors).mean(axis=0)[1:] > 0.3).all()
+    assert (goals >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "n_noisy", "first_to_change"),
+    [
+        *[("full_fork", 0, 1), ("full_fork", 4, 5), ("none", 4, 5)],
+        *[("full_chain", 0, 5), ("full_chain", 2, 6), ("full_chain", 4, 7), ("full_chain", 6, 8)],
+    ],
+)
+def test_test_task_starts_locally_and_asks_for_the_next_colors(rule, n_noisy, first_to_change):
+    env = ChemicalVectorEnv(2000, rule=rule, task="test", n_noisy=n_noisy, noise_scale=1.0)
+    observation, _ = env.reset(seed=0)
+    colors = np.abs(observation["state"]).reshape(2000, 10, 5).argmax(axis=2)
+    expected = colors.copy()
+    expected[:, first_to_change:] = (colors[:, first_to_change:] + 1) % 5
+    expected[:, 1 : n_noisy + 1] = -1
+    assert np.array_equal(decode(observation, "goal"), expected)
+    assert (colors[:, 0] == 0).all()
+    for node in range(1, 10):
+        assert np.allclose(np.bincount(colors[:, node], minlength=5) / 2000, 0.2, atol=0.05)
+
+
+def test_noise_scales_the_one_hots_of_noisy_objects_alone():
+    env = ChemicalVectorEnv(3000, noise_scale=50.0, **NOISY_TEST)
+    observations = [env.reset(seed=0)[0], env.step(np.full(3000, 45))[0]]
+    for observation in observations:
+        state = observation["state"].reshape(3000, 10, 5)
+        assert np.isin(np.delete(state, [1, 2, 3, 4], axis=1), (0, 1)).all()
+        assert np.isin(observation["goal"], (0, 1)).all()
+        noisy = state[:, 1:5]
+        assert (np.count_nonzero(noisy, axis=2) == 1).all()
+        factors = noisy.sum(axis=2)
+        assert factors.mean() == pytest.approx(0, abs=2)
+        assert factors.std() == pytest.approx(50, rel=0.03)
+        assert np.abs(np.corrcoef(factors.T) - np.eye(4)).max() < 0.08
+    first, second = (observation["state"].reshape(3000, 10, 5)[:, 1:5].sum(axis=2) for observation in observations)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.04
+
+
+def test_noise_does_not_touch_the_dynamics_and_stays_in_the_space():
+    loud, silent = (ChemicalVectorEnv(500, noise_scale=scale, **NOISY_TEST) for scale in (200.0, 0.0))
+    loud_first, silent_first = loud.reset(seed=0)[0], silent.reset(seed=0)[0]
+    assert np.array_equal(loud_first["goal"], silent_first["goal"])
+    for actions in np.random.default_rng(0).integers(50, size=(60, 500)):
+        loud_observation, loud_rewards, *_ = loud.step(actions)
+        silent_observation, silent_rewards, *_ = silent.step(actions)
+        assert np.array_equal(loud_rewards, silent_rewards)
+        assert np.array_equal(decode(loud_observation)[:, 5:], decode(silent_observation)[:, 5:])
+        assert (decode(silent_observation)[:, 1:5] == -1).all()
+        assert loud_observation in loud.observation_space
+
+
+def test_training_and_test_task_share_their_spaces():
+    train, test = ChemicalEnv(), ChemicalEnv(noise_scale=200.0, **NOISY_TEST)
+    assert train.observation_space == test.observation_space
+    assert train.action_space == test.action_space
+    assert train.observation_space["state"].high.max() == 1000.0
+    assert train.observation_space["goal"].high.max() == 1.0
+
+
+def test_reward_is_the_share_of_matches_and_a_function_of_the_observation():
+    for kwargs in ({}, NOISY_TEST):
+        env = ChemicalVectorEnv(50, **kwargs)
+        observation, _ = env.reset(seed=0)
+        for actions in np.random.default_rng(0).integers(50, size=(10, 50)):
+            observation, rewards, *_ = env.step(actions)
+            state, goal = (th.as_tensor(observation[key]) for key in ("state", "goal"))
+            assert np.allclose(env.reward_fn(state, None, state, goal), rewards)
+            colors, goals = decode(observation), decode(observation, "goal")
+            expected = [np.mean(color[goal >= 0] == goal[goal >= 0]) for color, goal in zip(colors, goals, strict=True)]
+            assert np.allclose(rewards, expected)
+    single = ChemicalEnv()
+    single.reset(seed=0)
+    assert type(single.step(3)[1]) is float
+    assert pickle.loads(pickle.dumps(single.reward_fn)) is goal_match_reward
+
+
+def test_success_is_remembered_until_the_episode_ends():
+    env = ChemicalEnv(task="test", n_noisy=6)
+    observation, info = env.reset(seed=0)
+    seen = []
+    for _ in range(4):
+        action = fix_first_mismatch(decode(observation)[None], decode(observation, "goal")[None], None)[0]
+        observation, reward, *_, info = env.step(action)
+        seen.append((reward, info["is_success"]))
+    assert seen == [(0.5, False), (0.75, False), (1.0, True), (1.0, True)]
+    _, reward, *_, info = env.step(9 * 5 + (decode(observation)[9] + 1) % 5)
+    assert (reward, info["is_success"]) == (0.75, True)
+    observation, _ = env.reset()
+    assert env.step(do_nothing(decode(observation)[None], None, None)[0])[-1]["is_success"] is False
+
+
+@pytest.mark.parametrize("rule", ["full_fork", "full_chain", "none"])
+def test_local_graph_tells_the_regime_after_the_action(rule):
+    env = ChemicalEnv(rule=rule)
+    env.reset(seed=0)
+    everywhere = np.hstack([np.tri(10, dtype=bool), np.ones((10, 1), dtype=bool)])
+    locally = np.hstack([np.eye(10, dtype=bool), np.ones((10, 1), dtype=bool)])
+    assert np.array_equal(env.global_graph, everywhere)
+    for action in (0, 17, 3, 17):
+        observation, *_, info = env.step(action)
+        is_local = rule != "none" and decode(observation)[0] == 0
+        assert np.array_equal(info["local_graph"], locally if is_local else everywhere)
+
+
+def test_local_graphs_are_fresh():
+    env = ChemicalEnv()
+    env.reset(seed=0)
+    *_, info = env.step(5)
+    info["local_graph"][:] = False
+    env.global_graph[:] = False
+    assert env.step(5)[-1]["local_graph"].any()
+    assert env.global_graph.any()
+
+
+@pytest.mark.parametrize("kwargs", [{}, NOISY_TEST])
+def test_state_round_trip_continues_identically(kwargs):
+    def run(env, actions):
+        return [[*env.step(action)[:2], env.step(action)[-1]["is_success"]] for action in actions]
+
+    rng = np.random.default_rng(0)
+    actions = rng.integers(50, size=40)
+    env, fresh = ChemicalEnv(**kwargs), ChemicalEnv(**kwargs)
+    env.reset(seed=0)
+    run(env, actions[:7])
+    state, clone, pickled = env.get_state(), copy.deepcopy(env), pickle.loads(pickle.dumps(env))
+    expected = [run(env, actions), env.reset(), run(env, actions)]
+    fresh.set_state(state)
+    for other in (clone, pickled, fresh, env):
+        if other is env:
+            env.set_state(state)
+        again = [run(other, actions), other.reset(), run(other, actions)]
+        assert str(again) == str(expected)
+
+
+def test_states_move_between_one_and_many_environments():
+    batch, single = ChemicalVectorEnv(3, **NOISY_TEST), ChemicalEnv(**NOISY_TEST)
+    batch.reset(seed=0)
+    for actions in np.random.default_rng(0).integers(50, size=(30, 3)):
+        batch.step(actions)
+    single.set_state(batch.get_state()[1])
+    saved = batch.get_state()
+    for action in np.random.default_rng(1).integers(50, size=15):
+        observation, rewards, *_ = batch.step(np.full(3, action))
+        single_observation, reward, *_ = single.step(action)
+        assert np.array_equal(observation["state"][1], single_observation["state"])
+        assert rewards[1] == reward
+    batch.set_state(saved)
+    assert str(batch.get_state()) == str(saved)
+    assert pickle.loads(pickle.dumps(batch)).get_state()[2]["steps"] == saved[2]["steps"] == 5
+
+
+def test_seeds_of_a_batch_may_be_a_list():
+    batch, single = ChemicalVectorEnv(2), ChemicalEnv()
+    observation, _ = batch.reset(seed=[9, 4])
+    assert np.array_equal(observation["state"][1], single.reset(seed=4)[0]["state"])
+    with pytest.raises(ValueError, match=r"seed=\[1\] is not allowed"):
+        batch.reset(seed=[1])
+
+
+def test_action_masks_can_forbid_the_root():
+    assert ChemicalEnv().action_masks().all()
+    masks = ChemicalVectorEnv(3, forbid_root=True).action_masks()
+    assert masks.shape == (3, 50)
+    assert masks.dtype == bool
+    assert not masks[:, :5].any()
+    assert masks[:, 5:].all()
+    assert np.array_equal(ChemicalEnv(forbid_root=True).action_masks(), masks[0])
+
+
+@pytest.mark.parametrize("vec_env_cls", [None, SubprocVecEnv])
+def test_sb3_makes_it(vec_env_cls):
+    vec_env = make_vec_env(f"fcdl_envs:{ENV_ID}", n_envs=2, seed=0, vec_env_cls=vec_env_cls, env_kwargs=NOISY_TEST)
+    assert vec_env.get_attr("factorization")[0].parent_names == (*(f"obj{index}" for index in range(10)), "action")
+    assert vec_env.get_attr("reward_fn")[1] is goal_match_reward
+    assert vec_env.env_method("action_masks")[1].shape == (50,)
+    vec_env.reset()
+    for _ in range(25):
+        _, _, dones, infos = vec_env.step(np.array([7, 8]))
+    assert dones.all()
+    assert infos[0]["TimeLimit.truncated"] is True
+    vec_env.close()
+
+
+def test_gymnasium_makes_a_batch():
+    env = gym.make_vec(ENV_ID, num_envs=8, rule="full_chain")
+    assert isinstance(env, ChemicalVectorEnv)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    observation, _ = env.reset(seed=0)
+    for _ in range(25):
+        observation, rewards, terminated, truncated, infos = env.step(env.action_space.sample())
+    assert observation in env.observation_space
+    assert rewards.shape == terminated.shape == truncated.shape == (8,)
+    assert truncated.all()
+    assert infos["final_info"]["local_graph"].shape == (8, 10, 11)
+
+
+def test_registering_again_changes_nothing():
+    spec = gym.spec(ENV_ID)
+    fcdl_envs.register()
+    assert gym.spec(ENV_ID) is spec
+    assert spec.max_episode_steps == 25
+
+
+def test_import_needs_neither_torch_nor_sb3():
+    code = "import sys, fcdl_envs.chemical; sys.exit(bool({'torch', 'stable_baselines3'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"task": "exam"}, "task='exam' is not allowed; task must be one of train, test"),
+        ({"n_noisy": 2}, "n_noisy=2 is not allowed; n_noisy must be 0 with task='train'"),
+        ({"task": "test", "n_noisy": 7}, "n_noisy=7 is not allowed; n_noisy must be within 0 .. n_objects - 4 = 6"),
+        ({"task": "test", "n_noisy": -1}, "n_noisy=-1 is not allowed"),
+        ({"noise_scale": 201.0}, "noise_scale=201.0 is not allowed; noise_scale must be within 0 .. 200.0"),
+        ({"noise_scale": -1.0}, "noise_scale=-1.0 is not allowed"),
+        ({"noise_scale": float("nan")}, "noise_scale=nan is not allowed"),
+        ({"render_mode": "human"}, "render_mode='human' is not allowed; render_mode must be one of rgb_array, ansi"),
+        ({"rule": "fork"}, "rule='fork' is not allowed; rule must be one of full_fork, full_chain, none"),
+        ({"n_objects": 3}, "n_objects=3 is not allowed; n_objects must be at least 4"),
+    ],
+)
+@pytest.mark.parametrize("env_class", [ChemicalEnv, ChemicalVectorEnv])
+def test_bad_arguments_are_named(env_class, kwargs, message):
+    with pytest.raises(ValueError) as error:
+        env_class(**kwargs)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["num_envs", "max_episode_steps"])
+def test_bad_sizes_are_named(name):
+    with pytest.raises(ValueError, match=f"{name}=0 is not allowed; {name} must be at least 1"):
+        ChemicalVectorEnv(**{name: 0})
+
+
+@pytest.mark.parametrize("action", [-1, 50])
+def test_actions_outside_the_space_are_refused(action):
+    env = ChemicalEnv()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"must be within 0 \.\. 49"):
+        env.step(action)
+
+
+def test_picture_shows_colors_goals_and_the_match_set():
+    env = ChemicalEnv(render_mode="rgb_array", **NOISY_TEST)
+    env.reset(seed=0)
+    picture = env.render()
+    assert picture.shape == (480, 480, 3)
+    assert picture.dtype == np.uint8
+    state = env.get_state()
+    # a point of every object's disc and ring, between its rim, the white gap and its number
+    angles = 2 * np.pi * np.arange(10) / 10
+    centers = 240 + 0.39 * 480 * np.stack([-np.cos(angles), np.sin(angles)])
+    rows, columns = centers.round().astype(int)
+    discs, rings = picture[rows + 22, columns].astype(int), picture[rows, columns + 36].astype(int)
+    shades = {int(color): tuple(discs[node]) for node, color in enumerate(state["colors"]) if node in (0, 5, 6, 7, 8, 9)}
+    assert len(set(shades.values())) == len(shades)
+    for node in (0, 5, 6, 7, 8, 9):
+        assert tuple(discs[node]) == shades[int(state["colors"][node])]
+        if int(state["goal"][node]) in shades:
+            assert tuple(rings[node]) == shades[int(state["goal"][node])]
+    for node in (1, 2, 3, 4):
+        assert discs[node].min() > 180
+
+
+def test_text_lists_colors_goals_and_parents():
+    env = ChemicalEnv(render_mode="ansi", **NOISY_TEST)
+    env.reset(seed=1)
+    colors = env.get_state()["colors"].tolist()
+    lines = env.render().splitlines()
+    assert len(lines) == 11
+    assert lines[1].split() == ["0", "0", "0", "*"]
+    assert lines[3].split() == ["2", str(colors[2]), "-", "0"]
+    assert lines[10].split() == ["9", str(colors[9]), str((colors[9] + 1) % 5), "0"]
+    env.step(2)
+    assert env.render().splitlines()[4].split()[-3:] == ["0", "1", "2"]
+
+
+def test_batch_renders_every_environment():
+    assert ChemicalVectorEnv(2).render() is None
+    env = ChemicalVectorEnv(2, render_mode="ansi")
+    env.reset(seed=[0, 1])
+    single = ChemicalEnv(render_mode="ansi")
+    single.reset(seed=1)
+    assert env.render()[1] == single.render()

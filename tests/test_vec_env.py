@@ -1,0 +1,231 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from stable_baselines3 import A2C, DQN
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+
+from fcdl_envs.chemical import ChemicalEnv, ChemicalVectorEnv
+from sb3_fcdl.vec_env import GymVectorVecEnv, unbatch_infos
+
+ENV_ID = "FCDL/Chemical-v0"
+
+
+class CountdownEnv(gym.Env):
+    """Counts down from the seed, and terminates at zero."""
+
+    observation_space = spaces.Box(-10, 10, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+    render_mode = "rgb_array"
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = (options or {}).get("start", 3 if seed is None else seed)
+        return self._observe(), {"start": self.left}
+
+    def step(self, action):
+        self.left -= 1
+        return self._observe(), float(action), self.left <= 0, False, {"left": self.left}
+
+    def render(self):
+        return np.full((8, 8, 3), self.left, dtype=np.uint8)
+
+    def action_masks(self):
+        return np.array([True, self.left > 1])
+
+    def add(self, number, times=1):
+        return self.left + number * times
+
+    def _observe(self):
+        return np.array([self.left], dtype=np.float32)
+
+
+def make_countdowns(vector_class=SyncVectorEnv, n_envs=3, limit=None):
+    def make():
+        return CountdownEnv() if limit is None else gym.wrappers.TimeLimit(CountdownEnv(), limit)
+
+    return GymVectorVecEnv(vector_class([make] * n_envs, autoreset_mode=AutoresetMode.SAME_STEP))
+
+
+def make_chemical(n_envs=4, **kwargs):
+    return GymVectorVecEnv(ChemicalVectorEnv(n_envs, **kwargs))
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_other_autoreset_modes_are_refused(mode):
+    env = SyncVectorEnv([CountdownEnv], autoreset_mode=mode)
+    with pytest.raises(ValueError, match=f"autoreset_mode={mode} .* SB3 needs AutoresetMode.SAME_STEP.*vector_kwargs"):
+        GymVectorVecEnv(env)
+
+
+def test_unknown_autoreset_mode_is_refused():
+    env = ChemicalVectorEnv(2)
+    env.metadata = {}
+    with pytest.raises(ValueError, match="autoreset_mode=None"):
+        GymVectorVecEnv(env)
+
+
+def test_steps_are_those_of_dummy_vec_env():
+    """Everything that SB3 sees: observations, rewards, ends, infos and reset infos, over several episodes."""
+    kwargs = {"task": "test", "n_noisy": 4}
+    env = make_chemical(**kwargs)
+    reference = DummyVecEnv([lambda: gym.make(ENV_ID, **kwargs)] * 4)
+    assert env.observation_space == reference.observation_space
+    assert env.action_space == reference.action_space
+    for vec_env in (env, reference):
+        vec_env.seed(3)
+    assert_same(env.reset(), reference.reset())
+    for actions in np.random.default_rng(0).integers(50, size=(60, 4)):
+        observations, rewards, dones, infos = env.step(actions)
+        expected_observations, expected_rewards, expected_dones, expected_infos = reference.step(actions)
+        assert_same(observations, expected_observations)
+        assert rewards.dtype == expected_rewards.dtype == np.float32
+        assert dones.dtype == expected_dones.dtype == bool
+        assert np.array_equal(rewards, expected_rewards)
+        assert np.array_equal(dones, expected_dones)
+        for info, expected_info in zip(infos, expected_infos, strict=True):
+            assert_same(info, expected_info)
+        assert env.reset_infos == reference.reset_infos
+
+
+def assert_same(one, other):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+    else:
+        assert type(one) is type(other)
+        assert one == other
+
+
+def test_terminal_observation_and_reset_infos_of_environments_that_end_apart():
+    env = make_countdowns()
+    env.seed(1)
+    assert env.reset().tolist() == [[1.0], [2.0], [3.0]]
+    assert env.reset_infos == [{"start": 1}, {"start": 2}, {"start": 3}]
+    observations, rewards, dones, infos = env.step(np.array([1, 0, 1]))
+    assert observations.tolist() == [[3.0], [1.0], [2.0]]
+    assert rewards.tolist() == [1.0, 0.0, 1.0]
+    assert dones.tolist() == [True, False, False]
+    assert infos[0].pop("terminal_observation").tolist() == [0.0]
+    assert infos == [{"left": left, "TimeLimit.truncated": False} for left in (0, 1, 2)]
+    assert env.reset_infos == [{"start": 3}, {"start": 2}, {"start": 3}]
+
+
+def test_truncation_is_marked_unless_the_episode_terminated():
+    env = make_countdowns(n_envs=2, limit=2)
+    env.seed(2)
+    env.reset()
+    for _ in range(2):
+        _, _, dones, infos = env.step(np.zeros(2, dtype=int))
+    assert dones.tolist() == [True, True]
+    assert [info["TimeLimit.truncated"] for info in infos] == [False, True]
+    assert [info["terminal_observation"].tolist() for info in infos] == [[0.0], [1.0]]
+
+
+def test_seeds_and_options_are_used_once():
+    env = make_countdowns()
+    env.seed(5)
+    assert env.reset().tolist() == [[5.0], [6.0], [7.0]]
+    env.set_options({"start": 9})
+    assert env.reset().tolist() == [[9.0]] * 3
+    assert env.reset().tolist() == [[3.0]] * 3
+    env.set_options([{"start": 1}, {}, {}])
+    with pytest.raises(ValueError, match=r"options=\[{'start': 1}, {}, {}\] are not allowed"):
+        env.reset()
+
+
+def test_arrays_are_fresh():
+    env = GymVectorVecEnv(SyncVectorEnv([CountdownEnv] * 2, copy=False, autoreset_mode=AutoresetMode.SAME_STEP))
+    env.seed(5)
+    first = env.reset()
+    second, rewards, *_ = env.step(np.zeros(2, dtype=int))
+    rewards[:] = 7
+    third, later_rewards, *_ = env.step(np.zeros(2, dtype=int))
+    assert first.ravel().tolist() == [5.0, 6.0]
+    assert second.ravel().tolist() == [4.0, 5.0]
+    assert third.ravel().tolist() == [3.0, 4.0]
+    assert later_rewards.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("vector_class", [SyncVectorEnv, AsyncVectorEnv])
+def test_sub_environments_are_asked_one_by_one(vector_class):
+    env = make_countdowns(vector_class)
+    env.seed(1)
+    env.reset()
+    assert env.render_mode == "rgb_array"
+    assert env.get_attr("left") == [1, 2, 3]
+    assert env.get_attr("left", indices=[2, 0]) == [3, 1]
+    assert [mask.tolist() for mask in env.env_method("action_masks")] == [[True, False], [True, True], [True, True]]
+    assert env.env_method("add", 10, times=2) == [21, 22, 23]
+    assert env.has_attr("action_masks")
+    assert not env.has_attr("nothing")
+    env.set_attr("left", 8)
+    assert env.get_attr("left") == [8, 8, 8]
+    assert env.env_is_wrapped(gym.Wrapper, indices=0) == [False]
+    assert [image.max() for image in env.get_images()] == [8, 8, 8]
+    env.close()
+
+
+def test_batched_environment_answers_for_all_its_environments():
+    # as many environments as objects: a graph must not be taken for one answer per environment
+    env = make_chemical(10, forbid_root=True)
+    masks = env.env_method("action_masks")
+    assert len(masks) == 10
+    assert all(np.array_equal(mask, ChemicalEnv(forbid_root=True).action_masks()) for mask in masks)
+    assert [graph.shape for graph in env.get_attr("global_graph", indices=[1, 2])] == [(10, 11)] * 2
+    assert env.get_attr("factorization")[9].state_names[9] == "obj9"
+    assert env.has_attr("action_masks")
+    assert not env.has_attr("nothing")
+    env.set_attr("max_episode_steps", 2)
+    assert env.get_attr("max_episode_steps") == [2] * 10
+    env.reset()
+    assert len({state["steps"] for state in env.env_method("get_state")}) == 1
+    assert env.env_method("close") == [None] * 10
+
+
+def test_single_environments_cannot_be_singled_out():
+    env = make_chemical(3)
+    for call in (lambda: env.env_method("action_masks", indices=[0]), lambda: env.set_attr("name", 1, indices=1)):
+        with pytest.raises(ValueError, match=r"indices=.* are not allowed"):
+            call()
+
+
+def test_images_are_those_of_the_vector_environment():
+    assert make_chemical(2).get_images() == [None, None]
+    env = make_chemical(2, render_mode="rgb_array", n_objects=4)
+    env.reset()
+    assert [image.shape for image in env.get_images()] == [(480, 480, 3)] * 2
+    assert env.render().shape == (960, 480, 3)
+
+
+def test_infos_are_given_to_those_who_have_them():
+    infos = {
+        "speed": np.array([1.5, 2.5]),
+        "graph": np.arange(4).reshape(2, 2),
+        "_graph": np.array([False, True]),
+        "nested": {"name": np.array(["a", None], dtype=object), "_name": np.array([True, False])},
+        "_nested": np.array([True, False]),
+        "_lonely": np.array([3, 4]),
+    }
+    first, second = unbatch_infos(infos, 2)
+    assert first == {"speed": 1.5, "nested": {"name": "a"}, "_lonely": 3}
+    assert type(first["speed"]) is float
+    assert second.pop("graph").tolist() == [2, 3]
+    assert second == {"speed": 2.5, "_lonely": 4}
+
+
+@pytest.mark.parametrize("algorithm", [A2C, DQN])
+def test_sb3_learns_on_it_and_evaluates_on_it(algorithm):
+    env = VecMonitor(make_chemical(4))
+    kwargs = {"learning_starts": 20, "buffer_size": 200} if algorithm is DQN else {}
+    model = algorithm("MultiInputPolicy", env, seed=0, policy_kwargs={"net_arch": [8]}, **kwargs).learn(200)
+    assert len(model.ep_info_buffer) == 8
+    returns, lengths = evaluate_policy(model, env, n_eval_episodes=4, return_episode_rewards=True)
+    assert lengths == [25] * 4
+    assert all(0 <= episode_return <= 25 for episode_return in returns)

@@ -1,0 +1,126 @@
+"""The quantizer: from a state and an action to a context, and from a context to a graph."""
+
+from typing import NamedTuple
+
+import torch as th
+from torch import nn
+
+
+class Codebook(nn.Module):
+    """
+    ``K`` code vectors that follow the running mean of what they stand for (exponential moving average).
+
+    A code that nothing has been assigned to for long is dead: it is moved to a point of the current batch.
+
+    :param n_codes: ``K``
+    :param code_dim: ``C``
+    :param decay: of the moving averages, per training batch
+    """
+
+    embedding: th.Tensor
+    counts: th.Tensor
+    sums: th.Tensor
+
+    # Rows a batch, averaged: about 230 batches without a single row at the default decay.
+    DEAD_BELOW = 0.1
+
+    def __init__(self, n_codes: int, code_dim: int, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        embedding = th.randn(n_codes, code_dim)
+        self.register_buffer("embedding", embedding)
+        self.register_buffer("counts", th.ones(n_codes))
+        self.register_buffer("sums", embedding.clone())
+
+    def nearest(self, points: th.Tensor) -> th.Tensor:
+        """
+        :param points: ``[R, C]``
+        :return: index of the nearest code, the lowest of equals, ``[R]``, int64
+        """
+        # |p - e|^2 without |p|^2, which is the same for every code.
+        distances = self.embedding.square().sum(-1) - 2 * points @ self.embedding.T
+        return distances.argmin(-1)
+
+    @th.no_grad()
+    def update(self, points: th.Tensor, codes: th.Tensor) -> None:
+        """
+        Move the codes towards a batch.
+
+        :param points: ``[R, C]``
+        :param codes: what each point was assigned to, ``[R]``
+        """
+        assigned = th.nn.functional.one_hot(codes, len(self.counts)).to(points.dtype)
+        self.counts.lerp_(assigned.sum(0), 1 - self.decay)
+        self.sums.lerp_(assigned.T @ points, 1 - self.decay)
+        chosen = points[th.randint(len(points), (len(self.counts),), device=points.device)]
+        is_dead = self.counts < self.DEAD_BELOW
+        self.counts.masked_fill_(is_dead, 1.0)
+        self.sums.copy_(th.where(is_dead.unsqueeze(-1), chosen, self.sums))
+        self.embedding.copy_(self.sums / self.counts.unsqueeze(-1))
+
+
+class Quantized(NamedTuple):
+    """
+    :param code: ``[R]``, int64
+    :param embedding: the code vector, with the gradient of the encoder's output, ``[R, C]``
+    :param commitment: mean squared distance of the encoder's output from its code, a scalar
+    """
+
+    code: th.Tensor
+    embedding: th.Tensor
+    commitment: th.Tensor
+
+
+class Quantizer(nn.Module):
+    """
+    Encoder, codebook and decoder (FCDL paper, section 4.2; Eq. 7 with the codebook moved by averages).
+
+    The first layer of the encoder reads the parents' features and lives in ``ParentLinear``; here is the rest.
+
+    :param input_dim: width of what that layer gives
+    :param n_logits: number of free entries of a graph
+    :param n_codes: ``K``
+    :param code_dim: ``C``
+    :param ema_decay: of the codebook
+    """
+
+    def __init__(self, input_dim: int, n_logits: int, n_codes: int, code_dim: int, ema_decay: float) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            _batch_norm(input_dim),
+            nn.LeakyReLU(),
+            nn.Linear(input_dim, 64, bias=False),
+            _batch_norm(64),
+            nn.LeakyReLU(),
+            nn.Linear(64, code_dim),
+        )
+        self.codebook = Codebook(n_codes, code_dim, ema_decay)
+        # Not a batch normalisation: it would see a handful of distinct rows, and a code's graph would depend on the batch.
+        self.decoder = nn.Sequential(
+            nn.Linear(code_dim, 32, bias=False), nn.LayerNorm(32), nn.LeakyReLU(), nn.Linear(32, n_logits)
+        )
+
+    def forward(self, inputs: th.Tensor) -> Quantized:
+        """
+        In train mode the codebook moves, after its codes have been used.
+
+        :param inputs: ``[R, input_dim]``
+        """
+        points = self.encoder(inputs)
+        codes = self.codebook.nearest(points.detach())
+        chosen = self.codebook.embedding[codes]
+        if self.training:
+            self.codebook.update(points.detach(), codes)
+        commitment = (points - chosen).square().mean()
+        return Quantized(codes, chosen + (points - points.detach()), commitment)
+
+    def graph_logits(self) -> th.Tensor:
+        """The free graph entries of every code, ``[K, n_logits]``."""
+        return self.decoder(self.codebook.embedding)
+
+
+def _batch_norm(dim: int) -> nn.BatchNorm1d:
+    norm = nn.BatchNorm1d(dim)
+    # An integer that nothing reads: SB3's own tools expect every entry of a policy's state to be a float.
+    norm.num_batches_tracked = None
+    return norm

@@ -1,0 +1,232 @@
+import copy
+
+import numpy as np
+import pytest
+import torch as th
+from toy import factorization, one_hot_state, persist_and_set_windows, random_windows
+
+from sb3_fcdl.dynamics import FCDLDynamics, Losses, Windows
+
+SIZES = {"equal": [3, 3, 3, 3], "mixed": [2, 2, 4, 3]}
+N_ACTIONS = 12
+
+
+def make_model(sizes: list[int], **kwargs) -> FCDLDynamics:
+    th.manual_seed(0)
+    return FCDLDynamics(factorization(sizes, N_ACTIONS), hidden_dim=16, n_codes=4, code_dim=4, **kwargs)
+
+
+def loss_and_gradients(model: FCDLDynamics, windows: Windows, use_tables: bool) -> tuple[Losses, dict[str, th.Tensor]]:
+    model = copy.deepcopy(model).train()
+    model.features.use_tables = use_tables
+    th.manual_seed(1)
+    losses = model.loss(windows)
+    losses.total.backward()
+    return losses, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("prior", ["order", "self", "none"])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_tables_equal_matrix_products_with_every_gradient(sizes, prior):
+    model = make_model(sizes, graph_prior=prior).double()
+    windows = random_windows(sizes, N_ACTIONS, n_rows=33, length=3, dtype=th.float64)
+    by_table, table_gradients = loss_and_gradients(model, windows, use_tables=True)
+    dense, dense_gradients = loss_and_gradients(model, windows, use_tables=False)
+    assert by_table.total.item() == pytest.approx(dense.total.item(), abs=1e-12)
+    for name, gradient in dense_gradients.items():
+        assert gradient.abs().max() > 0, name
+        th.testing.assert_close(table_gradients[name], gradient, rtol=0, atol=1e-10)
+
+
+def test_gradient_reaches_the_logits_of_earlier_steps_as_in_the_dense_network():
+    """The straight-through path alone: the gradient by the input state, at a sampled one-hot."""
+    model = make_model(SIZES["mixed"]).double().train()
+    windows = random_windows(SIZES["mixed"], N_ACTIONS, n_rows=33, length=1, dtype=th.float64)
+    gradients = []
+    for use_tables in (True, False):
+        twin = copy.deepcopy(model)
+        twin.features.use_tables = use_tables
+        state = windows.state[:, 0].clone().requires_grad_()
+        th.manual_seed(1)
+        twin.loss(windows._replace(state=state.unsqueeze(1))).total.backward()
+        gradients.append(state.grad)
+    assert gradients[1].abs().max() > 1e-6
+    th.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_noisy", [1, 4])
+def test_noisy_parents_take_the_dense_path_in_the_same_call(n_noisy):
+    sizes = SIZES["equal"]
+    model = make_model(sizes).double().eval()
+    windows = random_windows(sizes, N_ACTIONS, n_rows=20, length=1, dtype=th.float64)
+    state, action = windows.state[:, 0].clone(), windows.action[:, 0]
+    state[:, : 3 * n_noisy] *= 100 * th.randn(20, 3 * n_noisy, dtype=th.float64)
+    assert model.features.read(state, action).dense == tuple(range(n_noisy))
+    mixed = model.step(state, action)
+    model.features.use_tables = False
+    dense = model.step(state, action)
+    assert (mixed.code == dense.code).all()
+    th.testing.assert_close(mixed.logits, dense.logits, rtol=1e-10, atol=1e-10)
+
+
+def independent_logits(model: FCDLDynamics, state: th.Tensor, action: th.Tensor, mask: th.Tensor) -> th.Tensor:
+    """The masked network of the paper (spec 1.9.1), one sample and one child at a time, in NumPy."""
+
+    def array(parameter: th.Tensor) -> np.ndarray:
+        return parameter.detach().numpy()
+
+    features, network = model.features, model.network
+    widths = [variable.width for variable in model.factorization.parents]
+    starts = np.cumsum([0, *widths])
+    hidden_dim = features.bias.shape[1]
+    rows = []
+    for sample in range(len(state)):
+        columns = np.concatenate([array(state[sample]), array(action[sample])])
+        logits = []
+        for child, size in enumerate(model.sizes):
+            concatenated, weights = [], []
+            for parent, start in enumerate(starts[:-1]):
+                entries = slice(start, start + widths[parent])
+                feature = columns[entries] @ array(features.weight)[entries] + array(features.bias)[parent]
+                concatenated.append(mask[sample, child, parent].item() * np.maximum(feature, 0))
+                columns_of_child = slice(child * hidden_dim, (child + 1) * hidden_dim)
+                weights.append(array(network.aggregation.weight)[parent][:, columns_of_child])
+            hidden = np.concatenate(concatenated) @ np.concatenate(weights) + array(network.aggregation.bias)[child, 0]
+            for layer in network.layers:
+                hidden = np.maximum(hidden, 0) @ array(layer.weight)[child] + array(layer.bias)[child, 0]
+            head = network.head
+            logits.append((np.maximum(hidden, 0) @ array(head.weight)[child] + array(head.bias)[child, 0])[:size])
+        rows.append(np.concatenate(logits))
+    return th.as_tensor(np.stack(rows))
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_prediction_equals_an_independent_evaluation_of_the_network(sizes):
+    model = make_model(sizes).double().eval()
+    windows = random_windows(sizes, N_ACTIONS, n_rows=9, length=1, dtype=th.float64)
+    prediction = model.step(windows.state[:, 0], windows.action[:, 0])
+    expected = independent_logits(model, windows.state[:, 0], windows.action[:, 0], prediction.graph)
+    th.testing.assert_close(prediction.logits.detach(), expected, rtol=0, atol=1e-12)
+
+
+def test_masked_parent_changes_no_bit_of_the_child():
+    sizes = SIZES["equal"]
+    model = make_model(sizes).eval()
+    windows = random_windows(sizes, N_ACTIONS, n_rows=50, length=1)
+    state, action = windows.state[:, 0], windows.action[:, 0]
+    corrupted = state.clone()
+    corrupted[:, 0:3] = 100 * th.randn(50, 3)
+    mask = th.ones(50, 4, 5)
+    mask[:, 2, 0] = 0
+    tables = model.network.aggregation.tables(model.features, with_tangents=False)
+    before, after = (model.network(model.features, tables, model.features.read(x, action), mask) for x in (state, corrupted))
+    assert th.equal(before[:, 6:9], after[:, 6:9])
+    assert not th.equal(before[:, 3:6], after[:, 3:6])
+
+
+def test_evaluation_is_deterministic_and_independent_of_batch_mates():
+    sizes = SIZES["equal"]
+    model = make_model(sizes).double()
+    model.train()
+    model.loss(random_windows(sizes, N_ACTIONS, n_rows=64, length=3, dtype=th.float64))
+    model.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    windows = random_windows(sizes, N_ACTIONS, n_rows=20, length=1, dtype=th.float64)
+    state, action = windows.state[:, 0], windows.action[:, 0]
+    together = model.step(state, action)
+    alone = [model.step(state[index : index + 1], action[index : index + 1]) for index in range(20)]
+    th.testing.assert_close(together.logits, th.cat([one.logits for one in alone]), rtol=0, atol=1e-12)
+    assert th.equal(together.graph, th.cat([one.graph for one in alone]))
+    assert th.equal(together.logits, model.step(state, action).logits)
+    assert all(th.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_graph_of_a_sample_is_the_graph_of_its_code():
+    model = make_model(SIZES["equal"]).eval()
+    windows = random_windows(SIZES["equal"], N_ACTIONS, n_rows=50, length=1)
+    prediction = model.step(windows.state[:, 0], windows.action[:, 0])
+    graphs = th.as_tensor(np.stack([graph.edges for graph in model.context_graphs()]))
+    assert th.equal(graphs[prediction.code], prediction.graph.bool())
+    assert th.equal(model.local_graph(windows.state[:, 0], windows.action[:, 0]), prediction.graph)
+
+
+def test_loss_of_an_invalid_step_does_not_count():
+    sizes = SIZES["equal"]
+    model = make_model(sizes).train()
+    windows = random_windows(sizes, N_ACTIONS, n_rows=40, length=3)
+    windows.valid[10:, 1:] = False
+    windows.valid[20:, 2:] = False
+    other = windows._replace(next_state=windows.next_state.clone())
+    other.next_state[~windows.valid] = other.next_state[~windows.valid].roll(1, dims=-1)
+    losses = []
+    for batch in (windows, other):
+        th.manual_seed(2)
+        losses.append(copy.deepcopy(model).loss(batch).total.item())
+    assert losses[0] == losses[1]
+
+
+def test_price_of_an_edge_is_the_sparsity_coefficient():
+    """R is the expected number of free edges a variable: with every free logit at 0 each counts one half."""
+    model = make_model(SIZES["equal"], graph_prior="order").train()
+    last = model.quantizer.decoder[-1]
+    th.nn.init.zeros_(last.weight)
+    th.nn.init.zeros_(last.bias)
+    losses = model.loss(random_windows(SIZES["equal"], N_ACTIONS, n_rows=16, length=3))
+    assert losses.terms["reg"].item() == pytest.approx(0.5 * 6 / 4)
+    parts = losses.terms["dynamics"] + 1e-3 * losses.terms["reg"] + 0.25 * losses.terms["commit"]
+    assert losses.total.item() == pytest.approx(parts.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_straight_through_sample_is_exactly_one_hot_and_distributed_as_the_logits(sizes):
+    model = make_model(sizes)
+    th.manual_seed(3)
+    logits = th.randn(1, sum(sizes))
+    samples = model.sample_straight_through(logits.expand(20_000, -1))
+    assert th.equal(samples, samples.round())
+    expected = th.cat([part.softmax(-1) for part in logits.split(sizes, dim=-1)], dim=-1)
+    th.testing.assert_close(samples.mean(0), expected[0], rtol=0, atol=0.015)
+
+
+def test_negative_log_likelihood_by_hand():
+    model = make_model([2, 3])
+    logits = th.tensor([[0.0, 0.0, 1.0, 2.0, 3.0]])
+    target = one_hot_state(th.tensor([[1, 2]]), [2, 3])
+    expected = [np.log(2), np.log(np.exp([1, 2, 3]).sum()) - 3]
+    np.testing.assert_allclose(model.negative_log_likelihood(logits, target)[0].numpy(), expected, rtol=1e-6)
+
+
+def test_most_likely_state_takes_the_largest_logit_of_each_variable():
+    model = make_model([2, 3]).eval()
+    windows = random_windows([2, 3], N_ACTIONS, n_rows=8, length=1)
+    prediction = model.step(windows.state[:, 0], windows.action[:, 0])
+    expected = one_hot_state(th.stack([part.argmax(-1) for part in prediction.logits.split([2, 3], dim=-1)], -1), [2, 3])
+    assert th.equal(model.most_likely(prediction), expected)
+
+
+def test_known_graph_is_recovered_from_data():
+    """Set and persist: given the order, no variable depends on another one, so every free edge must go."""
+    th.manual_seed(0)
+    model = FCDLDynamics(factorization([3] * 4, 12), hidden_dim=32, n_codes=4, code_dim=4, sparsity_coef=0.01)
+    optimizer = th.optim.Adam(model.parameters(), lr=3e-3)
+    model.train()
+    for _ in range(400):
+        losses = model.loss(persist_and_set_windows(4, 3, 128))
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+    model.eval()
+    windows = persist_and_set_windows(4, 3, 500)
+    prediction = model.step(windows.state[:, 0], windows.action[:, 0])
+    assert th.equal(model.most_likely(prediction), windows.next_state[:, 0])
+    assert (prediction.graph[:, model.free_entries] == 0).all()
+
+
+def test_stepper_refuses_to_run_in_train_mode():
+    with pytest.raises(RuntimeError, match="eval"):
+        make_model([2, 3]).train().stepper()
+
+
+def test_unknown_prior_lists_the_known_ones():
+    with pytest.raises(ValueError, match="order, self, none"):
+        make_model([2, 3], graph_prior="causal")

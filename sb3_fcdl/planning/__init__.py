@@ -1,0 +1,6 @@
+"""Planning with a model of the environment, whatever the model is."""
+
+from sb3_fcdl.planning.base import Plan, Planner, RewardFn, StepFn
+from sb3_fcdl.planning.cem import CEM
+
+__all__ = ["CEM", "Plan", "Planner", "RewardFn", "StepFn"]

@@ -1,0 +1,170 @@
+import itertools
+
+import pytest
+import torch as th
+
+from sb3_fcdl.planning.cem import CEM
+from sb3_fcdl.planning.rollout import MemoRollout, PlainRollout
+
+N_STATES, N_ACTIONS, N_ENVS, HORIZON = 6, 4, 3, 3
+
+
+class LookupWorld:
+    """Random deterministic transitions between one-hot states; from any other state, the one with the highest number."""
+
+    def __init__(self, seed: int = 0) -> None:
+        generator = th.Generator().manual_seed(seed)
+        self.table = th.randint(N_STATES, (N_STATES, N_ACTIONS), generator=generator)
+        self.rewards = th.rand(N_STATES, N_ACTIONS, N_STATES, 2, generator=generator, dtype=th.float64)
+        self.n_rows = 0
+        self.seen: list[tuple[float, ...]] = []
+
+    def step(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        self.n_rows += len(state)
+        self.seen += [tuple(row) for row in th.cat([state, action], dim=1).tolist()]
+        return th.nn.functional.one_hot(self.table[state.argmax(1), action.argmax(1)], N_STATES).to(state)
+
+    def reward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        values = self.rewards[state.argmax(1), action.argmax(1), next_state.argmax(1)]
+        return (values * goal).sum(dim=1) + state[:, 0] / 7
+
+    def key(self, state: th.Tensor) -> th.Tensor:
+        return state.argmax(dim=1)
+
+
+def root_states(generator: th.Generator) -> tuple[th.Tensor, th.Tensor]:
+    """States that are no one-hots, as a noisy environment shows them, and goals."""
+    state = th.randn(N_ENVS, N_STATES, generator=generator, dtype=th.float64)
+    return state, th.rand(N_ENVS, 2, generator=generator, dtype=th.float64)
+
+
+@pytest.fixture
+def generator() -> th.Generator:
+    return th.Generator().manual_seed(1)
+
+
+def test_plain_rollout_adds_the_rewards_of_every_step(generator: th.Generator) -> None:
+    world = LookupWorld()
+    state, goal = root_states(generator)
+    actions = th.randint(N_ACTIONS, (N_ENVS, 5, HORIZON), generator=generator)
+    returns = PlainRollout(world.step, world.reward, state, goal, N_ACTIONS).evaluate(actions)
+
+    for env, candidate in itertools.product(range(N_ENVS), range(5)):
+        number, offset, expected = int(state[env].argmax()), float(state[env, 0]) / 7, 0.0
+        for action in actions[env, candidate].tolist():
+            following = int(world.table[number, action])
+            expected += float(world.rewards[number, action, following] @ goal[env]) + offset
+            number, offset = following, float(following == 0) / 7
+        assert returns[env, candidate].item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("use_key", [False, True])
+def test_memo_rollout_equals_plain_rollout_in_every_bit(use_key: bool, generator: th.Generator) -> None:
+    world = LookupWorld()
+    state, goal = root_states(generator)
+    plain = PlainRollout(world.step, world.reward, state, goal, N_ACTIONS)
+    memo = MemoRollout(world.step, world.reward, state, goal, N_ACTIONS, world.key if use_key else None)
+    for horizon in (HORIZON, 1, 5):  # a longer call goes on from what a shorter one knows
+        for _ in range(3):
+            actions = th.randint(N_ACTIONS, (N_ENVS, 40, horizon), generator=generator)
+            assert th.equal(memo.evaluate(actions), plain.evaluate(actions))
+
+
+@pytest.mark.parametrize("use_key", [False, True])
+def test_memo_rollout_makes_room_when_it_is_full(
+    use_key: bool, generator: th.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoRollout, "NODES_PER_ENV", 1)
+    test_memo_rollout_equals_plain_rollout_in_every_bit(use_key, generator)
+
+
+@pytest.mark.parametrize("use_key", [False, True])
+def test_plan_is_the_same_with_and_without_memo(
+    use_key: bool, generator: th.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, goal = root_states(generator)
+    cem = CEM(N_ACTIONS, horizon=4, n_candidates=20, n_elites=5)
+
+    def plan(seed: int) -> list[th.Tensor]:
+        world = LookupWorld(seed)
+        key = world.key if use_key else None
+        return list(cem.plan(world.step, world.reward, state, goal, generator=generator.manual_seed(seed), key=key))
+
+    memoised = [plan(seed) for seed in range(10)]
+    monkeypatch.setattr(CEM, "_rollout", lambda self, *args: PlainRollout(*args[:-1], self.n_actions))
+    for seed, (actions, value) in enumerate(memoised):
+        plain_actions, plain_value = plan(seed)
+        assert th.equal(actions, plain_actions) and th.equal(value, plain_value)
+
+
+def test_memo_rollout_never_steps_twice_from_equal_states(generator: th.Generator) -> None:
+    # one environment, so that a row of step is a pair (state, action) of it
+    world = LookupWorld()
+    state, goal = (tensor[:1] for tensor in root_states(generator))
+    memo = MemoRollout(world.step, world.reward, state, goal, N_ACTIONS, world.key)
+    sequences = th.randint(N_ACTIONS, (5, 1, 64, HORIZON), generator=generator)
+    for actions in sequences:
+        memo.evaluate(actions)
+
+    met = set()
+    for sequence in sequences.flatten(0, 2).tolist():
+        number: int | str = "root"
+        for action in sequence:
+            met.add((number, action))
+            number = int(world.table[int(state.argmax()) if number == "root" else number, action])
+    assert world.n_rows == len(met)
+    assert len(set(world.seen)) == world.n_rows
+
+
+def test_memo_rollout_without_key_steps_once_per_common_prefix(generator: th.Generator) -> None:
+    world = LookupWorld()
+    state, goal = root_states(generator)
+    memo = MemoRollout(world.step, world.reward, state, goal, N_ACTIONS)
+    sequences = th.randint(N_ACTIONS, (5, N_ENVS, 64, HORIZON), generator=generator)
+    for actions in sequences:
+        memo.evaluate(actions)
+
+    prefixes = {
+        (env, *sequences[call, env, candidate, : depth + 1].tolist())
+        for call, env, candidate, depth in itertools.product(range(5), range(N_ENVS), range(64), range(HORIZON))
+    }
+    assert world.n_rows == len(prefixes)
+
+
+def test_equal_states_of_two_environments_keep_their_own_goals() -> None:
+    world = LookupWorld()
+    state = th.eye(N_STATES, dtype=th.float64)[[2, 2]]
+    goal = th.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=th.float64)
+    actions = th.arange(N_ACTIONS).view(1, -1, 1).repeat(2, 1, HORIZON)
+    memo = MemoRollout(world.step, world.reward, state, goal, N_ACTIONS, world.key)
+    plain = PlainRollout(world.step, world.reward, state, goal, N_ACTIONS)
+    returns = memo.evaluate(actions)
+    assert th.equal(returns, plain.evaluate(actions))
+    assert not th.equal(returns[0], returns[1])
+
+
+def test_current_state_is_not_taken_for_a_modelled_one() -> None:
+    # the key cannot tell the noisy current state from state 0, but their rewards differ
+    state = th.tensor([[5.0, 0.0]])
+
+    def stay(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        return th.tensor([[1.0, 0.0]]).expand_as(state)
+
+    def height(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return state[:, 0]
+
+    memo = MemoRollout(stay, height, state, th.zeros(1, 0), 2, key=lambda states: states.argmax(dim=1))
+    actions = th.zeros(1, 1, 3, dtype=th.int64)
+    assert memo.evaluate(actions).tolist() == [[5.0 + 1.0 + 1.0]]
+    assert memo.evaluate(actions).tolist() == [[7.0]]
+
+
+@pytest.mark.parametrize("rollout_class", [PlainRollout, MemoRollout])
+@pytest.mark.parametrize("bad", [th.nan, th.inf, -th.inf])
+def test_return_that_is_not_finite_is_the_worst(rollout_class: type[PlainRollout] | type[MemoRollout], bad: float) -> None:
+    def blow_up(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return th.where(action[:, 1] == 1, bad, 2.0)
+
+    rollout = rollout_class(lambda state, action: state, blow_up, th.zeros(1, 1), th.zeros(1, 0), 2)
+    actions = th.tensor([[[0, 0], [0, 1], [1, 0]]])
+    assert rollout.evaluate(actions).tolist() == [[4.0, -th.inf, -th.inf]]

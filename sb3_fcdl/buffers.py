@@ -1,0 +1,124 @@
+"""Windows of consecutive transitions out of SB3's replay buffers."""
+
+from typing import NamedTuple
+
+import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
+
+Observations = np.ndarray | dict[str, np.ndarray]
+
+
+class WindowBatch(NamedTuple):
+    """
+    Windows of T consecutive transitions of one episode of one environment. The shapes below are those of ``Box``
+    observations; of ``Dict`` observations there is one array per key.
+
+    :param observations: ``[B, T, *obs_shape]``
+    :param actions: as the buffer stores them, ``[B, T, action_dim]``
+    :param rewards: ``[B, T]``
+    :param next_observations: what the environment returned, the last observation of an episode included,
+        ``[B, T, *obs_shape]``
+    :param terminated: whether the episode ended here other than by a time limit, ``[B, T]``, bool
+    :param valid: whether the transition belongs to the window, ``[B, T]``, bool. Once False it stays False: the episode is
+        over, or the buffer is
+    """
+
+    observations: Observations
+    actions: np.ndarray
+    rewards: np.ndarray
+    next_observations: Observations
+    terminated: np.ndarray
+    valid: np.ndarray
+
+
+def sample_windows(replay_buffer: ReplayBuffer, batch_size: int, length: int, rng: np.random.Generator) -> WindowBatch:
+    """
+    Windows that start at transitions drawn uniformly, with replacement, from all that the buffer holds.
+
+    A window is marked rather than rejected where it meets the end of its episode, a reset that the buffer was not told of
+    (a second ``learn()``), or the newest transition: short episodes still contribute.
+
+    :param replay_buffer: any of SB3's, its arrays are read directly
+    :param batch_size: number of windows
+    :param length: transitions per window
+    :param rng: source of the starts
+    :return: the windows
+    :raises ValueError: if the buffer is empty or ``length`` below 1
+    """
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    n_rows, n_envs = replay_buffer.buffer_size, replay_buffer.n_envs
+    oldest, n_stored = _stored_rows(replay_buffer)
+    if n_stored < 1:
+        raise ValueError("replay_buffer must hold at least one transition, it is empty")
+    # counted from the oldest row; beyond the newest one there is nothing, and its stand-in is marked below
+    age = rng.integers(n_stored, size=(batch_size, 1)) + np.arange(length)
+    row = (oldest + np.minimum(age, n_stored - 1)) % n_rows
+    env = rng.integers(n_envs, size=(batch_size, 1))
+    index = row * n_envs + env
+
+    done = _take(replay_buffer.dones, index) > 0
+    truncated = _take(replay_buffer.timeouts, index) > 0
+    observations = _take_each(replay_buffer.observations, index)
+    valid = age < n_stored
+    if replay_buffer.optimize_memory_usage:
+        next_observations = _take_each(replay_buffer.observations, (row + 1) % n_rows * n_envs + env)
+        # the next row holds the first observation of the next episode instead of the last one of this
+        valid &= ~done
+        continues = ~done[:, :-1]
+    else:
+        next_observations = _take_each(replay_buffer.next_observations, index)
+        continues = ~done[:, :-1] & _joined(next_observations, observations)
+    valid[:, 1:] &= np.logical_and.accumulate(continues, axis=1)
+    return WindowBatch(
+        observations=observations,
+        actions=_take(replay_buffer.actions, index),
+        rewards=_take(replay_buffer.rewards, index),
+        next_observations=next_observations,
+        terminated=done & ~truncated,
+        valid=valid,
+    )
+
+
+def _stored_rows(replay_buffer: ReplayBuffer) -> tuple[int, int]:
+    """Index of the oldest usable row, and number of usable rows; from there they follow in time, round the end."""
+    if not replay_buffer.full:
+        return 0, replay_buffer.pos
+    # with optimize_memory_usage the newest transition has left its next observation in the oldest row
+    n_overwritten = int(replay_buffer.optimize_memory_usage)
+    return replay_buffer.pos + n_overwritten, replay_buffer.buffer_size - n_overwritten
+
+
+def _take(array: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """
+    :param array: ``[n_rows, n_envs, ...]``
+    :param index: ``row * n_envs + env``, ``[B, T]``
+    :return: ``[B, T, ...]``
+    """
+    # several times faster than array[row, env]
+    return array.reshape(-1, *array.shape[2:]).take(index, axis=0)
+
+
+def _take_each(observations: Observations, index: np.ndarray) -> Observations:
+    if isinstance(observations, dict):
+        return {key: _take(array, index) for key, array in observations.items()}
+    return _take(observations, index)
+
+
+def _joined(next_observations: Observations, observations: Observations) -> np.ndarray:
+    """
+    Whether each step but the first starts where the step before it arrived, bit for bit.
+
+    :return: ``[B, T - 1]``, bool
+    """
+    if isinstance(observations, dict):
+        assert isinstance(next_observations, dict)  # for the type checker, as below
+        return np.logical_and.reduce([_joined(next_observations[key], array) for key, array in observations.items()])
+    assert not isinstance(next_observations, dict)
+    arrived, started = _bits(next_observations)[:, :-1], _bits(observations)[:, 1:]
+    return (arrived == started).all(axis=2)
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """The bytes of ``[B, T, ...]`` as integers, ``[B, T, n]``: a NaN equals itself."""
+    return array.reshape(*array.shape[:2], -1).view(f"i{array.itemsize}")

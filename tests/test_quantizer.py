@@ -1,3 +1,5 @@
+import copy
+
 import torch as th
 
 from sb3_fcdl.dynamics.quantizer import Codebook, Quantizer
@@ -42,25 +44,44 @@ def test_dead_code_moves_to_a_point_of_the_batch():
     assert codebook.embedding[1].item() == 0.5
 
 
-def test_gradient_passes_the_codebook_to_the_encoder():
+def make_quantizer() -> Quantizer:
     th.manual_seed(0)
-    quantizer = Quantizer(input_dim=8, n_logits=3, n_codes=4, code_dim=2, ema_decay=0.99).eval()
-    inputs = th.randn(10, 8)
+    return Quantizer(input_dim=8, n_logits=3, n_codes=4, code_dim=2, ema_decay=0.99)
+
+
+def test_gradient_passes_the_codebook_to_the_encoder():
+    quantizer = make_quantizer().eval()
+    inputs, weights, last = th.randn(10, 8), th.randn(10, 3), quantizer.encoder[-1].weight
     quantized = quantizer(inputs)
-    assert th.equal(quantized.embedding, quantizer.codebook.embedding[quantized.code])
-    weights = th.randn(10, 2)
-    by_code = th.autograd.grad((quantized.embedding * weights).sum(), quantizer.encoder[-1].weight)[0]
-    by_point = th.autograd.grad((quantizer.encoder(inputs) * weights).sum(), quantizer.encoder[-1].weight)[0]
-    th.testing.assert_close(by_code, by_point)
+    straight_through = th.autograd.grad((quantized.log_odds * weights).sum(), last)[0]
+    # By hand: the slope of the decoder at the code, times the slope of the encoder.
+    chosen = quantizer.codebook.embedding[quantized.code].requires_grad_()
+    slope = th.autograd.grad((quantizer.decoder(chosen, quantizer.codebook) * weights).sum(), chosen)[0]
+    expected = th.autograd.grad((quantizer.encoder(inputs) * slope).sum(), last)[0]
+    th.testing.assert_close(straight_through, expected)
 
 
-def test_graph_of_a_code_is_the_same_in_training_and_evaluation():
-    quantizer = Quantizer(input_dim=8, n_logits=3, n_codes=4, code_dim=2, ema_decay=0.99)
-    assert th.equal(quantizer.train().graph_logits(), quantizer.eval().graph_logits())
+def test_graph_of_a_code_is_the_same_in_training_and_planning_whatever_the_batch():
+    quantizer = make_quantizer().train()
+    graphs = quantizer.graph_log_odds()
+    for inputs in (th.randn(5, 8), 3 + th.randn(40, 8)):
+        quantized = copy.deepcopy(quantizer)(inputs)
+        th.testing.assert_close(quantized.log_odds, graphs[quantized.code])
+    th.testing.assert_close(quantizer.eval().graph_log_odds(), graphs)
+
+
+def test_decoder_normalises_over_the_codebook_as_a_batch_norm_over_its_use():
+    quantizer = make_quantizer()
+    codebook, decoder = quantizer.codebook, quantizer.decoder
+    codebook.counts.copy_(th.tensor([1.0, 2.0, 3.0, 4.0]))
+    batch = codebook.embedding.repeat_interleave(th.tensor([1, 2, 3, 4]), dim=0)
+    hidden = th.nn.functional.batch_norm(decoder.hidden(batch), None, None, training=True)
+    expected = decoder.output(th.nn.functional.leaky_relu(hidden))
+    th.testing.assert_close(decoder(batch, codebook), expected)
 
 
 def test_codebook_moves_only_in_training():
-    quantizer = Quantizer(input_dim=8, n_logits=3, n_codes=4, code_dim=2, ema_decay=0.99)
+    quantizer = make_quantizer()
     before = quantizer.codebook.embedding.clone()
     quantizer.eval()(th.randn(32, 8))
     assert th.equal(before, quantizer.codebook.embedding)

@@ -72,11 +72,11 @@ class FCDLDynamics(DynamicsModel):
         nll, n_valid = state.new_zeros(()), windows.valid.sum().clamp(min=1)
         sparsity, commitment, codes = [], [], []
         for step in range(windows.state.shape[1]):
-            logits, probabilities, quantized = self._training_step(tables, state, windows.action[:, step])
+            logits, quantized = self._training_step(tables, state, windows.action[:, step])
             step_nll = self.negative_log_likelihood(logits, windows.next_state[:, step]).mean(-1)
             # Rows that have left their episode still pass through: model samples under real actions, harmless to averages.
             nll = nll + (step_nll * windows.valid[:, step]).sum()
-            sparsity.append(probabilities.sum(-1).mean() / len(self.sizes))
+            sparsity.append(quantized.log_odds.sigmoid().sum(-1).mean() / len(self.sizes))
             commitment.append(quantized.commitment)
             codes.append(quantized.code)
             state = self.sample_straight_through(logits)
@@ -88,20 +88,18 @@ class FCDLDynamics(DynamicsModel):
         """Logits ``[B, D]``, probabilities of the free edges ``[B, F]`` and the context of a batch."""
         inputs = self.features.read(state, action)
         quantized = self.quantizer(self.context_layer(self.features, tables.context, inputs).squeeze(0))
-        free_log_odds = self.quantizer.decoder(quantized.embedding)
-        mask = sample_edges(self._log_odds(free_log_odds))
-        logits = self.network(self.features, tables.prediction, inputs, mask)
-        return logits, free_log_odds.sigmoid(), quantized
+        mask = sample_edges(self._log_odds(quantized.log_odds))
+        return self.network(self.features, tables.prediction, inputs, mask), quantized
 
     def stepper(self) -> StepFn:
         if self.training:
             raise RuntimeError("the model is in train mode: call eval() before planning or reading graphs")
         tables = self._tables(with_tangents=False)
-        graphs = (self._log_odds(self.quantizer.graph_logits()) > 0).to(self.log_odds.dtype)
+        graphs = (self._log_odds(self.quantizer.graph_log_odds()) > 0).to(self.log_odds.dtype)
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
             inputs = self.features.read(state, action)
-            code = self.quantizer(self.context_layer(self.features, tables.context, inputs).squeeze(0)).code
+            code = self.quantizer.code(self.context_layer(self.features, tables.context, inputs).squeeze(0))
             mask = graphs[code]
             return Prediction(self.network(self.features, tables.prediction, inputs, mask), mask, code)
 
@@ -109,7 +107,7 @@ class FCDLDynamics(DynamicsModel):
 
     @th.no_grad()
     def context_graphs(self) -> list[CausalGraph]:
-        probabilities = self._log_odds(self.quantizer.graph_logits()).sigmoid().cpu().numpy()
+        probabilities = self._log_odds(self.quantizer.graph_log_odds()).sigmoid().cpu().numpy()
         names = self.factorization
         return [
             CausalGraph(graph, names.state_names, names.parent_names, label=f"code {code}")

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch as th
 from torch import nn
+from torch.nn import functional as F
 
 
 class Codebook(nn.Module):
@@ -49,25 +50,60 @@ class Codebook(nn.Module):
         :param points: ``[R, C]``
         :param codes: what each point was assigned to, ``[R]``
         """
-        assigned = th.nn.functional.one_hot(codes, len(self.counts)).to(points.dtype)
+        assigned = F.one_hot(codes, len(self.counts)).to(points.dtype)
         self.counts.lerp_(assigned.sum(0), 1 - self.decay)
         self.sums.lerp_(assigned.T @ points, 1 - self.decay)
         chosen = points[th.randint(len(points), (len(self.counts),), device=points.device)]
         is_dead = self.counts < self.DEAD_BELOW
         self.counts.masked_fill_(is_dead, 1.0)
         self.sums.copy_(th.where(is_dead.unsqueeze(-1), chosen, self.sums))
-        self.embedding.copy_(self.sums / self.counts.unsqueeze(-1))
+        # A new tensor: the old one may still be needed for the gradient of the step that used it.
+        self.embedding = self.sums / self.counts.unsqueeze(-1)
+
+
+class GraphDecoder(nn.Module):
+    """
+    From a code vector to the log-odds of the edges that are free to be learned.
+
+    Normalises over the codebook, each code weighted by its share of use. The published decoder normalises over the batch:
+    there the graph of a code depends on which other codes are in the batch, and training differs from planning. A norm
+    without any statistics of that kind (a layer norm) does not set the codes apart: contexts did not form with it.
+
+    :param code_dim: ``C``
+    :param n_logits: number of free edges
+    :param hidden_dim: width of the layer between
+    """
+
+    def __init__(self, code_dim: int, n_logits: int, hidden_dim: int = 32) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(code_dim, hidden_dim, bias=False)
+        self.scale = nn.Parameter(th.ones(hidden_dim))
+        self.shift = nn.Parameter(th.zeros(hidden_dim))
+        self.output = nn.Linear(hidden_dim, n_logits)
+
+    def forward(self, points: th.Tensor, codebook: Codebook) -> th.Tensor:
+        """
+        :param points: ``[R, C]``
+        :param codebook: the codes to normalise over
+        :return: ``[R, n_logits]``
+        """
+        codes = self.hidden(codebook.embedding)
+        shares = (codebook.counts / codebook.counts.sum()).unsqueeze(-1)
+        mean = (shares * codes).sum(0)
+        variance = (shares * (codes - mean).square()).sum(0)
+        normalised = (self.hidden(points) - mean) * (variance + 1e-5).rsqrt()
+        return self.output(F.leaky_relu(normalised * self.scale + self.shift))
 
 
 class Quantized(NamedTuple):
     """
     :param code: ``[R]``, int64
-    :param embedding: the code vector, with the gradient of the encoder's output, ``[R, C]``
+    :param log_odds: of the free edges in the code's graph; the gradient goes straight through to the encoder, ``[R, n_logits]``
     :param commitment: mean squared distance of the encoder's output from its code, a scalar
     """
 
     code: th.Tensor
-    embedding: th.Tensor
+    log_odds: th.Tensor
     commitment: th.Tensor
 
 
@@ -95,10 +131,7 @@ class Quantizer(nn.Module):
             nn.Linear(64, code_dim),
         )
         self.codebook = Codebook(n_codes, code_dim, ema_decay)
-        # Not a batch normalisation: it would see a handful of distinct rows, and a code's graph would depend on the batch.
-        self.decoder = nn.Sequential(
-            nn.Linear(code_dim, 32, bias=False), nn.LayerNorm(32), nn.LeakyReLU(), nn.Linear(32, n_logits)
-        )
+        self.decoder = GraphDecoder(code_dim, n_logits)
 
     def forward(self, inputs: th.Tensor) -> Quantized:
         """
@@ -109,14 +142,21 @@ class Quantizer(nn.Module):
         points = self.encoder(inputs)
         codes = self.codebook.nearest(points.detach())
         chosen = self.codebook.embedding[codes]
+        log_odds = self.decoder(chosen + (points - points.detach()), self.codebook)
         if self.training:
             self.codebook.update(points.detach(), codes)
-        commitment = (points - chosen).square().mean()
-        return Quantized(codes, chosen + (points - points.detach()), commitment)
+        return Quantized(codes, log_odds, (points - chosen).square().mean())
 
-    def graph_logits(self) -> th.Tensor:
+    def code(self, inputs: th.Tensor) -> th.Tensor:
+        """
+        :param inputs: ``[R, input_dim]``
+        :return: the context of each row, ``[R]``, int64
+        """
+        return self.codebook.nearest(self.encoder(inputs))
+
+    def graph_log_odds(self) -> th.Tensor:
         """The free graph entries of every code, ``[K, n_logits]``."""
-        return self.decoder(self.codebook.embedding)
+        return self.decoder(self.codebook.embedding, self.codebook)
 
 
 def _batch_norm(dim: int) -> nn.BatchNorm1d:

@@ -13,6 +13,10 @@ def seeded(seed: int = 0) -> th.Generator:
     return th.Generator().manual_seed(seed)
 
 
+def generators(n_envs: int, first_seed: int = 0) -> list[th.Generator]:
+    return [seeded(first_seed + row) for row in range(n_envs)]
+
+
 def remember(state: th.Tensor, action: th.Tensor) -> th.Tensor:
     """The state is the number of steps and the last action, each as a number."""
     return th.stack([state[:, 0] + 1, action.argmax(dim=1).to(state)], dim=1)
@@ -40,7 +44,7 @@ def plan_additive(cem: CEM, goal: th.Tensor, **kwargs: object) -> Plan:
 @pytest.mark.parametrize("select", ["frequency", "best"])
 def test_best_arm_of_a_bandit(select: str) -> None:
     goal = random_rewards(n_envs=8, horizon=1, seed=0)
-    actions, value = plan_additive(CEM(N_ACTIONS, horizon=1, select=select), goal, generator=seeded())
+    actions, value = plan_additive(CEM(N_ACTIONS, horizon=1, select=select), goal, generators=generators(8))
     assert actions[:, 0].tolist() == goal.argmax(dim=1).tolist()
     assert th.allclose(value, goal.max(dim=1).values, rtol=0, atol=1e-6)
 
@@ -49,7 +53,7 @@ def test_best_arm_of_a_bandit(select: str) -> None:
 def test_best_sequence_of_additive_rewards(select: str) -> None:
     # at each step the actions pay 0, 1, 2, 3 and 4, in some order
     goal = random_rewards(n_envs=8, horizon=3, seed=1).view(8, 3, N_ACTIONS).argsort(dim=2).float()
-    actions, value = plan_additive(CEM(N_ACTIONS, n_elites=8, select=select), goal.flatten(1), generator=seeded())
+    actions, value = plan_additive(CEM(N_ACTIONS, n_elites=8, select=select), goal.flatten(1), generators=generators(8))
     assert actions.tolist() == goal.argmax(dim=2).tolist()
     assert value.tolist() == [12.0] * 8
 
@@ -78,7 +82,7 @@ def test_gives_up_a_small_reward_now_for_a_large_one_later(select: str) -> None:
     assert one_step.actions.tolist() == [[4]] * 4
     # 128 candidates: each of the 25 sequences is in the first iteration, in all likelihood
     cem = CEM(N_ACTIONS, horizon=2, n_candidates=128, n_elites=16, select=select)
-    two_steps = cem.plan(remember, locked_reward, state, goal, generator=seeded())
+    two_steps = cem.plan(remember, locked_reward, state, goal, generators=generators(len(state)))
     assert two_steps.actions.tolist() == [list(best)] * 4
     assert two_steps.value.tolist() == pytest.approx([returns[best]] * 4)
 
@@ -101,7 +105,7 @@ def test_best_returns_the_best_sequence_ever_evaluated(seed: int) -> None:
     # so few candidates that the last iteration often misses the best sequence of the first
     cem = CEM(N_ACTIONS, n_iterations=2, n_candidates=8, n_elites=8, select="best")
     state = th.ones(1, 1, dtype=th.float64)
-    actions, value = cem.plan(step, reward, state, th.zeros(1, 0), generator=seeded(seed))
+    actions, value = cem.plan(step, reward, state, th.zeros(1, 0), generators=generators(1, seed))
     assert len(seen) > 8
     assert value.item() == max(seen.values()) == seen[tuple(actions[0].tolist())]
 
@@ -110,9 +114,9 @@ def test_frequency_takes_the_favourite_of_the_elites_at_each_step() -> None:
     # one iteration whose elites are all candidates: the choice is the most frequent draw, whatever it pays
     cem = CEM(N_ACTIONS, horizon=1, n_iterations=1, n_candidates=201, n_elites=201)
     goal = random_rewards(n_envs=1, horizon=1, seed=3)
-    noise = th.rand(1, 201, 1, generator=seeded(5))
+    noise = th.rand(201, 1, generator=seeded(5))
     draws = (noise.flatten() * N_ACTIONS).long()
-    actions, value = plan_additive(cem, goal, generator=seeded(5))
+    actions, value = plan_additive(cem, goal, generators=generators(1, 5))
     assert actions.item() == Counter(draws.tolist()).most_common(1)[0][0]
     assert value.item() == pytest.approx(goal[0, draws].mean().item(), rel=1e-5)
 
@@ -155,7 +159,7 @@ def test_mask_holds_for_the_first_step_and_only_there(select: str) -> None:
         return remember(state, action)
 
     cem = CEM(N_ACTIONS, horizon=2, select=select)
-    actions, _ = cem.plan(spy, additive_reward, th.zeros(6, 2), goal, generator=seeded(), action_mask=mask)
+    actions, _ = cem.plan(spy, additive_reward, th.zeros(6, 2), goal, generators=generators(6), action_mask=mask)
     assert actions[:, 0].tolist() == first.tolist()
     assert actions[:, 1].tolist() == best[:, 1].tolist()
     # each allowed pair of environment and action once, no other
@@ -175,27 +179,28 @@ def test_batch_of_five_gives_the_plans_of_five_single_calls(masked: bool) -> Non
     mask = th.rand(5, N_ACTIONS, generator=seeded(9)) < 0.6
     mask[:, 0] = True
     cem = CEM(N_ACTIONS, n_iterations=2, n_candidates=8, n_elites=4)  # far from converged, so that noise matters
-    batch = plan_additive(cem, goal, generator=seeded(), action_mask=mask if masked else None)
+    batch = plan_additive(cem, goal, generators=generators(5), action_mask=mask if masked else None)
     for row in range(5):
         row_mask = mask[row : row + 1] if masked else None
-        single = plan_additive(cem, goal[row : row + 1], generator=seeded(), action_mask=row_mask)
+        single = plan_additive(cem, goal[row : row + 1], generators=generators(1, row), action_mask=row_mask)
         assert th.equal(single.actions[0], batch.actions[row]) and th.equal(single.value[0], batch.value[row])
 
 
-def test_environments_draw_their_own_noise_without_generator() -> None:
+def test_environments_draw_their_own_noise() -> None:
     th.manual_seed(0)
     cem = CEM(50, horizon=1)
     args = remember, constant_reward, th.zeros(20, 2), th.zeros(20, 0)
     first = cem.plan(*args).actions
     assert len(set(first.flatten().tolist())) > 5
-    assert len(set(cem.plan(*args, generator=seeded()).actions.flatten().tolist())) == 1
+    assert len(set(cem.plan(*args, generators=generators(20)).actions.flatten().tolist())) > 5
+    assert len(set(cem.plan(*args, generators=[seeded() for _ in range(20)]).actions.flatten().tolist())) == 1
     th.manual_seed(0)
     assert th.equal(cem.plan(*args).actions, first)
 
 
-def test_generator_leaves_the_global_one_alone() -> None:
+def test_generators_leave_the_global_one_alone() -> None:
     before = th.get_rng_state()
-    plan_additive(CEM(N_ACTIONS), random_rewards(2, 3, seed=0), generator=seeded())
+    plan_additive(CEM(N_ACTIONS), random_rewards(2, 3, seed=0), generators=generators(2))
     assert th.equal(th.get_rng_state(), before)
 
 
@@ -205,13 +210,13 @@ def test_ties_favour_no_action(select: str, sizes: tuple[int, int, int]) -> None
     cem = CEM(N_ACTIONS, 2, *sizes, select=select)
     args = remember, constant_reward, th.zeros(1, 2), th.zeros(1, 0)
     n_seeds = 500
-    chosen = th.cat([cem.plan(*args, generator=seeded(seed)).actions for seed in range(n_seeds)])
+    chosen = th.cat([cem.plan(*args, generators=generators(1, seed)).actions for seed in range(n_seeds)])
     for step in range(2):
         counts = th.bincount(chosen[:, step], minlength=N_ACTIONS)
         expected = n_seeds / N_ACTIONS
         # chi-square with 4 degrees of freedom: above 23.5 once in 10 000
         assert ((counts - expected) ** 2 / expected).sum() < 23.5
-    assert th.equal(cem.plan(*args, generator=seeded(7)).actions, chosen[7:8])
+    assert th.equal(cem.plan(*args, generators=generators(1, 7)).actions, chosen[7:8])
 
 
 def test_uniform_number_next_to_one_draws_an_allowed_action(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,3 +279,8 @@ def test_wrong_argument_is_named(kwargs: dict[str, int], message: str) -> None:
 def test_wrong_mask_is_rejected(mask: th.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan_additive(CEM(N_ACTIONS), random_rewards(2, 3, seed=0), action_mask=mask)
+
+
+def test_wrong_number_of_generators_is_named() -> None:
+    with pytest.raises(ValueError, match="each of 3 environments, got 2"):
+        plan_additive(CEM(N_ACTIONS), random_rewards(3, 3, seed=0), generators=generators(2))

@@ -88,7 +88,8 @@ def test_plan_is_the_same_with_and_without_memo(
     def plan(seed: int) -> list[th.Tensor]:
         world = LookupWorld(seed)
         key = world.key if use_key else None
-        return list(cem.plan(world.step, world.reward, state, goal, generator=generator.manual_seed(seed), key=key))
+        generators = [generator.manual_seed(seed)] * N_ENVS
+        return list(cem.plan(world.step, world.reward, state, goal, generators=generators, key=key))
 
     memoised = [plan(seed) for seed in range(10)]
     monkeypatch.setattr(CEM, "_rollout", lambda self, *args: PlainRollout(*args[:-1], self.n_actions))

@@ -1,6 +1,6 @@
 """What a planner is given and what it returns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch as th
@@ -37,7 +37,7 @@ class Planner(Protocol):
         state: th.Tensor,
         goal: th.Tensor,
         *,
-        generator: th.Generator | None = None,
+        generators: Sequence[th.Generator] | None = None,
         action_mask: th.Tensor | None = None,
         key: KeyFn | None = None,
     ) -> Plan:
@@ -48,8 +48,8 @@ class Planner(Protocol):
         :param reward: reward of one modelled step
         :param state: encoded current state, ``[B, D]``
         :param goal: encoded task of each environment, ``[B, G]``
-        :param generator: a CPU generator. With it the plan of an environment is a function of that environment's row and of
-            the generator alone, on every device; without it each environment draws its own noise from torch's global one
+        :param generators: a CPU generator for each environment. With them the plan of an environment is a function of its own
+            row and generator alone, on every device; without them the noise comes from torch's global generator
         :param action_mask: the actions allowed now, ``[B, n_actions]``, bool; later steps are not restricted
         :param key: code of a state that ``step`` returned; makes planning faster where different actions often lead to equal
             states, and changes nothing else

@@ -1,5 +1,6 @@
 """The cross-entropy method over sequences of discrete actions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -50,7 +51,7 @@ class CEM:
         state: th.Tensor,
         goal: th.Tensor,
         *,
-        generator: th.Generator | None = None,
+        generators: Sequence[th.Generator] | None = None,
         action_mask: th.Tensor | None = None,
         key: KeyFn | None = None,
     ) -> Plan:
@@ -61,14 +62,14 @@ class CEM:
         :param reward: reward of one modelled step
         :param state: encoded current state, ``[B, D]``
         :param goal: encoded task of each environment, ``[B, G]``
-        :param generator: a CPU generator; with it all environments share their noise, without it each draws its own from
-            torch's global generator
+        :param generators: a CPU generator for each environment; without them the noise comes from torch's global generator
         :param action_mask: the actions allowed at the first step, ``[B, n_actions]``, bool
         :param key: code of a state that ``step`` returned; only makes planning faster
         :return: the plan; a sequence whose return is not finite counts as ``-inf`` and is an elite only if all are
-        :raises ValueError: if ``action_mask`` has another shape or allows an environment no action
+        :raises ValueError: if there is not one generator for each environment, or ``action_mask`` has another shape or allows an
+            environment no action
         """
-        noise = _Noise(len(state), state.device, generator)
+        noise = _Noise(len(state), state.device, generators)
         rollout = self._rollout(step, reward, state, goal, key)
         distribution = self._uniform(state, action_mask)
         best = Plan(distribution.actions[:, 0], state.new_full((len(state),), -th.inf))
@@ -159,19 +160,20 @@ class _Distribution(NamedTuple):
 
 
 class _Noise:
-    """Uniform numbers in [0, 1) for B environments: from a generator the same for all, else for each its own."""
+    """Uniform numbers in [0, 1) for B environments: for each from its own generator, or for all from the global one."""
 
-    def __init__(self, n_envs: int, device: th.device, generator: th.Generator | None) -> None:
+    def __init__(self, n_envs: int, device: th.device, generators: Sequence[th.Generator] | None) -> None:
+        if generators is not None and len(generators) != n_envs:
+            raise ValueError(f"there must be one generator for each of {n_envs} environments, got {len(generators)}")
         self.n_envs = n_envs
         self.device = device
-        self.generator = generator
+        self.generators = generators
 
     def __call__(self, *shape: int) -> th.Tensor:
         """:return: ``[B, *shape]``, drawn on the CPU, hence equal on every device"""
-        if self.generator is None:
+        if self.generators is None:
             return th.rand(self.n_envs, *shape).to(self.device)
-        shared = th.rand(1, *shape, generator=self.generator).to(self.device)
-        return shared.expand(self.n_envs, *shape)
+        return th.stack([th.rand(*shape, generator=generator) for generator in self.generators]).to(self.device)
 
 
 def _better(old: Plan, new: Plan) -> Plan:

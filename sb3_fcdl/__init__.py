@@ -1,0 +1,13 @@
+"""Causal world models for Stable-Baselines3. Importing the package registers its environments."""
+
+from importlib.metadata import version
+
+import fcdl_envs
+from sb3_fcdl.fcdl import FCDL, FCDLPolicy
+from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.vec_env import GymVectorVecEnv
+
+__version__ = version("sb3_fcdl")
+__all__ = ["FCDL", "CausalGraph", "FCDLPolicy", "GymVectorVecEnv", "__version__"]
+
+fcdl_envs.register()

@@ -1,0 +1,96 @@
+"""What is measured between two log dumps of a training run."""
+
+from collections import deque
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_fcdl.dynamics import Losses
+from sb3_fcdl.fcdl.policies import FCDLPolicy
+from sb3_fcdl.graph import hamming_distance
+
+
+class TrainingMeter:
+    """
+    Collects losses, times and, where the environment tells the truth, local graphs; ``summary`` turns them into log entries.
+
+    Losses stay on the device until then: reading each would make a GPU wait.
+
+    :param n_graph_samples: latest transitions with a known local graph that are kept
+    """
+
+    def __init__(self, n_graph_samples: int) -> None:
+        self._graph_samples: deque[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = deque(maxlen=n_graph_samples)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._loss_sums: dict[str, th.Tensor] = {}
+        self._last_losses: Losses | None = None
+        self._n_losses = 0
+        self._n_updates, self._update_seconds = 0, 0.0
+        self._n_plans, self._plan_seconds = 0, 0.0
+
+    def add_losses(self, losses: Losses) -> None:
+        for name, term in losses.terms.items():
+            self._loss_sums[name] = self._loss_sums.get(name, 0) + term
+        self._last_losses = losses
+        self._n_losses += 1
+
+    def add_updates(self, n_updates: int, seconds: float) -> None:
+        self._n_updates += n_updates
+        self._update_seconds += seconds
+
+    def add_plan(self, seconds: float) -> None:
+        self._n_plans += 1
+        self._plan_seconds += seconds
+
+    def add_graphs(self, observations: dict[str, np.ndarray], actions: np.ndarray, graphs: np.ndarray) -> None:
+        """
+        :param observations: before the transition, each key ``[n_envs, width]``
+        :param actions: ``[n_envs]``
+        :param graphs: the true local graph of each transition, ``[n_envs, V, P]``, bool
+        """
+        for index, graph in enumerate(graphs):
+            row = {key: value[index] for key, value in observations.items()}
+            self._graph_samples.append((row, actions[index], graph))
+
+    def summary(self, policy: FCDLPolicy) -> dict[str, float]:
+        """
+        :param policy: the policy, as trained so far
+        :return: values by log key; losses and times start anew
+        """
+        values = {}
+        if self._n_plans:
+            values["time/plan_ms"] = 1000 * self._plan_seconds / self._n_plans
+        if self._n_updates:
+            values["time/update_ms"] = 1000 * self._update_seconds / self._n_updates
+        if self._last_losses is not None:
+            values |= {f"train/{name}_loss": (total / self._n_losses).item() for name, total in self._loss_sums.items()}
+            values |= self._contexts(policy, self._last_losses)
+            if self._graph_samples:
+                values["causal/shd"] = self._distance_from_truth(policy)
+        self._reset()
+        return values
+
+    @staticmethod
+    def _contexts(policy: FCDLPolicy, losses: Losses) -> dict[str, float]:
+        graphs = policy.dynamics.context_graphs()
+        assert losses.codes is not None
+        shares = th.bincount(losses.codes, minlength=len(graphs)).cpu().numpy() / len(losses.codes)
+        used = shares[shares > 0]
+        n_edges = np.array([graph.edges.sum() for graph in graphs])
+        return {
+            "causal/code_perplexity": float(np.exp(-(used * np.log(used)).sum())),
+            "causal/edges_per_code": float(shares @ n_edges),
+        }
+
+    def _distance_from_truth(self, policy: FCDLPolicy) -> float:
+        """SHD over the entries that the model is free to learn, mean over the latest transitions."""
+        rows, actions, truth = zip(*self._graph_samples, strict=True)
+        observations = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        policy.set_training_mode(False)
+        with th.no_grad():
+            encoded = policy.encode(obs_as_tensor(observations, policy.device), th.as_tensor(np.stack(actions)))
+            graphs = policy.dynamics.local_graph(*encoded).bool().cpu().numpy()
+        return hamming_distance(graphs, np.stack(truth), policy.dynamics.free_entries)

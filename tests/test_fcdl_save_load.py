@@ -1,0 +1,117 @@
+"""SB3's topic test `test_save_load` for FCDL."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import torch as th
+from tiny import tiny_env, tiny_fcdl, tiny_vec_env
+
+from sb3_fcdl import FCDL, FCDLPolicy
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_fcdl(tiny_vec_env(2)).learn(100)
+
+
+@pytest.fixture(scope="module")
+def observation(model):
+    return {key: np.stack([value] * 3) for key, value in tiny_env().reset(seed=0)[0].items()}
+
+
+def assert_same_policy(one, other, observation):
+    for name, value in one.policy.state_dict().items():
+        assert th.equal(value, other.policy.state_dict()[name]), name
+    expected, _ = one.predict(observation, deterministic=True)
+    assert other.predict(observation, deterministic=True)[0].tolist() == expected.tolist()
+
+
+def test_load_for_inference_needs_no_environment(model, observation, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = FCDL.load(tmp_path / "model")
+    assert_same_policy(model, loaded, observation)
+    assert loaded.get_env() is None
+    assert str(loaded.local_graph({key: value[0] for key, value in observation.items()}, 1)).startswith("code ")
+
+
+def test_load_and_continue(model, observation, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = FCDL.load(tmp_path / "model", env=tiny_vec_env(2))
+    assert_same_policy(model, loaded, observation)
+    moments = model.policy.optimizer.state_dict()["state"]
+    for index, state in loaded.policy.optimizer.state_dict()["state"].items():
+        assert th.equal(state["exp_avg"], moments[index]["exp_avg"])
+    loaded.learn(60, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 160
+
+
+def test_load_with_other_settings(model, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = FCDL.load(tmp_path / "model", planner_kwargs={"horizon": 4}, exploration_rate=0.5)
+    assert loaded.policy.planner.horizon == 4
+    assert loaded.exploration_rate == 0.5
+
+
+def test_same_parameters_after_set_parameters(model, observation):
+    other = tiny_fcdl(tiny_vec_env(2), seed=9)
+    randomised = {name: {key: th.rand_like(value) for key, value in model.policy.state_dict().items()} for name in ["policy"]}
+    other.set_parameters(randomised, exact_match=False)
+    assert all(th.equal(other.policy.state_dict()[key], value) for key, value in randomised["policy"].items())
+    other.set_parameters(model.get_parameters())
+    assert_same_policy(model, other, observation)
+
+
+def test_wrong_parameters_are_refused(model):
+    parameters = model.get_parameters()
+    with pytest.raises(ValueError):
+        model.set_parameters({"policy": parameters["policy"]}, exact_match=True)
+    del parameters["policy"]["dynamics.features.weight"]
+    with pytest.raises(RuntimeError):
+        model.set_parameters(parameters)
+
+
+def test_set_env(model):
+    other = tiny_vec_env(2, task="test", n_noisy=0)
+    fresh = tiny_fcdl(tiny_vec_env(2)).learn(30)
+    fresh.set_env(other)
+    # A rollout is two steps of two environments: 30 timesteps take 32.
+    assert fresh.learn(30, reset_num_timesteps=False).num_timesteps == 64
+    with pytest.raises(AssertionError):
+        fresh.set_env(tiny_vec_env(3))
+
+
+def test_replay_buffer_round_trip(model, tmp_path):
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "buffer")
+    loaded = FCDL.load(tmp_path / "model", env=tiny_vec_env(2))
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    assert loaded.replay_buffer.pos == model.replay_buffer.pos
+    assert (loaded.replay_buffer.observations["state"] == model.replay_buffer.observations["state"]).all()
+    loaded.learn(60, reset_num_timesteps=False)
+    assert loaded.replay_buffer.pos == model.replay_buffer.pos + 30
+
+
+def test_policy_alone(model, observation, tmp_path):
+    model.policy.save(tmp_path / "policy")
+    loaded = FCDLPolicy.load(tmp_path / "policy")
+    expected, _ = model.predict(observation, deterministic=True)
+    assert loaded.predict(observation, deterministic=True)[0].tolist() == expected.tolist()
+
+
+def test_learning_rate_schedule():
+    model = tiny_fcdl(learning_rate=lambda remaining: 1e-4 + 1e-3 * remaining)
+    assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(1.1e-3)
+    # The last update is made when nothing remains.
+    assert model.learn(60).policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
+
+
+def test_nothing_but_the_model_is_saved(model, tmp_path):
+    """No planner state, no aliases: what load() rebuilds is not in the file twice."""
+    model.save(tmp_path / "model")
+    from stable_baselines3.common.save_util import load_from_zip_file
+
+    data, parameters, _ = load_from_zip_file(tmp_path / "model")
+    assert not {"dynamics", "_meter", "_window_rng", "replay_buffer", "policy"} & set(data)
+    assert set(parameters) == {"policy", "policy.optimizer"}
+    assert pathlib.Path(tmp_path / "model.zip").stat().st_size < 300_000

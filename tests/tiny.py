@@ -1,0 +1,34 @@
+"""A Chemical small enough, and an FCDL quick enough, to run in every test."""
+
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_fcdl import FCDL, FCDLPolicy
+
+ENV_ID = "FCDL/Chemical-v0"
+TINY = {"n_objects": 4, "n_colors": 3}
+N_ACTIONS = 12
+
+
+def tiny_env(**kwargs: Any) -> gym.Env:
+    return gym.make(ENV_ID, **TINY, **kwargs)
+
+
+def tiny_vec_env(n_envs: int = 2, **kwargs: Any) -> VecEnv:
+    return make_vec_env(ENV_ID, n_envs=n_envs, seed=0, env_kwargs=TINY | kwargs)
+
+
+def tiny_fcdl(env: Any = None, **kwargs: Any) -> FCDL:
+    defaults: dict[str, Any] = {
+        "learning_starts": 20,
+        "train_freq": 2,
+        "batch_size": 16,
+        "buffer_size": 1000,
+        "seed": 0,
+        "dynamics_kwargs": {"hidden_dim": 16, "n_codes": 4, "code_dim": 4},
+        "planner_kwargs": {"horizon": 2, "n_iterations": 2, "n_candidates": 8, "n_elites": 4},
+    }
+    return FCDL(kwargs.pop("policy", FCDLPolicy), tiny_env() if env is None else env, **(defaults | kwargs))

@@ -1,0 +1,152 @@
+"""Returns of a policy on Chemical's training task and on its test tasks."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.type_aliases import PolicyPredictor
+from stable_baselines3.common.vec_env import VecMonitor
+
+from sb3_fcdl.vec_env import GymVectorVecEnv
+
+ENV_ID = "FCDL/Chemical-v0"
+
+# Environment i of a batch is seeded with seed + i: training seeds below the offset never meet an evaluation's.
+EVALUATION_SEED_OFFSET = 1_000_000
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    One task of an environment.
+
+    :param name: what tables call it
+    :param env_kwargs: the keyword arguments that choose it
+    """
+
+    name: str
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """
+    How a policy does on one task.
+
+    :param task: name of the task
+    :param mean: mean return of an episode
+    :param ci_low: lower end of the 95 % bootstrap interval of the mean over episodes
+    :param ci_high: its upper end
+    :param success_rate: share of the episodes in which the whole match set was right at some step, in [0, 1]
+    :param n_episodes: number of episodes
+    :param predict_ms: mean time of a call of ``predict``, on the whole batch of environments, in ms
+    """
+
+    task: str
+    mean: float
+    ci_low: float
+    ci_high: float
+    success_rate: float
+    n_episodes: int
+    predict_ms: float
+
+
+def chemical_tasks(n_objects: int = 10) -> tuple[Task, ...]:
+    """
+    The training task, and the paper's three test tasks as far as they exist for that many objects.
+
+    :param n_objects: number of objects of the environment
+    """
+    tests = (Task(f"n={n}", {"task": "test", "n_noisy": n}) for n in (2, 4, 6) if n <= n_objects - 4)
+    return Task("train", {"task": "train", "n_noisy": 0}), *tests
+
+
+def evaluate_tasks(
+    model: PolicyPredictor,
+    env_kwargs: dict[str, Any],
+    tasks: Sequence[Task],
+    n_episodes: int = 50,
+    seed: int = 0,
+    n_envs: int = 10,
+) -> list[TaskResult]:
+    """
+    Evaluate deterministic actions on each task, with SB3's ``evaluate_policy``.
+
+    The initial states of a task are the same for every policy that is evaluated with the same ``seed`` and ``n_envs``, and
+    differ from all that training sees.
+
+    :param model: anything with SB3's ``predict``
+    :param env_kwargs: keyword arguments of ``FCDL/Chemical-v0``, without the task
+    :param tasks: what to evaluate on
+    :param n_episodes: episodes a task
+    :param seed: of the evaluation environments
+    :param n_envs: environments that are stepped at once
+    :return: a result a task, in order
+    :raises ValueError: if ``n_episodes`` or ``n_envs`` is below 1
+    """
+    if n_episodes < 1 or n_envs < 1:
+        raise ValueError(f"n_episodes and n_envs must be at least 1, got {n_episodes} and {n_envs}")
+    return [_evaluate(model, env_kwargs, task, n_episodes, seed, min(n_envs, n_episodes)) for task in tasks]
+
+
+def _evaluate(
+    model: PolicyPredictor, env_kwargs: dict[str, Any], task: Task, n_episodes: int, seed: int, n_envs: int
+) -> TaskResult:
+    env = VecMonitor(GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=n_envs, **{**env_kwargs, **task.env_kwargs})))
+    env.seed(EVALUATION_SEED_OFFSET + seed)
+    timed = _Timed(model)
+    successes: list[bool] = []
+
+    def note_success(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
+        if local_variables["done"]:
+            successes.append(bool(local_variables["info"]["is_success"]))
+
+    returns, _ = evaluate_policy(timed, env, n_episodes, callback=note_success, return_episode_rewards=True)
+    env.close()
+    mean, low, high = bootstrap_interval(np.asarray(returns))
+    return TaskResult(task.name, mean, low, high, float(np.mean(successes)), n_episodes, timed.mean_ms)
+
+
+def bootstrap_interval(
+    values: np.ndarray, confidence: float = 0.95, n_resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """
+    Percentile bootstrap of a mean. The same values give the same interval.
+
+    :param values: the sample, ``[n]``
+    :param confidence: of the interval, in (0, 1)
+    :param n_resamples: number of resamples
+    :param seed: of the resamples
+    :return: the mean and the two ends of its interval
+    """
+    rows = np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))
+    low, high = np.quantile(values[rows].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(values.mean()), float(low), float(high)
+
+
+class _Timed:
+    """A policy that notes how long its ``predict`` takes."""
+
+    def __init__(self, model: PolicyPredictor) -> None:
+        self.model = model
+        self.durations: list[float] = []
+
+    @property
+    def mean_ms(self) -> float:
+        return 1000 * float(np.mean(self.durations))
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        start = time.perf_counter()
+        result = self.model.predict(observation, state, episode_start, deterministic)
+        self.durations.append(time.perf_counter() - start)
+        return result

@@ -1,0 +1,152 @@
+"""
+Policies that learn nothing: the floors and the ceiling beside every result on Chemical.
+
+They have the signature of SB3's ``predict``. All but the ceiling need only the observation: true colours can be read even from
+a corrupted one-hot, whose one non-zero entry is in its old place, and an all-zero row of the goal is outside the match set.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import PolicyPredictor
+
+from fcdl_envs.chemical import goal_match_reward
+from fcdl_envs.chemical_system import ChemicalSystem
+from sb3_fcdl.planning import CEM
+
+CEILING = "CEM on the true dynamics"
+
+
+class ReferencePolicy(ABC):
+    """
+    A policy on true colours.
+
+    :param n_objects: number of objects, ``V``
+    :param n_colors: number of colours
+    :param seed: of the policy's own random choices
+    """
+
+    def __init__(self, n_objects: int, n_colors: int, seed: int = 0) -> None:
+        self.n_objects = n_objects
+        self.n_colors = n_colors
+        self.rng = np.random.default_rng(seed)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        SB3's signature.
+
+        :param observation: a batch of ``B`` observations of Chemical
+        :param state: not used, returned as it is
+        :param episode_start: not used
+        :param deterministic: not used
+        :return: actions, ``[B]``, int64, and ``state``
+        """
+        assert isinstance(observation, dict)
+        current, goal = (observation[key].reshape(-1, self.n_objects, self.n_colors) for key in ("state", "goal"))
+        return self.act(np.abs(current).argmax(axis=-1), goal), state
+
+    @abstractmethod
+    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """
+        :param colors: true colours, ``[B, V]``, int
+        :param goal: one-hot goals, zero outside the match set, ``[B, V, n_colors]``
+        :return: actions, ``[B]``, int64
+        """
+
+
+class NoOp(ReferencePolicy):
+    """Sets the last object, which has no children, to the colour that it has."""
+
+    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        return (self.n_objects - 1) * self.n_colors + colors[:, -1]
+
+
+class Random(ReferencePolicy):
+    """Uniform over all actions."""
+
+    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        return self.rng.integers(self.n_objects * self.n_colors, size=len(colors))
+
+
+class RandomWithoutRoot(ReferencePolicy):
+    """Uniform over the actions that leave object 0, and with it the regime, as it is."""
+
+    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        return self.rng.integers(self.n_colors, self.n_objects * self.n_colors, size=len(colors))
+
+
+class FixedOrder(NoOp):
+    """Sets the first object of the match set that differs from its goal to its goal; does nothing if there is none."""
+
+    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        wanted = goal.argmax(axis=-1)
+        differs = goal.any(axis=-1) & (wanted != colors)
+        first = differs.argmax(axis=-1)
+        repair = first * self.n_colors + wanted[np.arange(len(first)), first]
+        return np.where(differs.any(axis=-1), repair, super().act(colors, goal))
+
+
+class TrueDynamicsPlanner(ReferencePolicy):
+    """
+    The ceiling: FCDL's planner, with the most likely step of the true system in place of the learned model.
+
+    :param system: the true system
+    :param seed: of the planner
+    :param planner_kwargs: keyword arguments of ``CEM``
+    """
+
+    def __init__(self, system: ChemicalSystem, seed: int = 0, planner_kwargs: dict[str, Any] | None = None) -> None:
+        super().__init__(system.n_objects, system.n_colors, seed)
+        self.system = system
+        self.planner = CEM(self.n_objects * self.n_colors, **(planner_kwargs or {}))
+        self.generator = th.Generator().manual_seed(seed)
+        # A state in mixed radix: int64 has room for any system that fits into memory.
+        self.place_values = th.as_tensor(self.n_colors ** np.arange(self.n_objects))
+
+    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        state, wanted = self._one_hot(colors), th.as_tensor(goal).flatten(1)
+        generators = [self.generator] * len(state)
+        plan = self.planner.plan(self._step, goal_match_reward, state, wanted, generators=generators, key=self._key)
+        return plan.actions[:, 0].numpy()
+
+    def _step(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        return self._one_hot(self.system.most_likely_step(self._colors(state).numpy(), action.argmax(dim=-1).numpy()))
+
+    def _key(self, state: th.Tensor) -> th.Tensor:
+        return self._colors(state) @ self.place_values
+
+    def _colors(self, state: th.Tensor) -> th.Tensor:
+        return state.unflatten(-1, (self.n_objects, self.n_colors)).argmax(dim=-1)
+
+    def _one_hot(self, colors: np.ndarray) -> th.Tensor:
+        return th.nn.functional.one_hot(th.as_tensor(colors, dtype=th.int64), self.n_colors).flatten(-2).float()
+
+
+def reference_policies(env_kwargs: dict[str, Any], seed: int = 0) -> dict[str, PolicyPredictor]:
+    """
+    The floors and the ceiling for one Chemical system, from the lowest up.
+
+    :param env_kwargs: keyword arguments of ``FCDL/Chemical-v0``, without the task
+    :param seed: of the policies' own random choices
+    :return: the policies by name
+    """
+    env = gym.make("FCDL/Chemical-v0", **env_kwargs)
+    system: ChemicalSystem = env.get_wrapper_attr("system")
+    env.close()
+    sizes = (system.n_objects, system.n_colors, seed)
+    return {
+        "no-op": NoOp(*sizes),
+        "random": Random(*sizes),
+        "random, root excluded": RandomWithoutRoot(*sizes),
+        "fix in index order": FixedOrder(*sizes),
+        CEILING: TrueDynamicsPlanner(system, seed),
+    }

@@ -1,0 +1,320 @@
+"""The command ``sb3-fcdl``: train a model, evaluate it beside the floors and the ceiling."""
+
+import argparse
+import ast
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+    from sb3_fcdl.fcdl import FCDL
+
+PROGRAM = "sb3-fcdl"
+DESCRIPTION = """\
+Causal world models for Stable-Baselines3.
+
+`train` learns a model of an environment online and writes a run folder; `evaluate` measures its model on the training task
+and on the test tasks, beside policies that learn nothing (floors) and the same planner on the true dynamics (ceiling).
+"""
+EPILOG = f"""\
+examples:
+  {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
+  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
+  tensorboard --logdir runs
+
+`{PROGRAM} train --help` and `{PROGRAM} evaluate --help` list the options.
+"""
+TRAIN_EPILOG = f"""\
+what it writes: LOG_DIR/ENV_RULE_seedSEED_K/ with
+  model.zip               the model, for FCDL.load and `{PROGRAM} evaluate`
+  train.json              arguments, versions, machine and wall-clock time
+  progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
+  best_model.zip          with --eval-freq: the model of the best evaluation
+Ctrl-C ends the training early and keeps the model.
+
+examples:
+  {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
+  {PROGRAM} train --rule full_chain --dynamics-kwargs n_codes=8 --planner-kwargs n_candidates=128
+  {PROGRAM} train --timesteps 3000 --env-kwargs n_objects=5 n_colors=3      (a small system: a first look in a minute)
+"""
+EVALUATE_EPILOG = f"""\
+The environment is the one of train.json beside the model. The columns are its training task (`train`) and its test tasks
+with n corrupted objects (`n=2`, `n=4`, `n=6`; in a small system only those with n <= n_objects - 4). Every policy meets the
+same initial states, and none that training has seen. ms/predict is the mean time of one decision for ten environments at once.
+
+rows:
+  no-op                   sets the last object to the colour that it has
+  random                  uniform over all actions
+  random, root excluded   uniform over the actions that do not change the regime
+  fix in index order      sets the first wrong object right; it reads the true colours of corrupted objects
+  CEM on the true dynamics  the planner of FCDL with the true system as its model: what a perfect model would reach
+
+examples:
+  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
+  {PROGRAM} evaluate --model model.zip --env-kwargs rule=full_fork dynamics_seed=3 --csv results.csv
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    Entry point.
+
+    :param argv: the arguments, those of the process if None
+    :return: 0; wrong arguments and files end the process with 2 and a message
+    """
+    arguments = _parser().parse_args(argv)
+    command = {"train": train, "evaluate": evaluate}[arguments.command]
+    command(arguments)
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """:param arguments: those of ``sb3-fcdl train``"""
+    from stable_baselines3.common.logger import configure
+    from stable_baselines3.common.utils import get_latest_run_id
+
+    from sb3_fcdl.benchmark.record import TrainRecord
+
+    env_kwargs = {"rule": arguments.rule, "dynamics_seed": arguments.seed, **arguments.env_kwargs}
+    with _mistakes_end_the_program():
+        env = _make_env(arguments.env, arguments.n_envs, env_kwargs)
+        model = _make_model(arguments, env)
+        name = f"{arguments.env.rpartition('/')[2]}_{env_kwargs['rule']}_seed{arguments.seed}"
+        folder = Path(arguments.log_dir) / f"{name}_{get_latest_run_id(arguments.log_dir, name) + 1}"
+        model.set_logger(configure(str(folder), ["tensorboard", "csv"] + ([] if arguments.progress else ["stdout"])))
+    callback = _eval_callback(arguments, env_kwargs, folder) if arguments.eval_freq else None
+    # All environments end their episodes in the same step, which SB3 would log once for every four of them.
+    log_interval = arguments.n_envs
+    start = time.perf_counter()
+    try:
+        model.learn(arguments.timesteps, callback, log_interval, progress_bar=arguments.progress)
+    except KeyboardInterrupt:
+        print(f"interrupted after {model.num_timesteps} timesteps", file=sys.stderr)
+    wall_s = time.perf_counter() - start
+    model.logger.close()
+    env.close()
+    model.save(folder / "model.zip")
+    record = {key: value for key, value in vars(arguments).items() if key != "command"}
+    TrainRecord("FCDL", arguments.env, env_kwargs, arguments.seed, model.num_timesteps, wall_s, record).save(folder)
+    print(f"{model.num_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {folder / 'model.zip'}")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """:param arguments: those of ``sb3-fcdl evaluate``"""
+    from sb3_fcdl.benchmark import Run, append_csv, check_csv, chemical_tasks, evaluate_tasks, format_table, reference_policies
+    from sb3_fcdl.benchmark.evaluation import ENV_ID
+
+    path = Path(arguments.model)
+    with _mistakes_end_the_program():
+        if arguments.csv is not None:
+            check_csv(arguments.csv)
+        record = _load_record(path, arguments.env_kwargs)
+        if record.env.rpartition(":")[2] != ENV_ID:
+            raise ValueError(f"only {ENV_ID} has tasks to evaluate on, {path} was trained on {record.env}")
+        model = _load_model(path, record.env, record.env_kwargs)
+        policies = {record.algo: model, **reference_policies(record.env_kwargs, arguments.seed)}
+    tasks = chemical_tasks(len(model.policy.factors.state_variables))
+    results = {}
+    for name, policy in policies.items():
+        print(f"evaluating {name} ...", file=sys.stderr)
+        results[name] = evaluate_tasks(policy, record.env_kwargs, tasks, arguments.episodes, arguments.seed)
+    system = (ENV_ID, record.env_kwargs["rule"], record.env_kwargs["dynamics_seed"])
+    print(f"{system[0]}, rule {system[1]}, dynamics_seed {system[2]}; trained for {record.timesteps} timesteps\n")
+    print(format_table(results))
+    if arguments.csv is not None:
+        for name, row in results.items():
+            timesteps, wall_s = (record.timesteps, record.wall_s) if name == record.algo else (0, 0.0)
+            append_csv(arguments.csv, Run(*system, name, record.seed, timesteps, wall_s), row)
+
+
+def _make_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any]) -> "VecEnv":
+    import gymnasium as gym
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    from sb3_fcdl.vec_env import GymVectorVecEnv
+
+    return VecMonitor(GymVectorVecEnv(gym.make_vec(env_id, num_envs=n_envs, **env_kwargs)))
+
+
+def _make_model(arguments: argparse.Namespace, env: "VecEnv") -> "FCDL":
+    from sb3_fcdl.fcdl import FCDL, FCDLPolicy
+
+    # One update for every ten transitions, as published, whatever the number of environments.
+    return FCDL(
+        FCDLPolicy,
+        env,
+        learning_starts=min(10_000, arguments.timesteps // 3),
+        train_freq=max(1, 10 // arguments.n_envs),
+        gradient_steps=max(1, arguments.n_envs // 10),
+        dynamics_kwargs=arguments.dynamics_kwargs,
+        planner_kwargs=arguments.planner_kwargs,
+        tensorboard_log=arguments.log_dir,
+        seed=arguments.seed,
+    )
+
+
+def _eval_callback(arguments: argparse.Namespace, env_kwargs: dict[str, Any], folder: Path) -> Any:
+    from stable_baselines3.common.callbacks import EvalCallback
+
+    from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET
+
+    env = _make_env(arguments.env, arguments.n_envs, env_kwargs)
+    env.seed(EVALUATION_SEED_OFFSET + arguments.seed)
+    frequency = max(1, arguments.eval_freq // arguments.n_envs)
+    return EvalCallback(env, n_eval_episodes=10, eval_freq=frequency, best_model_save_path=str(folder), verbose=0)
+
+
+def _load_record(path: Path, env_kwargs: dict[str, Any]) -> Any:
+    from sb3_fcdl.benchmark.evaluation import ENV_ID
+    from sb3_fcdl.benchmark.record import TrainRecord
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model file {path}")
+    defaults = {"rule": "full_fork", "dynamics_seed": 0}
+    if (path.parent / TrainRecord.FILE_NAME).exists():
+        record = TrainRecord.load(path.parent)
+        defaults |= record.env_kwargs
+        return TrainRecord(record.algo, record.env, {**defaults, **env_kwargs}, record.seed, record.timesteps, record.wall_s)
+    if not env_kwargs:
+        raise FileNotFoundError(
+            f"there is no {TrainRecord.FILE_NAME} beside {path}: say by --env-kwargs what it was trained on, "
+            "such as rule=full_fork dynamics_seed=0"
+        )
+    return TrainRecord("FCDL", ENV_ID, {**defaults, **env_kwargs}, seed=0, timesteps=0, wall_s=0.0)
+
+
+def _load_model(path: Path, env_id: str, env_kwargs: dict[str, Any]) -> "FCDL":
+    from sb3_fcdl.fcdl import FCDL
+
+    model = FCDL.load(path)
+    env = _make_env(env_id, 1, env_kwargs)
+    if env.observation_space != model.observation_space:
+        raise ValueError(f"{path} was trained on {model.observation_space}, the environment has {env.observation_space}")
+    env.close()
+    return model
+
+
+@contextmanager
+def _mistakes_end_the_program() -> Iterator[None]:
+    """What the user got wrong is told in one line, with exit code 2. Use it only round code that checks what the user gave."""
+    import gymnasium as gym
+
+    try:
+        yield
+    except (ValueError, TypeError, OSError, gym.error.Error) as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(PROGRAM, description=DESCRIPTION, epilog=EPILOG, formatter_class=style)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train_options(
+        commands.add_parser(
+            "train",
+            help="train FCDL and save it",
+            description="Train FCDL on an environment, about one update for every ten transitions.",
+            epilog=TRAIN_EPILOG,
+            formatter_class=style,
+        )
+    )
+    _add_evaluate_options(
+        commands.add_parser(
+            "evaluate",
+            help="returns of a saved model on all tasks, beside floors and ceiling",
+            description="Evaluate a saved model on all tasks: mean return, 95 % bootstrap interval, success rate.",
+            epilog=EVALUATE_EPILOG,
+            formatter_class=style,
+        )
+    )
+    return parser
+
+
+def _add_train_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--env", default="FCDL/Chemical-v0", help="registered name of the environment (default: %(default)s)")
+    add("--timesteps", type=_positive, default=30_000, metavar="N", help="transitions to learn from (default: %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the run, and of the system unless --env-kwargs says it (default: %(default)s)",
+    )
+    add("--log-dir", default="runs", metavar="DIR", help="where the run folder is made (default: %(default)s)")
+    add("--n-envs", type=_positive, default=10, metavar="N", help="environments stepped at once (default: %(default)s)")
+    add("--rule", default="full_fork", help="rule of the local regime: full_fork, full_chain or none (default: %(default)s)")
+    _add_keywords(
+        parser,
+        "--env-kwargs",
+        "of the environment: n_objects, n_colors, dynamics_seed, graph (see help(fcdl_envs.chemical.ChemicalEnv))",
+    )
+    _add_keywords(
+        parser,
+        "--dynamics-kwargs",
+        "of the dynamics model: n_codes, sparsity_coef, graph_prior and more (see help(sb3_fcdl.dynamics.FCDLDynamics))",
+    )
+    _add_keywords(
+        parser,
+        "--planner-kwargs",
+        "of the planner: horizon, n_iterations, n_candidates, n_elites (see help(sb3_fcdl.planning.CEM))",
+    )
+    add(
+        "--eval-freq",
+        type=_positive,
+        metavar="N",
+        help="transitions between evaluations of 10 episodes on the training task, logged as eval/* (default: none)",
+    )
+    add("--progress", action="store_true", help="a progress bar instead of the log on the terminal (needs tqdm and rich)")
+
+
+def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="FILE", help="model.zip of a run folder")
+    add("--episodes", type=_positive, default=50, metavar="N", help="episodes a task, 25 steps each (default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of the evaluation's initial states (default: %(default)s)")
+    add("--csv", metavar="FILE", help="also append the results to this file, a line a policy and task (default: none)")
+    _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
+
+
+def _add_keywords(parser: argparse.ArgumentParser, option: str, what: str) -> None:
+    parser.add_argument(
+        option, nargs="+", action=_Keywords, default={}, metavar="KEY=VALUE", help=f"keyword arguments {what} (default: none)"
+    )
+
+
+class _Keywords(argparse.Action):
+    """Collects ``key=value`` words; a value that is no Python literal is a string."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: str | None = None
+    ) -> None:
+        keywords = dict(getattr(namespace, self.dest))
+        for word in values:
+            key, equals, value = word.partition("=")
+            if not (key.isidentifier() and equals):
+                parser.error(f"argument {self.option_strings[0]}: expected KEY=VALUE, got {word!r}")
+            keywords[key] = _literal(value)
+        setattr(namespace, self.dest, keywords)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

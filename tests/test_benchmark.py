@@ -1,0 +1,192 @@
+"""The floors and the ceiling by value, intervals, tables and result files."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from fcdl_envs.chemical_system import ChemicalSystem
+from sb3_fcdl.benchmark import (
+    Run,
+    Task,
+    TaskResult,
+    append_csv,
+    chemical_tasks,
+    evaluate_tasks,
+    format_table,
+    read_csv,
+    reference_policies,
+)
+from sb3_fcdl.benchmark.evaluation import bootstrap_interval
+from sb3_fcdl.benchmark.references import CEILING, FixedOrder, NoOp, Random, RandomWithoutRoot, TrueDynamicsPlanner
+
+RESULT = TaskResult("n=2", mean=12.3456, ci_low=11.0, ci_high=13.5, success_rate=0.25, n_episodes=20, predict_ms=4.0)
+RUN = Run("FCDL/Chemical-v0", "full_fork", dynamics_seed=3, algo="FCDL", seed=1, timesteps=30_000, wall_s=61.25)
+
+
+def means(policy, rule, n_episodes=10):
+    env_kwargs = {"rule": rule, "dynamics_seed": 0}
+    results = evaluate_tasks(policy, env_kwargs, chemical_tasks()[1:], n_episodes, n_envs=n_episodes)
+    return [result.mean for result in results]
+
+
+def observation(colors, goal):
+    """One observation of three objects with two colours; a goal of None is outside the match set."""
+    rows = np.eye(2, dtype=np.float32)
+    goals = [np.zeros(2, dtype=np.float32) if color is None else rows[color] for color in goal]
+    return {"state": rows[colors].reshape(1, -1), "goal": np.concatenate(goals)[None]}
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("full_fork", [3.125, 25 / 6, 6.25]), ("full_chain", [12.5, 12.5, 12.5])])
+def test_doing_nothing_scores_what_the_match_set_says(rule, expected):
+    np.testing.assert_allclose(means(NoOp(10, 5), rule), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("full_fork", [22.375, 70 / 3, 24.25]), ("full_chain", [24.4, 24.6, 24.8])])
+def test_fixing_in_index_order_scores_what_the_specification_says(rule, expected):
+    np.testing.assert_allclose(means(FixedOrder(10, 5), rule, n_episodes=20), expected, atol=0.5)
+
+
+def test_random_actions_below_the_root_score_their_expectation_on_the_fork():
+    # An action only sets one of the nine objects below the root, to a right colour once in five times.
+    steps_right = sum((1 - (8 / 9) ** step) / 5 for step in range(1, 26))
+    expected = [(25 + n_wrong * steps_right) / (n_wrong + 1) for n_wrong in (7, 5, 3)]
+    np.testing.assert_allclose(means(RandomWithoutRoot(10, 5), "full_fork", n_episodes=500), expected, atol=0.35)
+
+
+@pytest.mark.parametrize(
+    ("rule", "task", "bound"),
+    [
+        ("full_fork", "n=2", 19.4),
+        ("full_fork", "n=4", 21.2),
+        ("full_fork", "n=6", 22.1),
+        pytest.param("full_chain", "n=2", 19.0, marks=pytest.mark.slow),
+        pytest.param("full_chain", "n=4", 19.0, marks=pytest.mark.slow),
+        pytest.param("full_chain", "n=6", 18.0, marks=pytest.mark.slow),
+    ],
+)
+def test_planning_on_the_true_dynamics_reaches_the_ceiling(rule, task, bound):
+    planner = TrueDynamicsPlanner(ChemicalSystem(rule, dynamics_seed=0))
+    tasks = [each for each in chemical_tasks() if each.name == task]
+    (result,) = evaluate_tasks(planner, {"rule": rule, "dynamics_seed": 0}, tasks, n_episodes=100, n_envs=50)
+    assert result.mean >= bound
+
+
+def test_ceiling_is_repeatable_and_leaves_the_global_generator_alone():
+    colors, goal = np.zeros((3, 4), dtype=int), np.tile(np.eye(3)[[0, 1, 2, 0]], (3, 1, 1))
+    before = th.get_rng_state()
+    first, again = (TrueDynamicsPlanner(ChemicalSystem(n_objects=4, n_colors=3), seed=7) for _ in range(2))
+    for _ in range(3):
+        np.testing.assert_array_equal(first.act(colors, goal), again.act(colors, goal))
+    assert th.equal(before, th.get_rng_state())
+
+
+def test_fixed_order_repairs_the_first_mismatch_inside_the_match_set():
+    policy = FixedOrder(3, 2)
+    assert policy.predict(observation([0, 1, 1], [0, None, 0]))[0] == 2 * 2 + 0
+    assert policy.predict(observation([0, 1, 1], [1, 0, 0]))[0] == 0 * 2 + 1
+    assert policy.predict(observation([0, 1, 1], [0, None, 1]))[0] == 2 * 2 + 1, "nothing to repair: keep the last colour"
+
+
+def test_references_read_true_colors_through_the_noise():
+    noisy = observation([0, 1, 1], [0, None, 1])
+    noisy["state"] *= -173.0
+    assert NoOp(3, 2).predict(noisy)[0] == 2 * 2 + 1
+
+
+def test_random_actions_are_uniform_and_leave_the_root_alone_if_asked():
+    batch = {key: np.repeat(rows, 6000, axis=0) for key, rows in observation([0, 1, 1], [0, 0, 0]).items()}
+    counts = np.bincount(Random(3, 2).predict(batch)[0], minlength=6)
+    np.testing.assert_allclose(counts, 1000, atol=150)
+    counts = np.bincount(RandomWithoutRoot(3, 2).predict(batch)[0], minlength=6)
+    np.testing.assert_allclose(counts, [0, 0, 1500, 1500, 1500, 1500], atol=150)
+
+
+def test_planner_models_the_most_likely_step_of_the_true_system():
+    system = ChemicalSystem(n_objects=4, n_colors=3, dynamics_seed=1)
+    planner = TrueDynamicsPlanner(system)
+    colors = np.array([[1, 0, 2, 1], [0, 2, 1, 0]])
+    state = planner._one_hot(colors)
+    action = np.array([4, 0])
+    step = planner._step(state, th.eye(12)[action])
+    expected = np.eye(3)[system.most_likely_step(colors, action)].reshape(2, -1)
+    np.testing.assert_array_equal(step.numpy(), expected)
+    assert planner._key(state).tolist() == [1 + 0 * 3 + 2 * 9 + 1 * 27, 0 + 2 * 3 + 1 * 9 + 0 * 27]
+
+
+def test_reference_policies_come_from_floor_to_ceiling():
+    policies = reference_policies({"n_objects": 5, "n_colors": 3})
+    assert list(policies) == ["no-op", "random", "random, root excluded", "fix in index order", CEILING]
+    env = gym.make("FCDL/Chemical-v0", n_objects=5, n_colors=3)
+    batch = DummyVecEnv([lambda: env]).reset()
+    assert all(0 <= policy.predict(batch)[0].item() < 15 for policy in policies.values())
+
+
+def test_tasks_are_those_that_exist_for_the_number_of_objects():
+    assert [task.name for task in chemical_tasks()] == ["train", "n=2", "n=4", "n=6"]
+    assert [task.name for task in chemical_tasks(8)] == ["train", "n=2", "n=4"]
+    assert [task.name for task in chemical_tasks(5)] == ["train"]
+
+
+def test_same_seed_gives_the_same_episodes_and_another_seed_others():
+    env_kwargs = {"n_objects": 5, "n_colors": 3}
+    first, again, other = (
+        evaluate_tasks(NoOp(5, 3), env_kwargs, chemical_tasks(5), n_episodes=4, seed=seed)[0].mean for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_result_counts_successes_and_episodes():
+    task = Task("easy", {"task": "test", "n_noisy": 0})
+    (result,) = evaluate_tasks(FixedOrder(5, 3), {"n_objects": 5, "n_colors": 3}, [task], n_episodes=3, n_envs=2)
+    assert (result.task, result.success_rate, result.n_episodes) == ("easy", 1.0, 3)
+    # The local fork: one of the four wrong objects is set right at each step, 2/5 after the first.
+    assert result.mean == pytest.approx((2 + 3 + 4) / 5 + 22, abs=1e-4)
+    assert result.predict_ms > 0
+    with pytest.raises(ValueError, match="n_episodes"):
+        evaluate_tasks(NoOp(5, 3), {}, [task], n_episodes=0)
+
+
+def test_bootstrap_interval_of_a_large_sample_is_the_normal_one():
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=400)
+    mean, low, high = bootstrap_interval(values)
+    half_width = 1.96 * values.std() / 20
+    assert mean == values.mean()
+    np.testing.assert_allclose([low, high], [mean - half_width, mean + half_width], atol=0.02)
+    assert bootstrap_interval(values) == (mean, low, high)
+    assert bootstrap_interval(np.array([5.0, 5.0])) == (5.0, 5.0, 5.0)
+
+
+def test_bootstrap_interval_of_two_values_by_hand():
+    # Means of resamples: 0 with probability 1/4, 1/2 with 1/2, 1 with 1/4.
+    assert bootstrap_interval(np.array([0.0, 1.0]), confidence=0.6) == (0.5, 0.0, 1.0)
+    assert bootstrap_interval(np.array([0.0, 1.0]), confidence=0.4) == (0.5, 0.5, 0.5)
+
+
+def test_table_has_a_row_a_policy_and_aligned_columns():
+    lines = format_table({"FCDL": [RESULT], "a longer name": [RESULT]}).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["policy", "n=2", "ms/predict"]
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["FCDL", "12.35 [11.00, 13.50] 25 %", "4.00"]
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert lines[-1].endswith("20 episodes a task.")
+
+
+def test_result_file_round_trip(tmp_path):
+    path = tmp_path / "results" / "chemical.csv"
+    append_csv(path, RUN, [RESULT])
+    append_csv(path, RUN, [RESULT, RESULT])
+    header = "env,rule,dynamics_seed,algo,seed,timesteps,task,mean,ci_low,ci_high,success,n_episodes,wall_s"
+    assert path.read_text().splitlines()[0] == header
+    rows = read_csv(path)
+    assert len(rows) == 3
+    assert rows[0] == rows[2]
+    assert (rows[0].env, rows[0].dynamics_seed, rows[0].mean, rows[0].success) == ("FCDL/Chemical-v0", 3, 12.3456, 0.25)
+
+
+def test_a_file_with_other_columns_is_left_alone(tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"other\.csv has the columns a, b"):
+        append_csv(path, RUN, [RESULT])
+    assert path.read_text() == "a,b\n1,2\n"

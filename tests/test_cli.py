@@ -1,0 +1,136 @@
+"""The command line: its help, its errors, and a short run from training to a table."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from sb3_fcdl import FCDL
+from sb3_fcdl.benchmark import read_csv
+from sb3_fcdl.cli import main
+
+SMALL = ["n_objects=4", "n_colors=3"]
+
+
+def error_of(capsys, *arguments):
+    """The last line on stderr of a command that must end with code 2."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(list(arguments))
+    assert exit_info.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    log_dir = tmp_path_factory.mktemp("runs")
+    keywords = [
+        "--env-kwargs",
+        *SMALL,
+        "--dynamics-kwargs",
+        "n_codes=4",
+        "hidden_dim=16",
+        "--planner-kwargs",
+        "n_iterations=2",
+    ]
+    assert (
+        main(["train", "--timesteps", "300", "--seed", "5", "--log-dir", str(log_dir), "--eval-freq", "150", *keywords]) == 0
+    )
+    return log_dir / "Chemical-v0_full_fork_seed5_1" / "model.zip"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], ["train", "evaluate", "examples:", "tensorboard --logdir"]),
+        (
+            ["train"],
+            ["--timesteps", "default: 30000", "--n-envs", "default: 10", "--rule", "full_chain", "train.json", "examples:"],
+        ),
+        (["evaluate"], ["--episodes", "default: 50", "--csv", "no-op", "CEM on the true dynamics", "examples:"]),
+    ],
+)
+def test_help_names_options_defaults_and_examples(capsys, command, words):
+    with pytest.raises(SystemExit) as exit_info:
+        main([*command, "--help"])
+    assert exit_info.value.code == 0
+    text = capsys.readouterr().out
+    assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--env", "FCDL/Alchemical-v0"], "Alchemical"),
+        (["train", "--rule", "half_fork"], "rule='half_fork'"),
+        (["train", "--env-kwargs", "n_objects=2"], "n_objects=2"),
+        (["train", "--env-kwargs", "n_objects"], "expected KEY=VALUE, got 'n_objects'"),
+        (["train", "--dynamics-kwargs", "codes=3"], "unknown key 'codes', allowed: graph_prior"),
+        (["train", "--planner-kwargs", "horizon=0"], "horizon must be at least 1, got 0"),
+        (["train", "--timesteps", "many"], "--timesteps: must be a whole number of at least 1, got 'many'"),
+        (["evaluate", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
+        (["evaluate"], "--model"),
+        ([], "COMMAND"),
+    ],
+)
+def test_mistakes_end_with_a_message_and_leave_nothing(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_leaves_a_model_a_record_and_curves(model_path):
+    folder = model_path.parent
+    record = json.loads((folder / "train.json").read_text())
+    assert record["env_kwargs"] == {"rule": "full_fork", "dynamics_seed": 5, "n_objects": 4, "n_colors": 3}
+    assert (record["seed"], record["timesteps"], record["arguments"]["n_envs"]) == (5, 300, 10)
+    assert record["versions"]["torch"] and record["machine"]["cores"] >= 1 and record["wall_s"] > 0
+    assert (folder / "best_model.zip").exists() and list(folder.glob("events.out.tfevents.*"))
+    header = (folder / "progress.csv").read_text().splitlines()[0]
+    assert "train/dynamics_loss" in header and "eval/mean_reward" in header
+    model = FCDL.load(model_path)
+    assert model.num_timesteps == 300 and model.policy.planner.n_iterations == 2 and model.learning_starts == 100
+
+
+def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path, tmp_path):
+    csv_path = tmp_path / "results.csv"
+    assert main(["evaluate", "--model", str(model_path), "--episodes", "3", "--csv", str(csv_path)]) == 0
+    out = capsys.readouterr().out
+    names = ["FCDL", "no-op", "random", "random, root excluded", "fix in index order", "CEM on the true dynamics"]
+    assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")][2:] == names
+    rows = read_csv(csv_path)
+    assert [row.algo for row in rows] == names
+    assert [row.timesteps for row in rows] == [300, 0, 0, 0, 0, 0]
+    assert {(row.task, row.seed, row.dynamics_seed, row.n_episodes) for row in rows} == {("train", 5, 5, 3)}
+
+
+def test_evaluate_tells_what_is_wrong_with_the_files(capsys, model_path, tmp_path):
+    assert "observation" not in error_of(capsys, "evaluate", "--model", str(model_path.parent / "train.json"))
+    assert "was trained on" in error_of(capsys, "evaluate", "--model", str(model_path), "--env-kwargs", "n_objects=5")
+    alone = tmp_path / "model.zip"
+    alone.write_bytes(model_path.read_bytes())
+    assert "there is no train.json" in error_of(capsys, "evaluate", "--model", str(alone))
+    (tmp_path / "train.json").write_text("{}")
+    assert "is not the record of a training run" in error_of(capsys, "evaluate", "--model", str(alone))
+    (tmp_path / "other.csv").write_text("a,b\n")
+    assert "other.csv has the columns a, b" in error_of(
+        capsys, "evaluate", "--model", str(model_path), "--csv", str(tmp_path / "other.csv")
+    )
+
+
+def test_a_model_without_record_is_evaluated_with_given_keywords(capsys, model_path, tmp_path):
+    alone = tmp_path / "model.zip"
+    alone.write_bytes(model_path.read_bytes())
+    assert main(["evaluate", "--model", str(alone), "--episodes", "1", "--env-kwargs", "dynamics_seed=5", *SMALL]) == 0
+    assert "dynamics_seed 5" in capsys.readouterr().out
+
+
+def test_demo_prints_a_table_and_says_how_to_open_tensorboard(capsys, monkeypatch, tmp_path):
+    demo = Path(__file__).parent.parent / "examples" / "demo.py"
+    arguments = ["--timesteps", "60", "--episodes", "1", "--n-objects", "4", "--log-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [str(demo), *arguments])
+    runpy.run_path(str(demo), run_name="__main__")
+    out = capsys.readouterr().out
+    assert "| no-op" in out and f"tensorboard --logdir {tmp_path}" in out
+    assert (tmp_path / "model.zip").exists() and (tmp_path / "FCDL_1").is_dir()

@@ -84,8 +84,8 @@ class FCDLDynamics(DynamicsModel):
         total = terms["dynamics"] + self.sparsity_coef * terms["reg"] + self.commitment_coef * terms["commit"]
         return Losses(total, {name: term.detach() for name, term in terms.items()}, th.cat(codes))
 
-    def _training_step(self, tables: _Tables, state: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, th.Tensor, Quantized]:
-        """Logits ``[B, D]``, probabilities of the free edges ``[B, F]`` and the context of a batch."""
+    def _training_step(self, tables: _Tables, state: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, Quantized]:
+        """Logits, ``[B, D]``, and the contexts of a batch."""
         inputs = self.features.read(state, action)
         quantized = self.quantizer(self.context_layer(self.features, tables.context, inputs).squeeze(0))
         mask = sample_edges(self._log_odds(quantized.log_odds))

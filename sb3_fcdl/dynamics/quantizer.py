@@ -98,7 +98,7 @@ class GraphDecoder(nn.Module):
 class Quantized(NamedTuple):
     """
     :param code: ``[R]``, int64
-    :param log_odds: of the free edges in the code's graph; the gradient goes straight through to the encoder, ``[R, n_logits]``
+    :param log_odds: of the free edges in the code's graph, with a straight-through gradient to the encoder, ``[R, n_logits]``
     :param commitment: mean squared distance of the encoder's output from its code, a scalar
     """
 

@@ -66,8 +66,8 @@ class CEM:
         :param action_mask: the actions allowed at the first step, ``[B, n_actions]``, bool
         :param key: code of a state that ``step`` returned; only makes planning faster
         :return: the plan; a sequence whose return is not finite counts as ``-inf`` and is an elite only if all are
-        :raises ValueError: if there is not one generator for each environment, or ``action_mask`` has another shape or allows an
-            environment no action
+        :raises ValueError: if there is not one generator for each environment, or ``action_mask`` has another shape or
+            allows an environment no action
         """
         noise = _Noise(len(state), state.device, generators)
         rollout = self._rollout(step, reward, state, goal, key)

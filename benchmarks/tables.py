@@ -1,0 +1,46 @@
+"""
+The committed result files as Markdown tables.
+
+``python benchmarks/tables.py benchmarks/results/chemical_30k.csv`` prints a table for each rule: for every policy the mean
+return over training seeds and episodes, and between brackets the lowest and the highest mean of a seed.
+"""
+
+import argparse
+from collections import defaultdict
+
+from sb3_fcdl.benchmark import read_csv
+
+Means = dict[tuple[str, str], list[float]]
+
+
+def table(means: Means) -> str:
+    """
+    :param means: by policy and task, the mean return of each seed; in the order of the rows and columns
+    """
+    policies, tasks = (list(dict.fromkeys(names)) for names in zip(*means, strict=True))
+    lines = ["| policy | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for policy in policies:
+        cells = []
+        for task in tasks:
+            values = means[policy, task]
+            cells.append(f"{sum(values) / len(values):.1f} [{min(values):.1f}, {max(values):.1f}]")
+        lines.append(f"| {policy} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", help="result files that `sb3-fcdl evaluate --csv` wrote")
+    rules: dict[str, Means] = defaultdict(lambda: defaultdict(list))
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for path in parser.parse_args().files:
+        for row in read_csv(path):
+            rules[row.rule][row.algo, row.task].append(row.mean)
+            seeds[row.rule].add(row.seed)
+    for rule, means in rules.items():
+        print(f"**{rule}**, mean return over {len(seeds[rule])} training seeds [lowest seed, highest seed]\n")
+        print(f"{table(means)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -164,9 +164,11 @@ class ParentLinear(nn.Module):
         :param with_tangents: whether a gradient by the inputs will be asked for
         """
         table = features.table()
+        # Split, not sliced: the gradient of a slice is as large as the whole weight, once for every slice.
+        weights = self.weight.split([run.n_parents for run in features.runs])
         outputs = [
-            th.bmm(table[run.columns].unflatten(0, (run.n_parents, run.width)), self.weight[run.parents]).flatten(0, 1)
-            for run in features.runs
+            th.bmm(table[run.columns].unflatten(0, (run.n_parents, run.width)), weight).flatten(0, 1)
+            for run, weight in zip(features.runs, weights, strict=True)
         ]
         tangents: tuple[th.Tensor, ...] = ()
         if with_tangents:

@@ -25,8 +25,9 @@ class FCDLDynamics(DynamicsModel):
     A quantizer chooses a context, the context's graph masks the parents, the masked network predicts.
 
     The loss of a step is the negative log-likelihood, averaged over variables, plus ``sparsity_coef`` times the expected
-    number of free edges a variable (so that the coefficient is the price of an edge in nats: Eq. 6 of the paper; the
-    published code's is eleven times lower) plus ``commitment_coef`` times the distance to the code (Eq. 7).
+    number of free edges a variable, so that the coefficient is the price of an edge in nats (Eq. 6 of the paper), plus
+    ``commitment_coef`` times the distance to the code (Eq. 7). The paper's price is 0.001, its published code's eleven times
+    lower; with 0.01 the contexts of Chemical form sooner and hold better against corrupted inputs.
 
     :param factorization: the variables
     :param graph_prior: what the model is told about the graph, see ``prior_log_odds``
@@ -50,7 +51,7 @@ class FCDLDynamics(DynamicsModel):
         n_layers: int = 2,
         n_codes: int = 16,
         code_dim: int = 16,
-        sparsity_coef: float = 1e-3,
+        sparsity_coef: float = 0.01,
         commitment_coef: float = 0.25,
         ema_decay: float = 0.99,
     ) -> None:

@@ -94,7 +94,10 @@ def test_continuous_actions_are_refused():
 def test_normalized_categorical_observations_are_refused():
     with pytest.raises(ValueError, match="norm_obs"):
         tiny_fcdl(VecNormalize(tiny_vec_env(2), norm_obs=True))
-    tiny_fcdl(VecNormalize(tiny_vec_env(2), norm_obs=False)).learn(30)
+    model = tiny_fcdl(VecNormalize(tiny_vec_env(2), norm_obs=False)).learn(30)
+    with pytest.raises(ValueError, match="norm_obs"):
+        model.set_env(VecNormalize(tiny_vec_env(2), norm_obs=True))
+    model.learn(30)
 
 
 def test_user_dictionaries_stay_as_they_were():

@@ -92,6 +92,15 @@ def test_replay_buffer_round_trip(model, tmp_path):
     assert loaded.replay_buffer.pos == model.replay_buffer.pos + 30
 
 
+def test_replay_buffer_of_other_environments_is_refused_and_nothing_is_lost(model, tmp_path):
+    model.save_replay_buffer(tmp_path / "buffer")
+    other = tiny_fcdl(tiny_vec_env(3)).learn(30)
+    present = other.replay_buffer
+    with pytest.raises(ValueError, match="2 environments, the model has 3"):
+        other.load_replay_buffer(tmp_path / "buffer")
+    assert other.replay_buffer is present and other.learn(30).replay_buffer.pos == 20
+
+
 def test_policy_alone(model, observation, tmp_path):
     model.policy.save(tmp_path / "policy")
     loaded = FCDLPolicy.load(tmp_path / "policy")

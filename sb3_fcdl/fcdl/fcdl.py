@@ -1,5 +1,7 @@
 """FCDL as a Stable-Baselines3 algorithm."""
 
+import io
+import pathlib
 import time
 from typing import Any, ClassVar, TypeVar
 
@@ -12,7 +14,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.buffers import sample_windows
@@ -132,10 +134,17 @@ class FCDL(OffPolicyAlgorithm):
         if self.env is not None:
             self.factors = _published(self.env, "factorization", "which named variables the observation holds")
             self.reward_fn = _published(self.env, "reward_fn", "what the planner is to maximise")
-        if self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
-            raise ValueError("VecNormalize would turn one-hot variables into other numbers: pass norm_obs=False to it")
         if _init_setup_model:
             self._setup_model()
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        # SB3 comes through here whenever it is given an environment: constructor, set_env, load.
+        wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        normalizer = unwrap_vec_normalize(wrapped)
+        if normalizer is not None and normalizer.norm_obs:
+            raise ValueError("VecNormalize would turn one-hot variables into other numbers: pass norm_obs=False to it")
+        return wrapped
 
     def _setup_model(self) -> None:
         # The user's dictionary stays as it was: load() compares it with the saved one.
@@ -258,6 +267,22 @@ class FCDL(OffPolicyAlgorithm):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
+
+    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
+        """
+        See ``OffPolicyAlgorithm.load_replay_buffer``.
+
+        :raises ValueError: if the buffer is of another number of environments; the present one is kept
+        """
+        present = self.replay_buffer
+        super().load_replay_buffer(path, truncate_last_traj)
+        assert self.replay_buffer is not None
+        n_envs = self.replay_buffer.n_envs
+        if n_envs != self.n_envs:
+            self.replay_buffer = present
+            raise ValueError(
+                f"{path} holds transitions of {n_envs} environments, the model has {self.n_envs}: pass as many to load()"
+            )
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "dynamics", "_meter", "_window_rng"]

@@ -16,7 +16,7 @@ from sb3_fcdl.benchmark import chemical_tasks, evaluate_tasks, format_table, ref
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train FCDL on Chemical and print its returns beside trivial policies.")
-    parser.add_argument("--timesteps", type=int, default=30_000, help="transitions to learn from (default: %(default)s)")
+    parser.add_argument("--timesteps", type=int, default=20_000, help="transitions to learn from (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=20, help="evaluation episodes a task (default: %(default)s)")
     parser.add_argument("--n-objects", type=int, default=10, help="objects in the environment (default: %(default)s)")
     parser.add_argument("--log-dir", default="runs/demo", help="where TensorBoard files go (default: %(default)s)")
@@ -49,7 +49,7 @@ def main() -> None:
     print(format_table(results))
 
     model.save(f"{arguments.log_dir}/model.zip")
-    print(f"\nThe model is in {arguments.log_dir}/model.zip. Learning curves and causal graphs:")
+    print(f"\nThe model is in {arguments.log_dir}/model.zip. Learning curves:")
     print(f"  .venv/bin/tensorboard --logdir {arguments.log_dir}")
 
 

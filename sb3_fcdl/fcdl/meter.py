@@ -26,7 +26,7 @@ class TrainingMeter:
 
     def _reset(self) -> None:
         self._loss_sums: dict[str, th.Tensor] = {}
-        self._last_losses: Losses | None = None
+        self._last_codes: th.Tensor | None = None
         self._n_losses = 0
         self._n_updates, self._update_seconds = 0, 0.0
         self._n_plans, self._plan_seconds = 0, 0.0
@@ -34,7 +34,7 @@ class TrainingMeter:
     def add_losses(self, losses: Losses) -> None:
         for name, term in losses.terms.items():
             self._loss_sums[name] = self._loss_sums.get(name, 0) + term
-        self._last_losses = losses
+        self._last_codes = losses.codes
         self._n_losses += 1
 
     def add_updates(self, n_updates: int, seconds: float) -> None:
@@ -65,19 +65,18 @@ class TrainingMeter:
             values["time/plan_ms"] = 1000 * self._plan_seconds / self._n_plans
         if self._n_updates:
             values["time/update_ms"] = 1000 * self._update_seconds / self._n_updates
-        if self._last_losses is not None:
-            values |= {f"train/{name}_loss": (total / self._n_losses).item() for name, total in self._loss_sums.items()}
-            values |= self._contexts(policy, self._last_losses)
+        values |= {f"train/{name}_loss": (total / self._n_losses).item() for name, total in self._loss_sums.items()}
+        if self._last_codes is not None:
+            values |= self._contexts(policy, self._last_codes)
             if self._graph_samples:
                 values["causal/shd"] = self._distance_from_truth(policy)
         self._reset()
         return values
 
     @staticmethod
-    def _contexts(policy: FCDLPolicy, losses: Losses) -> dict[str, float]:
+    def _contexts(policy: FCDLPolicy, codes: th.Tensor) -> dict[str, float]:
         graphs = policy.dynamics.context_graphs()
-        assert losses.codes is not None
-        shares = th.bincount(losses.codes, minlength=len(graphs)).cpu().numpy() / len(losses.codes)
+        shares = th.bincount(codes, minlength=len(graphs)).cpu().numpy() / len(codes)
         used = shares[shares > 0]
         n_edges = np.array([graph.edges.sum() for graph in graphs])
         return {
@@ -91,6 +90,7 @@ class TrainingMeter:
         observations = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         policy.set_training_mode(False)
         with th.no_grad():
-            encoded = policy.encode(obs_as_tensor(observations, policy.device), th.as_tensor(np.stack(actions)))
+            tensors = obs_as_tensor(observations, policy.device)
+            encoded = policy.encode(tensors, th.as_tensor(np.stack(actions), device=policy.device))
             graphs = policy.dynamics.local_graph(*encoded).bool().cpu().numpy()
         return hamming_distance(graphs, np.stack(truth), policy.dynamics.free_entries)

@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow format lint type commit-checks
+.PHONY: help install demo test test-slow bench-speed format lint type commit-checks
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,6 +27,9 @@ test: $(STAMP) ## the tests, without the slow ones
 
 test-slow: $(STAMP) ## all the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu" --durations=10
+
+bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the dense path (a quarter of an hour)
+	$(BIN)/python benchmarks/speed.py
 
 format: $(STAMP) ## sort the imports and format
 	$(BIN)/ruff check --select I --fix .

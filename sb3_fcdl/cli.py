@@ -1,11 +1,13 @@
-"""The command ``sb3-fcdl``: train a model, evaluate it beside the floors and the ceiling."""
+"""The command ``sb3-fcdl``: train a model, evaluate it beside the floors and the ceiling, time it on this machine."""
 
 import argparse
 import ast
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +22,16 @@ Causal world models for Stable-Baselines3.
 
 `train` learns a model of an environment online and writes a run folder; `evaluate` measures its model on the training task
 and on the test tasks, beside policies that learn nothing (floors) and the same planner on the true dynamics (ceiling).
+`profile` tells how fast its model is on this machine, and which device to choose.
 """
 EPILOG = f"""\
 examples:
   {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
   {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
+  {PROGRAM} profile --model runs/Chemical-v0_full_fork_seed0_1/model.zip
   tensorboard --logdir runs
 
-`{PROGRAM} train --help` and `{PROGRAM} evaluate --help` list the options.
+`{PROGRAM} COMMAND --help` lists the options of a command.
 """
 TRAIN_EPILOG = f"""\
 what it writes: LOG_DIR/ENV_RULE_seedSEED_K/ with
@@ -58,6 +62,14 @@ examples:
   {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
   {PROGRAM} evaluate --model model.zip --env-kwargs rule=full_fork dynamics_seed=3 --csv results.csv
 """
+PROFILE_EPILOG = f"""\
+It needs no environment: observations are made up, every variable has any of its values. The times are medians; `update` is one
+update of the model on a batch of its size. OMP_NUM_THREADS sets the number of threads on the CPU.
+
+examples:
+  {PROGRAM} profile --model runs/Chemical-v0_full_fork_seed0_1/model.zip
+  {PROGRAM} profile --model model.zip --n-envs 100 --json profile.json
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     :return: 0; wrong arguments and files end the process with 2 and a message
     """
     arguments = _parser().parse_args(argv)
-    command = {"train": train, "evaluate": evaluate}[arguments.command]
+    command = {"train": train, "evaluate": evaluate, "profile": profile}[arguments.command]
     command(arguments)
     return 0
 
@@ -130,6 +142,27 @@ def evaluate(arguments: argparse.Namespace) -> None:
         for name, row in results.items():
             timesteps, wall_s = (record.timesteps, record.wall_s) if name == record.algo else (0, 0.0)
             append_csv(arguments.csv, Run(*system, name, record.seed, timesteps, wall_s), row)
+
+
+def profile(arguments: argparse.Namespace) -> None:
+    """:param arguments: those of ``sb3-fcdl profile``"""
+    from sb3_fcdl.benchmark.profile import available_devices, format_speeds, load_on, measure_model, recommendation
+    from sb3_fcdl.benchmark.record import machine, package_versions
+
+    with _mistakes_end_the_program():
+        models = [load_on(Path(arguments.model), device) for device in available_devices()]
+    speeds = [measure_model(model, sorted({1, arguments.n_envs})) for model in models]
+    print(f"median times in ms\n\n{format_speeds(speeds)}\n\n{recommendation(speeds)}")
+    if arguments.json is not None:
+        result = {
+            "model": arguments.model,
+            "devices": [asdict(speed) for speed in speeds],
+            "recommendation": recommendation(speeds),
+            "versions": package_versions(),
+            "machine": machine(),
+        }
+        with _mistakes_end_the_program():
+            Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _make_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any]) -> "VecEnv":
@@ -233,6 +266,15 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=style,
         )
     )
+    _add_profile_options(
+        commands.add_parser(
+            "profile",
+            help="times of a saved model on each device of this machine",
+            description="Time a saved model on each device of this machine, and tell which one to choose.",
+            epilog=PROFILE_EPILOG,
+            formatter_class=style,
+        )
+    )
     return parser
 
 
@@ -280,6 +322,13 @@ def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="seed of the evaluation's initial states (default: %(default)s)")
     add("--csv", metavar="FILE", help="also append the results to this file, a line a policy and task (default: none)")
     _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
+
+
+def _add_profile_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="FILE", help="model.zip of a run folder, or any file that FCDL.save wrote")
+    add("--n-envs", type=_positive, default=10, metavar="N", help="environments to act in, beside one (default: %(default)s)")
+    add("--json", metavar="FILE", help="also write the times, versions and machine to this file (default: none)")
 
 
 def _add_keywords(parser: argparse.ArgumentParser, option: str, what: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sb3_fcdl import FCDL
-from sb3_fcdl.benchmark import read_csv
+from sb3_fcdl.benchmark import profile, read_csv
 from sb3_fcdl.cli import main
 
 SMALL = ["n_objects=4", "n_colors=3"]
@@ -43,12 +43,13 @@ def model_path(tmp_path_factory):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["train", "evaluate", "examples:", "tensorboard --logdir"]),
+        ([], ["train", "evaluate", "profile", "examples:", "tensorboard --logdir"]),
         (
             ["train"],
             ["--timesteps", "default: 30000", "--n-envs", "default: 10", "--rule", "full_chain", "train.json", "examples:"],
         ),
         (["evaluate"], ["--episodes", "default: 50", "--csv", "no-op", "CEM on the true dynamics", "examples:"]),
+        (["profile"], ["--model", "--n-envs", "default: 10", "--json", "examples:"]),
     ],
 )
 def test_help_names_options_defaults_and_examples(capsys, command, words):
@@ -71,6 +72,8 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         (["train", "--timesteps", "many"], "--timesteps: must be a whole number of at least 1, got 'many'"),
         (["evaluate", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["evaluate"], "--model"),
+        (["profile", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
+        (["profile", "--model", "model.zip", "--n-envs", "0"], "--n-envs: must be a whole number of at least 1, got '0'"),
         ([], "COMMAND"),
     ],
 )
@@ -124,6 +127,46 @@ def test_a_model_without_record_is_evaluated_with_given_keywords(capsys, model_p
     alone.write_bytes(model_path.read_bytes())
     assert main(["evaluate", "--model", str(alone), "--episodes", "1", "--env-kwargs", "dynamics_seed=5", *SMALL]) == 0
     assert "dynamics_seed 5" in capsys.readouterr().out
+
+
+def test_profile_needs_a_model_file_alone(capsys, model_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(profile.measure_model, "__defaults__", (0.0,))  # the shortest measurement
+    alone, json_path = tmp_path / "model.zip", tmp_path / "profile.json"
+    alone.write_bytes(model_path.read_bytes())
+    assert main(["profile", "--model", str(alone), "--n-envs", "3", "--json", str(json_path)]) == 0
+    out = capsys.readouterr().out
+    assert "| device | predict, 1 environment | predict, 3 environments | update |" in out and "| cpu | " in out
+    result = json.loads(json_path.read_text())
+    assert result["recommendation"] in out
+    assert [device["device"] for device in result["devices"]] == list(profile.available_devices())
+    for device in result["devices"]:
+        assert list(device["predict_ms"]) == ["1", "3"]
+        assert min(*device["predict_ms"].values(), device["update_ms"]) > 0
+    assert result["versions"]["torch"] and result["machine"]["cores"] >= 1
+
+
+def test_profile_tells_what_is_wrong_with_the_files(capsys, model_path, monkeypatch):
+    monkeypatch.setattr(profile.measure_model, "__defaults__", (0.0,))
+    record = model_path.parent / "train.json"
+    assert str(record) in error_of(capsys, "profile", "--model", str(record))
+    nowhere = model_path.parent / "nowhere" / "profile.json"
+    assert str(nowhere) in error_of(capsys, "profile", "--model", str(model_path), "--json", str(nowhere))
+
+
+def test_recommendation_weighs_training_and_acting():
+    cpu = profile.DeviceSpeed("cpu", {1: 10.0, 10: 60.0}, update_ms=50.0)
+    cuda = profile.DeviceSpeed("cuda", {1: 20.0, 10: 25.0}, update_ms=8.0)
+    slow_cuda = profile.DeviceSpeed("cuda", {1: 90.0, 10: 95.0}, update_ms=20.0)
+    assert profile.recommendation([cpu]) == (
+        "Choose cpu, torch finds no other device here: a predict for 10 environments and an update take 110 ms."
+    )
+    assert profile.recommendation([cpu, slow_cuda]) == (
+        "Choose cpu: a predict for 10 environments and an update take 110 ms there, 115 ms on cuda."
+    )
+    assert profile.recommendation([cpu, cuda]) == (
+        "Choose cuda to train: a predict for 10 environments and an update take 33 ms there, 110 ms on cpu; "
+        "cpu is faster at acting in 1 environment."
+    )
 
 
 def test_demo_prints_a_table_and_says_how_to_open_tensorboard(capsys, monkeypatch, tmp_path):

@@ -46,7 +46,7 @@ def test_environment_lines_run():
 
 @pytest.mark.parametrize("line", re.findall(r"^sb3-fcdl .*$", "\n".join(blocks("bash")), flags=re.MULTILINE))
 def test_commands_are_understood(line):
-    assert _parser().parse_args(shlex.split(line)[1:]).command in ("train", "evaluate")
+    assert _parser().parse_args(shlex.split(line)[1:]).command in ("train", "evaluate", "profile")
 
 
 def test_make_targets_exist():

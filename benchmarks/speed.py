@@ -1,0 +1,284 @@
+"""
+How fast FCDL and its simulator are, beside our own dense, undeduplicated path in the same run.
+
+``make bench-speed`` runs all of it, with one thread and with two. ``python benchmarks/speed.py --quick --json speed.json``
+takes less than a minute. Both paths give the same numbers (the tests hold them against each other); the dense one multiplies
+matrices in place of looking up tables, and sends every step of every candidate of the planner through the model.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from flops import Work
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
+from sb3_fcdl.benchmark.profile import median_ms
+from sb3_fcdl.benchmark.record import machine, package_versions
+from sb3_fcdl.planning import CEM
+from sb3_fcdl.planning.rollout import PlainRollout
+
+ENV_ID = "FCDL/Chemical-v0"
+N_ENVS = 10
+EPISODE_STEPS = 25
+
+Size = tuple[int, int]
+"""Objects and colours of a system."""
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """
+    How much is measured.
+
+    :param threads: numbers of threads
+    :param seconds: how long each measurement lasts; the slow ones are repeated three times
+    :param n_updates: updates of the model on random actions, before anything is measured; the cost of a plan hardly depends
+        on it (4100 to 4300 states and actions between none and 600)
+    :param plan_envs: numbers of environments to plan for
+    :param size: of the system
+    :param growth: other sizes, measured with one thread
+    """
+
+    threads: Sequence[int] = (1, 2)
+    seconds: float = 3.0
+    n_updates: int = 200
+    plan_envs: Sequence[int] = (1, N_ENVS, 100)
+    size: Size = (10, 5)
+    growth: Sequence[Size] = ((20, 5), (40, 5), (10, 10))
+
+
+FULL = Scale()
+QUICK = Scale(threads=(1,), seconds=0.5, n_updates=100, plan_envs=(1, N_ENVS), growth=())
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    :param quantity: what was measured
+    :param unit: of both numbers
+    :param ours: with tables and memo
+    :param dense: without; None where there is no such thing
+    :param n_threads: threads that torch had
+    """
+
+    quantity: str
+    unit: str
+    ours: float
+    dense: float | None = None
+    n_threads: int = field(default_factory=th.get_num_threads)
+
+    @property
+    def ratio(self) -> float | None:
+        """How much better ours is: less time, memory or work, or more per second."""
+        if self.dense is None or self.unit.startswith("%"):
+            return None
+        return self.ours / self.dense if self.unit.endswith("/s") else self.dense / self.ours
+
+
+def system(size: Size) -> dict[str, int]:
+    """Keyword arguments of the environment."""
+    return {"n_objects": size[0], "n_colors": size[1], "dynamics_seed": 0}
+
+
+def update_name(size: Size) -> str:
+    return f"update, {size[0]} objects, {size[1]} colours"
+
+
+def plan_name(size: Size, n_envs: int = N_ENVS) -> str:
+    return f"plan, {size[0]} objects, {size[1]} colours, {n_envs} envs"
+
+
+def row_named(rows: Sequence[Row], quantity: str) -> Row:
+    """The first, that is the one with the least threads."""
+    return next(row for row in rows if row.quantity == quantity)
+
+
+def trained_model(size: Size, n_updates: int) -> FCDL:
+    """FCDL with its defaults in ten environments, 1000 transitions of random actions, and updates on them."""
+    env = GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=N_ENVS, **system(size)))
+    warm_up = 4 * EPISODE_STEPS * N_ENVS
+    model = FCDL(FCDLPolicy, env, learning_rate=1e-3, learning_starts=warm_up, train_freq=1, seed=0, device="cpu")
+    model.set_logger(Logger(None, []))
+    model.learn(warm_up)
+    model.train(n_updates, model.batch_size)
+    return model
+
+
+def first_observations(size: Size, n_envs: int) -> dict[str, np.ndarray]:
+    """Of episodes of the training task, by key, ``[n_envs, width]``."""
+    return gym.make_vec(ENV_ID, num_envs=n_envs, **system(size)).reset(seed=0)[0]
+
+
+@contextmanager
+def dense_path(model: FCDL) -> Iterator[None]:
+    """The same results, from matrix products and without a memo."""
+
+    def plain_rollout(planner: CEM, step: Any, reward: Any, state: Any, goal: Any, _: Any) -> PlainRollout:
+        return PlainRollout(step, reward, state, goal, planner.n_actions)
+
+    with patch.object(model.dynamics.features, "use_tables", False), patch.object(CEM, "_rollout", plain_rollout):
+        yield
+
+
+def both_paths(model: FCDL, measure: Callable[[], Number]) -> tuple[Number, Number]:
+    """:return: the number on our path, and on the dense one"""
+    ours = measure()
+    with dense_path(model):
+        return ours, measure()
+
+
+def cost_rows(model: FCDL, size: Size, plan_envs: Sequence[int], seconds: float) -> list[Row]:
+    """Times of an update and of plans."""
+    update = both_paths(model, lambda: median_ms(lambda: model.train(1, model.batch_size), seconds))
+    rows = [Row(update_name(size), "ms", *update)]
+    for n_envs in plan_envs:
+        observation = first_observations(size, n_envs)
+        plan = both_paths(model, partial(median_ms, partial(model.predict, observation), seconds))
+        rows.append(Row(plan_name(size, n_envs), "ms", *plan))
+    return rows
+
+
+def training_row(model: FCDL, seconds: float) -> Row:
+    """What a training run repeats: an environment step, a plan, storing, an update."""
+    vector_step = partial(model.learn, N_ENVS, reset_num_timesteps=False)
+    return Row("training, 10 envs", "vector steps/s", *both_paths(model, lambda: 1000 / median_ms(vector_step, seconds)))
+
+
+def roofline_rows(model: FCDL, size: Size, costs: Sequence[Row], seconds: float) -> list[Row]:
+    """The work that an update and a plan need, and how fast it is done beside a matrix product."""
+    matrix = th.rand(1024, 1024)
+    peak = 2 * 1024**3 / 1e6 / median_ms(lambda: matrix @ matrix, seconds)
+    n_rows = both_paths(model, lambda: planned_rows(model, first_observations(size, N_ENVS)))
+    work = Work(*size)
+    rows = [Row("1024 x 1024 matrix product", "GFLOP/s", peak), Row("states and actions in a plan", "rows", *n_rows)]
+    for quantity, multiply_adds in (
+        (update_name(size), (work.table_update(), work.dense_update())),
+        (plan_name(size), (work.table_plan(n_rows[0]), work.dense_plan(n_rows[1]))),
+    ):
+        cost = row_named(costs, quantity)
+        assert cost.dense is not None
+        gflop = [2 * count / 1e9 for count in multiply_adds]
+        shares = [100 * 1000 * count / ms / peak for count, ms in zip(gflop, (cost.ours, cost.dense), strict=True)]
+        rows += [Row(f"work: {quantity}", "GFLOP", *gflop), Row(f"speed: {quantity}", "% of product", *shares)]
+    return rows
+
+
+def planned_rows(model: FCDL, observation: dict[str, np.ndarray]) -> int:
+    """How many states and actions go through the model in a plan: each asks once for its reward."""
+    with patch.object(model.policy, "reward_fn", side_effect=model.policy.reward_fn) as reward_fn:
+        model.predict(observation)
+    return sum(len(call.args[0]) for call in reward_fn.call_args_list)
+
+
+def simulator_rows(size: Size, seconds: float) -> list[Row]:
+    """Transitions with random actions, in whole episodes."""
+    batches = {n: gym.make_vec(ENV_ID, num_envs=n, **system(size)) for n in (10, 100, 1000)}
+    envs: dict[str, Any] = {f"ChemicalVectorEnv, {n} envs": env for n, env in batches.items()}
+    envs["GymVectorVecEnv, 10 envs"] = GymVectorVecEnv(batches[10])
+    envs["DummyVecEnv, 10 envs"] = DummyVecEnv([partial(gym.make, ENV_ID, **system(size))] * 10)
+    rows = []
+    for name, env in envs.items():
+        actions = np.random.default_rng(0).integers(size[0] * size[1], size=(EPISODE_STEPS, env.num_envs))
+        env.reset()
+        rate = 1000 * actions.size / median_ms(lambda env=env, actions=actions: list(map(env.step, actions)), seconds)
+        rows.append(Row(name, "transitions/s", rate))
+    return rows
+
+
+def speed_rows(scale: Scale) -> list[Row]:
+    """All measurements but that of memory."""
+    model = trained_model(scale.size, scale.n_updates)
+    costs = cost_rows(model, scale.size, scale.plan_envs, scale.seconds)
+    rows = [*costs, training_row(model, scale.seconds)]
+    rows += roofline_rows(model, scale.size, costs, scale.seconds)
+    rows += simulator_rows(scale.size, scale.seconds)
+    if th.get_num_threads() == 1:
+        for size in scale.growth:
+            rows += cost_rows(trained_model(size, scale.n_updates), size, (N_ENVS,), scale.seconds)
+    return rows
+
+
+def peak_memory(size: Size, is_dense: bool) -> float:
+    """:return: MiB that this process has taken so far, after an update and a plan; the libraries take most of it"""
+    model = trained_model(size, n_updates=0)
+    with dense_path(model) if is_dense else nullcontext():
+        model.train(1, model.batch_size)
+        model.predict(first_observations(size, N_ENVS))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def in_fresh_process(n_threads: int, function: Callable[..., Any], *args: Any) -> Any:
+    """Calls the function where nothing else has taken memory, and where every library has that many threads."""
+    os.environ["OMP_NUM_THREADS"] = str(n_threads)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)
+
+
+def measure(scale: Scale) -> list[Row]:
+    """Everything, with each number of threads."""
+    rows = []
+    for n_threads in scale.threads:
+        print(f"measuring, threads: {n_threads} ...", file=sys.stderr)
+        rows += in_fresh_process(n_threads, speed_rows, scale)
+        memory = [in_fresh_process(n_threads, peak_memory, scale.size, is_dense) for is_dense in (False, True)]
+        rows.append(Row("peak memory, update and plan", "MiB", *memory, n_threads))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown; ``ratio`` is how many times better ours is."""
+    lines = ["| | unit | threads | ours | dense | ratio |", "|---|---|--:|--:|--:|--:|"]
+    for row in rows:
+        numbers = (
+            "" if number is None else f"{number:,.{1 if number < 100 else 0}f}" for number in (row.ours, row.dense, row.ratio)
+        )
+        lines.append(f"| {row.quantity} | {row.unit} | {row.n_threads} | " + " | ".join(numbers) + " |")
+    return "\n".join(lines)
+
+
+def report(scale: Scale, rows: Sequence[Row]) -> dict[str, Any]:
+    """What the JSON file holds."""
+    return {
+        "ratio": {
+            "update": row_named(rows, update_name(scale.size)).ratio,
+            "plan": row_named(rows, plan_name(scale.size)).ratio,
+        },
+        "rows": [asdict(row) | {"ratio": row.ratio} for row in rows],
+        "scale": asdict(scale),
+        "versions": package_versions(),
+        "machine": machine(),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="less than a minute: one thread, no growth, not 100 envs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows, versions and machine to this file")
+    arguments = parser.parse_args(argv)
+    scale = QUICK if arguments.quick else FULL
+    rows = measure(scale)
+    print(table(rows))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(report(scale, rows), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -76,6 +76,7 @@ def independent_logits(model: FCDLDynamics, state: th.Tensor, action: th.Tensor,
         return parameter.detach().numpy()
 
     features, network = model.features, model.network
+    aggregation = array(th.cat(list(network.aggregation.weights)))
     widths = [variable.width for variable in model.factorization.parents]
     starts = np.cumsum([0, *widths])
     hidden_dim = features.bias.shape[1]
@@ -90,7 +91,7 @@ def independent_logits(model: FCDLDynamics, state: th.Tensor, action: th.Tensor,
                 feature = columns[entries] @ array(features.weight)[entries] + array(features.bias)[parent]
                 concatenated.append(mask[sample, child, parent].item() * np.maximum(feature, 0))
                 columns_of_child = slice(child * hidden_dim, (child + 1) * hidden_dim)
-                weights.append(array(network.aggregation.weight)[parent][:, columns_of_child])
+                weights.append(aggregation[parent][:, columns_of_child])
             hidden = np.concatenate(concatenated) @ np.concatenate(weights) + array(network.aggregation.bias)[child, 0]
             for layer in network.layers:
                 hidden = np.maximum(hidden, 0) @ array(layer.weight)[child] + array(layer.bias)[child, 0]

@@ -155,7 +155,9 @@ class ParentLinear(nn.Module):
         bound = (6 / (features.n_parents * hidden_dim)) ** 0.5
         self.n_children = n_children
         self.output_dim = output_dim
-        self.weight = nn.Parameter(th.empty(features.n_parents, hidden_dim, n_children * output_dim).uniform_(-bound, bound))
+        weight = th.empty(features.n_parents, hidden_dim, n_children * output_dim).uniform_(-bound, bound)
+        # One tensor a run: the gradient of a part of a larger one would be as large as the whole.
+        self.weights = nn.ParameterList(part.clone() for part in weight.split([run.n_parents for run in features.runs]))
         self.bias = nn.Parameter(th.zeros(n_children, 1, output_dim)) if bias else None
 
     def tables(self, features: ParentFeatures, with_tangents: bool) -> LinearTables:
@@ -164,26 +166,24 @@ class ParentLinear(nn.Module):
         :param with_tangents: whether a gradient by the inputs will be asked for
         """
         table = features.table()
-        # Split, not sliced: the gradient of a slice is as large as the whole weight, once for every slice.
-        weights = self.weight.split([run.n_parents for run in features.runs])
         outputs = [
             th.bmm(table[run.columns].unflatten(0, (run.n_parents, run.width)), weight).flatten(0, 1)
-            for run, weight in zip(features.runs, weights, strict=True)
+            for run, weight in zip(features.runs, self.weights, strict=True)
         ]
         tangents: tuple[th.Tensor, ...] = ()
         if with_tangents:
             with th.no_grad():
-                runs = _state_runs(features)
-                tangents = tuple(self._tangents(features, table, run) for run in runs)
+                runs = zip(_state_runs(features), self.weights, strict=False)
+                tangents = tuple(self._tangents(features, table, run, weight) for run, weight in runs)
         return LinearTables(th.cat(outputs).unflatten(1, (self.n_children, self.output_dim)), tangents)
 
-    def _tangents(self, features: ParentFeatures, table: th.Tensor, run: ParentRun) -> th.Tensor:
+    def _tangents(self, features: ParentFeatures, table: th.Tensor, run: ParentRun, weight: th.Tensor) -> th.Tensor:
         shape = (run.n_parents, run.width)
         slopes = features.weight[run.columns].unflatten(0, shape)
         is_active = (table[run.columns] > 0).unflatten(0, shape)
         # Row (i, v, c): how the feature of parent i moves with its input c while its category is v.
         moves = is_active.unsqueeze(2) * slopes.unsqueeze(1)
-        outputs = th.bmm(moves.flatten(1, 2), self.weight[run.parents])
+        outputs = th.bmm(moves.flatten(1, 2), weight)
         return outputs.flatten(0, 1).unflatten(1, (self.n_children, self.output_dim)).permute(1, 2, 0).contiguous()
 
     def forward(
@@ -215,9 +215,15 @@ class ParentLinear(nn.Module):
         return _MaskedTableSum.apply(tables.outputs, mask, inputs.columns, inputs.rows, runs, tables.tangents)
 
     def _from_features(self, features: ParentFeatures, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
-        hidden = th.stack([features.of_parent(parent, inputs.columns) for parent in inputs.dense])
-        outputs = th.bmm(hidden, self.weight[list(inputs.dense)]).unflatten(-1, (self.n_children, self.output_dim))
-        return th.einsum("prjo,jrp->jro", outputs, mask[..., list(inputs.dense)])
+        total = mask.new_zeros(self.n_children, len(inputs.columns), self.output_dim)
+        for run, weight in zip(features.runs, self.weights, strict=True):
+            own = [parent for parent in inputs.dense if parent in range(run.parents.start, run.parents.stop)]
+            if own:
+                hidden = th.stack([features.of_parent(parent, inputs.columns) for parent in own])
+                outputs = th.bmm(hidden, weight[[parent - run.first_parent for parent in own]])
+                outputs = outputs.unflatten(-1, (self.n_children, self.output_dim))
+                total = total + th.einsum("prjo,jrp->jro", outputs, mask[..., own])
+        return total
 
 
 def _state_runs(features: ParentFeatures) -> tuple[ParentRun, ...]:

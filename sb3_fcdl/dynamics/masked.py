@@ -59,7 +59,7 @@ class MaskedNetwork(nn.Module):
         :param mask: ``[R, V, P]``
         :return: logits, ``[R, D]``
         """
-        hidden = self.aggregation(features, tables, inputs, mask.transpose(0, 1)).relu()
+        hidden = self.aggregation(features, tables, inputs, mask.transpose(0, 1)).relu_()
         for layer in self.layers:
-            hidden = layer(hidden).relu()
+            hidden = layer(hidden).relu_()
         return self.head(hidden).transpose(0, 1).flatten(1)[:, self.head_columns]

@@ -28,7 +28,7 @@ test: $(STAMP) ## the tests, without the slow ones
 test-slow: $(STAMP) ## all the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu" --durations=10
 
-bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the dense path (a quarter of an hour)
+bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the dense path (ten minutes)
 	$(BIN)/python benchmarks/speed.py
 
 format: $(STAMP) ## sort the imports and format

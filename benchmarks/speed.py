@@ -59,14 +59,14 @@ class Scale:
 
     threads: Sequence[int] = (1, 2)
     seconds: float = 3.0
-    n_updates: int = 200
+    n_updates: int = 100
     plan_envs: Sequence[int] = (1, N_ENVS, 100)
     size: Size = (10, 5)
     growth: Sequence[Size] = ((20, 5), (40, 5), (10, 10))
 
 
 FULL = Scale()
-QUICK = Scale(threads=(1,), seconds=0.5, n_updates=100, plan_envs=(1, N_ENVS), growth=())
+QUICK = Scale(threads=(1,), seconds=0.5, plan_envs=(1, N_ENVS), growth=())
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,14 @@ class ParentRun(NamedTuple):
     def columns(self) -> slice:
         return slice(self.first_column, self.first_column + self.n_parents * self.width)
 
+    def has(self, parent: int) -> bool:
+        """Whether the parent with this index belongs to the run."""
+        return self.first_parent <= parent < self.first_parent + self.n_parents
+
+    def first_rows(self, device: th.device) -> th.Tensor:
+        """The table row of each parent's first category, ``[n_parents]``."""
+        return th.arange(self.n_parents, device=device) * self.width + self.first_column
+
     def of(self, inputs: th.Tensor) -> th.Tensor:
         """``[R, D + A]`` to ``[R, n_parents, width]``."""
         return inputs[..., self.columns].unflatten(-1, (self.n_parents, self.width))
@@ -104,8 +112,7 @@ class ParentFeatures(nn.Module):
         for run in self.runs:
             entries = run.of(values)
             largest, category = entries.max(-1)
-            offsets = th.arange(run.n_parents, device=state.device) * run.width + run.first_column
-            rows.append(category + offsets)
+            rows.append(category + run.first_rows(state.device))
             exact.append(((largest == 1) & (entries.abs().sum(-1) == 1)).all(0))
         is_exact = th.cat(exact).tolist() if self.use_tables else [False] * self.n_parents
         return ParentInputs(columns, th.cat(rows, dim=-1), tuple(i for i, is_table in enumerate(is_exact) if not is_table))
@@ -120,7 +127,7 @@ class ParentFeatures(nn.Module):
         :param inputs: encoded state and action, ``[R, D + A]``
         :return: the feature of one parent from whatever numbers stand in its columns, ``[R, F]``
         """
-        run = next(run for run in self.runs if run.first_parent <= parent < run.first_parent + run.n_parents)
+        run = next(run for run in self.runs if run.has(parent))
         first = run.first_column + (parent - run.first_parent) * run.width
         columns = slice(first, first + run.width)
         return F.linear(inputs[:, columns], self.weight[columns].T, self.bias[parent]).relu()
@@ -217,7 +224,7 @@ class ParentLinear(nn.Module):
     def _from_features(self, features: ParentFeatures, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
         total = mask.new_zeros(self.n_children, len(inputs.columns), self.output_dim)
         for run, weight in zip(features.runs, self.weights, strict=True):
-            own = [parent for parent in inputs.dense if parent in range(run.parents.start, run.parents.stop)]
+            own = [parent for parent in inputs.dense if run.has(parent)]
             if own:
                 hidden = th.stack([features.of_parent(parent, inputs.columns) for parent in own])
                 outputs = th.bmm(hidden, weight[[parent - run.first_parent for parent in own]])
@@ -276,8 +283,7 @@ def _gradient_by_inputs(
     run: ParentRun, tangent: th.Tensor, gradient: th.Tensor, mask: th.Tensor, rows: th.Tensor
 ) -> th.Tensor:
     """``sum_j mask[j, r, i] * <gradient[j, r], tangent[j, :, (i, category of i, c)]>``, ``[R, n_parents * width]``."""
-    offsets = th.arange(run.n_parents, device=rows.device) * run.width + run.first_column
-    category = rows[:, run.parents] - offsets
+    category = rows[:, run.parents] - run.first_rows(rows.device)
     every = th.bmm(gradient, tangent).unflatten(-1, (run.n_parents, run.width, run.width))
     index = category[None, :, :, None, None].expand(*every.shape[:3], 1, run.width)
     at_category = every.gather(3, index).squeeze(3)

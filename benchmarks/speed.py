@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
 from sb3_fcdl.benchmark.profile import median_ms
 from sb3_fcdl.benchmark.record import machine, package_versions
-from sb3_fcdl.planning import CEM
+from sb3_fcdl.planning import cem
 from sb3_fcdl.planning.rollout import PlainRollout
 
 ENV_ID = "FCDL/Chemical-v0"
@@ -131,10 +131,10 @@ def first_observations(size: Size, n_envs: int) -> dict[str, np.ndarray]:
 def dense_path(model: FCDL) -> Iterator[None]:
     """The same results, from matrix products and without a memo."""
 
-    def plain_rollout(planner: CEM, step: Any, reward: Any, state: Any, goal: Any, _: Any) -> PlainRollout:
-        return PlainRollout(step, reward, state, goal, planner.n_actions)
+    def plain_rollout(step: Any, reward: Any, state: Any, goal: Any, actions: Any, _: Any) -> PlainRollout:
+        return PlainRollout(step, reward, state, goal, actions)
 
-    with patch.object(model.dynamics.features, "use_tables", False), patch.object(CEM, "_rollout", plain_rollout):
+    with patch.object(model.dynamics.features, "use_tables", False), patch.object(cem, "make_rollout", plain_rollout):
         yield
 
 

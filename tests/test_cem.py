@@ -1,12 +1,17 @@
 import itertools
 from collections import Counter
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch as th
 
-from sb3_fcdl.planning import CEM, Plan
+from sb3_fcdl.planning import CEM, Actions, BoxActions, DiscreteActions, Plan
+from sb3_fcdl.planning.distributions import NormalSequences, initial_distribution
 
 N_ACTIONS = 5
+ARMS = DiscreteActions(N_ACTIONS)
+BOX = BoxActions(low=(-1.0, -2.0), high=(1.0, 4.0))
 
 
 def seeded(seed: int = 0) -> th.Generator:
@@ -41,19 +46,19 @@ def plan_additive(cem: CEM, goal: th.Tensor, **kwargs: object) -> Plan:
     return cem.plan(remember, additive_reward, th.zeros(len(goal), 2), goal, **kwargs)
 
 
-@pytest.mark.parametrize("select", ["frequency", "best"])
+@pytest.mark.parametrize("select", ["elites", "best"])
 def test_best_arm_of_a_bandit(select: str) -> None:
     goal = random_rewards(n_envs=8, horizon=1, seed=0)
-    actions, value = plan_additive(CEM(N_ACTIONS, horizon=1, select=select), goal, generators=generators(8))
+    actions, value = plan_additive(CEM(ARMS, horizon=1, select=select), goal, generators=generators(8))
     assert actions[:, 0].tolist() == goal.argmax(dim=1).tolist()
     assert th.allclose(value, goal.max(dim=1).values, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("select", ["frequency", "best"])
+@pytest.mark.parametrize("select", ["elites", "best"])
 def test_best_sequence_of_additive_rewards(select: str) -> None:
     # at each step the actions pay 0, 1, 2, 3 and 4, in some order
     goal = random_rewards(n_envs=8, horizon=3, seed=1).view(8, 3, N_ACTIONS).argsort(dim=2).float()
-    actions, value = plan_additive(CEM(N_ACTIONS, n_elites=8, select=select), goal.flatten(1), generators=generators(8))
+    actions, value = plan_additive(CEM(ARMS, n_elites=8, select=select), goal.flatten(1), generators=generators(8))
     assert actions.tolist() == goal.argmax(dim=2).tolist()
     assert value.tolist() == [12.0] * 8
 
@@ -64,7 +69,7 @@ def locked_reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, go
     return 0.3 * (now == 4) + 1.0 * (is_second & (before == 2) & (now == 3))
 
 
-@pytest.mark.parametrize("select", ["frequency", "best"])
+@pytest.mark.parametrize("select", ["elites", "best"])
 def test_gives_up_a_small_reward_now_for_a_large_one_later(select: str) -> None:
     state, goal = th.zeros(4, 2), th.zeros(4, 0)
     returns = {}
@@ -78,10 +83,10 @@ def test_gives_up_a_small_reward_now_for_a_large_one_later(select: str) -> None:
     best = max(returns, key=lambda sequence: returns[sequence])
     assert best == (2, 3)  # while 4 is best for one step
 
-    one_step = CEM(N_ACTIONS, horizon=1, select=select).plan(remember, locked_reward, state, goal)
+    one_step = CEM(ARMS, horizon=1, select=select).plan(remember, locked_reward, state, goal)
     assert one_step.actions.tolist() == [[4]] * 4
     # 128 candidates: each of the 25 sequences is in the first iteration, in all likelihood
-    cem = CEM(N_ACTIONS, horizon=2, n_candidates=128, n_elites=16, select=select)
+    cem = CEM(ARMS, horizon=2, n_candidates=128, n_elites=16, select=select)
     two_steps = cem.plan(remember, locked_reward, state, goal, generators=generators(len(state)))
     assert two_steps.actions.tolist() == [list(best)] * 4
     assert two_steps.value.tolist() == pytest.approx([returns[best]] * 4)
@@ -103,16 +108,16 @@ def test_best_returns_the_best_sequence_ever_evaluated(seed: int) -> None:
         return rewards
 
     # so few candidates that the last iteration often misses the best sequence of the first
-    cem = CEM(N_ACTIONS, n_iterations=2, n_candidates=8, n_elites=8, select="best")
+    cem = CEM(ARMS, n_iterations=2, n_candidates=8, n_elites=8, select="best")
     state = th.ones(1, 1, dtype=th.float64)
     actions, value = cem.plan(step, reward, state, th.zeros(1, 0), generators=generators(1, seed))
     assert len(seen) > 8
     assert value.item() == max(seen.values()) == seen[tuple(actions[0].tolist())]
 
 
-def test_frequency_takes_the_favourite_of_the_elites_at_each_step() -> None:
+def test_elites_choose_the_favourite_of_the_elites_at_each_step() -> None:
     # one iteration whose elites are all candidates: the choice is the most frequent draw, whatever it pays
-    cem = CEM(N_ACTIONS, horizon=1, n_iterations=1, n_candidates=201, n_elites=201)
+    cem = CEM(ARMS, horizon=1, n_iterations=1, n_candidates=201, n_elites=201)
     goal = random_rewards(n_envs=1, horizon=1, seed=3)
     noise = th.rand(201, 1, generator=seeded(5))
     draws = (noise.flatten() * N_ACTIONS).long()
@@ -121,29 +126,29 @@ def test_frequency_takes_the_favourite_of_the_elites_at_each_step() -> None:
     assert value.item() == pytest.approx(goal[0, draws].mean().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("select", ["frequency", "best"])
+@pytest.mark.parametrize("select", ["elites", "best"])
 def test_not_finite_sequence_is_never_elite_while_there_are_finite_ones(select: str) -> None:
     def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         # all but one action fails; the one that does not pays badly
         return th.where(action[:, 3] == 1, -100.0, th.nan)
 
-    cem = CEM(N_ACTIONS, horizon=2, n_iterations=2, n_candidates=200, n_elites=100, select=select)
+    cem = CEM(ARMS, horizon=2, n_iterations=2, n_candidates=200, n_elites=100, select=select)
     actions, value = cem.plan(remember, reward, th.zeros(3, 2), th.zeros(3, 0))
     assert actions.tolist() == [[3, 3]] * 3
     assert value.tolist() == [-200.0] * 3
 
 
-@pytest.mark.parametrize("select", ["frequency", "best"])
+@pytest.mark.parametrize("select", ["elites", "best"])
 def test_plan_exists_if_no_sequence_is_finite(select: str) -> None:
     def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         return th.full((len(state),), th.nan)
 
-    actions, value = CEM(N_ACTIONS, select=select).plan(remember, reward, th.zeros(3, 2), th.zeros(3, 0))
+    actions, value = CEM(ARMS, select=select).plan(remember, reward, th.zeros(3, 2), th.zeros(3, 0))
     assert ((actions >= 0) & (actions < N_ACTIONS)).all()
     assert value.tolist() == [-th.inf] * 3
 
 
-@pytest.mark.parametrize("select", ["frequency", "best"])
+@pytest.mark.parametrize("select", ["elites", "best"])
 def test_mask_holds_for_the_first_step_and_only_there(select: str) -> None:
     goal = random_rewards(n_envs=6, horizon=2, seed=2)
     best = goal.view(6, 2, N_ACTIONS).argmax(dim=2)
@@ -158,7 +163,7 @@ def test_mask_holds_for_the_first_step_and_only_there(select: str) -> None:
         evaluated.append(action[state[:, 0] == 0])
         return remember(state, action)
 
-    cem = CEM(N_ACTIONS, horizon=2, select=select)
+    cem = CEM(ARMS, horizon=2, select=select)
     actions, _ = cem.plan(spy, additive_reward, th.zeros(6, 2), goal, generators=generators(6), action_mask=mask)
     assert actions[:, 0].tolist() == first.tolist()
     assert actions[:, 1].tolist() == best[:, 1].tolist()
@@ -169,7 +174,7 @@ def test_mask_holds_for_the_first_step_and_only_there(select: str) -> None:
 def test_single_allowed_action_is_taken() -> None:
     for action in range(N_ACTIONS):
         mask = th.eye(N_ACTIONS, dtype=th.bool)[[action]]
-        plan = CEM(N_ACTIONS, horizon=1).plan(remember, constant_reward, th.zeros(1, 2), th.zeros(1, 0), action_mask=mask)
+        plan = CEM(ARMS, horizon=1).plan(remember, constant_reward, th.zeros(1, 2), th.zeros(1, 0), action_mask=mask)
         assert plan.actions.item() == action
 
 
@@ -178,7 +183,7 @@ def test_batch_of_five_gives_the_plans_of_five_single_calls(masked: bool) -> Non
     goal = random_rewards(n_envs=5, horizon=3, seed=4)
     mask = th.rand(5, N_ACTIONS, generator=seeded(9)) < 0.6
     mask[:, 0] = True
-    cem = CEM(N_ACTIONS, n_iterations=2, n_candidates=8, n_elites=4)  # far from converged, so that noise matters
+    cem = CEM(ARMS, n_iterations=2, n_candidates=8, n_elites=4)  # far from converged, so that noise matters
     batch = plan_additive(cem, goal, generators=generators(5), action_mask=mask if masked else None)
     for row in range(5):
         row_mask = mask[row : row + 1] if masked else None
@@ -188,7 +193,7 @@ def test_batch_of_five_gives_the_plans_of_five_single_calls(masked: bool) -> Non
 
 def test_environments_draw_their_own_noise() -> None:
     th.manual_seed(0)
-    cem = CEM(50, horizon=1)
+    cem = CEM(DiscreteActions(50), horizon=1)
     args = remember, constant_reward, th.zeros(20, 2), th.zeros(20, 0)
     first = cem.plan(*args).actions
     assert len(set(first.flatten().tolist())) > 5
@@ -200,14 +205,14 @@ def test_environments_draw_their_own_noise() -> None:
 
 def test_generators_leave_the_global_one_alone() -> None:
     before = th.get_rng_state()
-    plan_additive(CEM(N_ACTIONS), random_rewards(2, 3, seed=0), generators=generators(2))
+    plan_additive(CEM(ARMS), random_rewards(2, 3, seed=0), generators=generators(2))
     assert th.equal(th.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("select", ["frequency", "best"])
+@pytest.mark.parametrize("select", ["elites", "best"])
 @pytest.mark.parametrize("sizes", [(1, 2, 2), (3, 16, 8)])  # two elites: they are as frequent as each other unless they agree
 def test_ties_favour_no_action(select: str, sizes: tuple[int, int, int]) -> None:
-    cem = CEM(N_ACTIONS, 2, *sizes, select=select)
+    cem = CEM(ARMS, 2, *sizes, select=select)
     args = remember, constant_reward, th.zeros(1, 2), th.zeros(1, 0)
     n_seeds = 500
     chosen = th.cat([cem.plan(*args, generators=generators(1, seed)).actions for seed in range(n_seeds)])
@@ -224,7 +229,7 @@ def test_uniform_number_next_to_one_draws_an_allowed_action(monkeypatch: pytest.
     monkeypatch.setattr(th, "rand", lambda *shape, generator=None: th.full(shape, largest))
     for n_allowed in range(1, 200, 3):
         mask = (th.arange(200) < n_allowed)[None]
-        plan = CEM(200, horizon=1, n_candidates=4, n_elites=3).plan(
+        plan = CEM(DiscreteActions(200), horizon=1, n_candidates=4, n_elites=3).plan(
             remember, constant_reward, th.zeros(1, 2), th.zeros(1, 0), action_mask=mask
         )
         assert plan.actions.item() == n_allowed - 1
@@ -236,7 +241,7 @@ def test_first_iteration_draws_every_action_equally_often() -> None:
 
     th.manual_seed(0)
     # the value is the mean reward of uniformly drawn actions, since all are elites
-    plan = CEM(N_ACTIONS, horizon=1, n_iterations=1, n_candidates=20_000, n_elites=20_000).plan(
+    plan = CEM(ARMS, horizon=1, n_iterations=1, n_candidates=20_000, n_elites=20_000).plan(
         remember, reward, th.zeros(4, 2), th.zeros(4, 0)
     )
     assert plan.value.tolist() == pytest.approx([2.0] * 4, abs=4 * 2**0.5 / 20_000**0.5)
@@ -248,25 +253,38 @@ def test_plan_records_no_gradient() -> None:
     def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         return weight * action[:, 0]
 
-    plan = CEM(N_ACTIONS).plan(remember, reward, th.zeros(1, 2), th.zeros(1, 0))
+    plan = CEM(ARMS).plan(remember, reward, th.zeros(1, 2), th.zeros(1, 0))
     assert not plan.value.requires_grad
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n_actions": 0}, "n_actions must be at least 1, got 0"),
         ({"horizon": 0}, "horizon must be at least 1, got 0"),
         ({"n_iterations": -1}, "n_iterations must be at least 1, got -1"),
         ({"n_candidates": 0}, "n_candidates must be at least 1, got 0"),
         ({"n_elites": 0}, "n_elites must be at least 1, got 0"),
         ({"n_elites": 65}, "n_elites must be at most n_candidates = 64, got 65"),
-        ({"select": "worst"}, "select must be 'frequency' or 'best', got 'worst'"),
+        ({"select": "worst"}, "select must be 'elites' or 'best', got 'worst'"),
     ],
 )
 def test_wrong_argument_is_named(kwargs: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        CEM(**{"n_actions": N_ACTIONS, **kwargs})
+        CEM(ARMS, **kwargs)
+
+
+def test_wrong_actions_are_named() -> None:
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        DiscreteActions(0)
+    for low, high, message in (
+        ((), (), "equally long and not empty"),
+        ((0.0,), (1.0, 1.0), "equally long and not empty"),
+        ((-th.inf,), (1.0,), "must be finite"),
+        ((0.0,), (th.nan,), "must be finite"),
+        ((0.0, 1.0), (1.0, 0.5), "nowhere be above high"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            BoxActions(low, high)
 
 
 @pytest.mark.parametrize(
@@ -278,9 +296,196 @@ def test_wrong_argument_is_named(kwargs: dict[str, int], message: str) -> None:
 )
 def test_wrong_mask_is_rejected(mask: th.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        plan_additive(CEM(N_ACTIONS), random_rewards(2, 3, seed=0), action_mask=mask)
+        plan_additive(CEM(ARMS), random_rewards(2, 3, seed=0), action_mask=mask)
 
 
 def test_wrong_number_of_generators_is_named() -> None:
     with pytest.raises(ValueError, match="each of 3 environments, got 2"):
-        plan_additive(CEM(N_ACTIONS), random_rewards(3, 3, seed=0), generators=generators(2))
+        plan_additive(CEM(ARMS), random_rewards(3, 3, seed=0), generators=generators(2))
+
+
+def move(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+    """Linear dynamics: an action is a step."""
+    return state + action
+
+
+def quadratic_reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+    """Squared distance from the goal, and of the step, as costs."""
+    return -(next_state - goal).square().sum(dim=1) - action.square().sum(dim=1)
+
+
+def plan_box(cem: CEM, state: th.Tensor, goal: th.Tensor, first_seed: int = 0) -> Plan:
+    return cem.plan(move, quadratic_reward, state, goal, generators=generators(len(state), first_seed))
+
+
+class Spy:
+    """Linear dynamics and any reward of the action, for one environment and step; remembers the candidates and returns."""
+
+    def __init__(self, reward_of: Callable[[th.Tensor], th.Tensor]) -> None:
+        self.reward_of = reward_of
+        self.candidates: list[th.Tensor] = []
+        self.returns: list[th.Tensor] = []
+
+    def reward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        self.candidates.append(action)
+        self.returns.append(self.reward_of(action))
+        return self.returns[-1]
+
+    def plan(self, cem: CEM, seed: int = 0) -> Plan:
+        return cem.plan(move, self.reward, th.zeros(1, 2), th.zeros(1, 0), generators=generators(1, seed))
+
+
+@pytest.mark.parametrize("select", ["elites", "best"])
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_box_optimum_of_a_quadratic(select: str, horizon: int) -> None:
+    state = th.tensor([[0.2, 0.1], [0.0, 3.0], [-0.5, -1.0]])
+    goal = th.tensor([[0.9, 1.3], [-0.7, 2.1], [-0.8, 1.0]])
+    # the cost of steps a to a distance d is |La - d|^2 + |a|^2, where L sums up: it is least at (L'L + 1) a = L'd
+    summed = th.ones(horizon, horizon).tril()
+    expected = th.linalg.solve(summed.T @ summed + th.eye(horizon), summed.sum(dim=0))[:, None] * (goal - state)[:, None]
+    assert ((expected > th.tensor(BOX.low)) & (expected < th.tensor(BOX.high))).all()
+
+    cem = CEM(BOX, horizon, n_iterations=30, n_candidates=400, n_elites=40, select=select)
+    actions, value = plan_box(cem, state, goal)
+    distance = summed @ expected - (goal - state)[:, None]
+    assert actions.shape == (3, horizon, 2)
+    assert th.allclose(actions, expected, rtol=0, atol=5e-3)
+    assert th.allclose(value, -(distance.square() + expected.square()).sum(dim=(1, 2)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("select", ["elites", "best"])
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_box_optimum_at_the_bounds(select: str, horizon: int) -> None:
+    # so far away that the longest step always pays
+    goal = th.tensor([[50.0, -50.0], [-50.0, 50.0]])
+    cem = CEM(BOX, horizon, n_iterations=20, n_candidates=200, n_elites=20, select=select)
+    actions, value = plan_box(cem, th.zeros(2, 2), goal)
+    expected = th.tensor([[1.0, -2.0], [-1.0, 4.0]])[:, None].repeat(1, horizon, 1)
+    assert th.allclose(actions, expected, rtol=0, atol=1e-5)
+    distance = expected.cumsum(dim=1) - goal[:, None]
+    assert th.allclose(value, -(distance.square() + expected.square()).sum(dim=(1, 2)), rtol=1e-5)
+
+
+def test_box_starts_with_normals_over_the_box() -> None:
+    spy = Spy(lambda action: action[:, 0])
+    actions, value = spy.plan(CEM(BOX, horizon=1, n_iterations=1, n_candidates=20_000, n_elites=20_000))
+    (candidates,) = spy.candidates
+    middle, half_range = th.tensor([0.0, 1.0]), th.tensor([1.0, 3.0])
+    standard = th.randn(20_000, 1, 2, generator=seeded())[:, 0]
+    assert th.equal(candidates, (middle + half_range * standard).clamp(th.tensor(BOX.low), th.tensor(BOX.high)))
+    # a normal is further than a standard deviation above its mean with probability 0.1587, and below
+    for bound in (BOX.low, BOX.high):
+        assert (candidates == th.tensor(bound)).float().mean(dim=0).tolist() == pytest.approx([0.1587] * 2, abs=0.01)
+    # all are elites
+    assert actions[0, 0].tolist() == pytest.approx(candidates.mean(dim=0).tolist(), abs=1e-4)
+    assert value.item() == pytest.approx(candidates[:, 0].mean().item(), abs=1e-4)
+
+
+def test_box_is_refitted_to_mean_and_biased_deviation_of_the_elites() -> None:
+    def reward_of(action: th.Tensor) -> th.Tensor:
+        return action[:, 0] - action[:, 1].square()
+
+    spy = Spy(reward_of)
+    actions, value = spy.plan(CEM(BOX, horizon=1, n_iterations=2, n_candidates=30, n_elites=7))
+    elites, elite_returns = [], []
+    for candidates, returns in zip(spy.candidates, spy.returns, strict=True):
+        best = returns.numpy().argsort()[-7:]
+        elites.append(candidates.numpy()[best])
+        elite_returns.append(returns.numpy()[best])
+
+    generator = seeded()
+    th.randn(30, 1, 2, generator=generator)  # of the first iteration
+    standard = th.randn(30, 1, 2, generator=generator)[:, 0].numpy()
+    expected = np.clip(elites[0].mean(axis=0) + elites[0].std(axis=0) * standard, BOX.low, BOX.high)  # ddof=0: biased
+    np.testing.assert_allclose(spy.candidates[1].numpy(), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(actions[0, 0].numpy(), elites[1].mean(axis=0), rtol=0, atol=1e-6)
+    assert value.item() == pytest.approx(elite_returns[1].mean(), abs=1e-6)
+
+
+def test_fit_of_a_normal_by_hand() -> None:
+    start = initial_distribution(BOX, horizon=1, state=th.zeros(2, 1), action_mask=None)
+    elites = th.tensor([[[0.5, 1.0], [-0.5, 3.0], [1.0, 4.0]], [[0.25, 4.0], [0.25, 4.0], [0.25, 4.0]]])[:, :, None]
+    fitted = start.fitted(elites, kept=th.tensor([[True, True, False], [True, True, True]]))
+    assert isinstance(fitted, NormalSequences)
+    assert fitted.mean[:, 0].tolist() == [[0.0, 2.0], [0.25, 4.0]]
+    # where all elites are equal, what is left is a millionth of half the range
+    assert fitted.std[0, 0].tolist() == [0.5, 1.0]
+    assert fitted.std[1, 0].tolist() == pytest.approx([1e-6, 3e-6])
+
+
+def test_box_best_is_the_best_sequence_ever_evaluated() -> None:
+    for seed in range(10):
+        spy = Spy(lambda action: (action * 1e4).sin().sum(dim=1))  # as good as random
+        actions, value = spy.plan(CEM(BOX, horizon=1, n_iterations=3, n_candidates=8, n_elites=4, select="best"), seed)
+        candidates, returns = th.cat(spy.candidates), th.cat(spy.returns)
+        assert value.item() == returns.max().item()
+        assert th.equal(actions[0, 0], candidates[returns.argmax()])
+
+
+@pytest.mark.parametrize("select", ["elites", "best"])
+def test_box_batch_of_eight_gives_the_plans_of_eight_single_calls(select: str) -> None:
+    state, goal = th.randn(2, 8, 2, generator=seeded(4))
+    cem = CEM(BOX, n_iterations=3, n_candidates=16, n_elites=5, select=select)  # far from converged, so that noise matters
+    batch = plan_box(cem, state, goal)
+    for row in range(8):
+        single = plan_box(cem, state[row : row + 1], goal[row : row + 1], first_seed=row)
+        assert th.equal(single.actions[0], batch.actions[row]) and th.equal(single.value[0], batch.value[row])
+
+
+@pytest.mark.parametrize("bad", [th.nan, th.inf, -th.inf])
+def test_box_sequence_that_is_not_finite_is_never_elite_while_there_are_finite_ones(bad: float) -> None:
+    # a third of the candidates is finite, while half are to be elites
+    spy = Spy(lambda action: th.where(action[:, 0] < -0.5, action[:, 1], bad))
+    actions, value = spy.plan(CEM(BOX, horizon=1, n_iterations=1, n_candidates=200, n_elites=100))
+    finite = spy.candidates[0][spy.returns[0].isfinite()]
+    assert 1 < len(finite) < 100
+    assert actions[0, 0].tolist() == pytest.approx(finite.mean(dim=0).tolist(), abs=1e-5)
+    assert value.item() == pytest.approx(finite[:, 1].mean().item(), abs=1e-5)
+    best = spy.plan(CEM(BOX, horizon=1, n_iterations=1, n_candidates=200, n_elites=100, select="best"))
+    assert best.value.item() == finite[:, 1].max().item()
+
+
+@pytest.mark.parametrize("select", ["elites", "best"])
+def test_box_plan_is_within_bounds_if_no_sequence_is_finite(select: str) -> None:
+    spy = Spy(lambda action: th.full((len(action),), th.nan))
+    actions, value = spy.plan(CEM(BOX, horizon=1, select=select))
+    assert ((actions >= th.tensor(BOX.low)) & (actions <= th.tensor(BOX.high))).all()  # hence finite
+    assert value.tolist() == [-th.inf]
+
+
+def test_dimension_of_a_box_without_range_keeps_its_value() -> None:
+    box = BoxActions(low=(-1.0, 0.3), high=(1.0, 0.3))
+    actions, _ = plan_box(CEM(box), th.zeros(2, 2, dtype=th.float64), th.ones(2, 2, dtype=th.float64))
+    assert actions.dtype == th.float64
+    assert actions[:, :, 1].tolist() == [[0.3] * 3] * 2
+
+
+def test_box_without_generators_draws_for_each_environment_from_the_global_one() -> None:
+    args = move, quadratic_reward, th.zeros(5, 2), th.zeros(5, 2)
+    th.manual_seed(0)
+    first = CEM(BOX).plan(*args).actions
+    assert len(set(first[:, 0, 0].tolist())) == 5
+    th.manual_seed(0)
+    assert th.equal(CEM(BOX).plan(*args).actions, first)
+
+
+def test_box_actions_take_no_mask() -> None:
+    with pytest.raises(ValueError, match="action masks are for discrete actions"):
+        CEM(BOX).plan(move, quadratic_reward, th.zeros(1, 2), th.zeros(1, 2), action_mask=th.ones(1, 2, dtype=th.bool))
+
+
+@pytest.mark.parametrize("select", ["elites", "best"])
+@pytest.mark.parametrize(("actions", "shape"), [(ARMS, (4, 3)), (BOX, (4, 3, 2))])
+def test_plan_never_waits_for_the_device(actions: Actions, shape: tuple[int, ...], select: str) -> None:
+    # a tensor on the meta device has no content: whatever asks for it raises
+    state = th.zeros(4, 2, device="meta")
+    with pytest.raises(RuntimeError, match="meta"):
+        bool(state.any())
+
+    def step(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        return state + action[:, :2]
+
+    cem = CEM(actions, select=select)
+    plan = cem.plan(step, quadratic_reward, state, th.zeros(4, 2, device="meta"), generators=generators(4))
+    assert plan.actions.shape == shape and plan.value.shape == (4,)
+    assert plan.actions.device == plan.value.device == state.device

@@ -3,17 +3,25 @@ import copy
 import numpy as np
 import pytest
 import torch as th
-from toy import factorization, one_hot_state, persist_and_set_windows, random_windows
+from toy import factors, persist_and_set_windows, random_windows
 
 from sb3_fcdl.dynamics import FCDLDynamics, Losses, Windows
+from sb3_fcdl.dynamics.distributions import output_width
 
-SIZES = {"equal": [3, 3, 3, 3], "mixed": [2, 2, 4, 3]}
+SIZES = {"equal": [3, 3, 3, 3], "unequal": [2, 2, 4, 3]}
+# Categories of the state variables and of the action variables; 0: a continuous variable.
+KINDS = {
+    "equal": ([3, 3, 3, 3], (12,)),
+    "unequal": ([2, 2, 4, 3], (12,)),
+    "mixed": ([2, 0, 3, 0], (0, 0, 4)),
+    "continuous": ([0, 0, 0], (0, 0)),
+}
 N_ACTIONS = 12
 
 
-def make_model(sizes: list[int], **kwargs) -> FCDLDynamics:
+def make_model(sizes: list[int], action_sizes: tuple[int, ...] = (N_ACTIONS,), **kwargs) -> FCDLDynamics:
     th.manual_seed(0)
-    return FCDLDynamics(factorization(sizes, N_ACTIONS), hidden_dim=16, n_codes=4, code_dim=4, **kwargs)
+    return FCDLDynamics(factors(sizes, *action_sizes), hidden_dim=16, n_codes=4, code_dim=4, **kwargs)
 
 
 def loss_and_gradients(model: FCDLDynamics, windows: Windows, use_tables: bool) -> tuple[Losses, dict[str, th.Tensor]]:
@@ -26,22 +34,25 @@ def loss_and_gradients(model: FCDLDynamics, windows: Windows, use_tables: bool) 
 
 
 @pytest.mark.parametrize("prior", ["order", "self", "none"])
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_tables_equal_matrix_products_with_every_gradient(sizes, prior):
-    model = make_model(sizes, graph_prior=prior).double()
-    windows = random_windows(sizes, N_ACTIONS, n_rows=33, length=3, dtype=th.float64)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_tables_equal_matrix_products_with_every_gradient(kind, prior):
+    sizes, action_sizes = kind
+    model = make_model(sizes, action_sizes, graph_prior=prior).double()
+    windows = random_windows(sizes, *action_sizes, n_rows=33, length=3, dtype=th.float64)
     by_table, table_gradients = loss_and_gradients(model, windows, use_tables=True)
     dense, dense_gradients = loss_and_gradients(model, windows, use_tables=False)
-    assert by_table.total.item() == pytest.approx(dense.total.item(), abs=1e-12)
+    assert by_table.total.item() == pytest.approx(dense.total.item(), rel=1e-13)
     for name, gradient in dense_gradients.items():
         assert gradient.abs().max() > 0, name
-        th.testing.assert_close(table_gradients[name], gradient, rtol=0, atol=1e-10)
+        # Densities of untrained numbers have losses and gradients in the thousands.
+        scale = max(1, gradient.abs().max().item())
+        th.testing.assert_close(table_gradients[name] / scale, gradient / scale, rtol=0, atol=1e-10)
 
 
 def test_gradient_reaches_the_logits_of_earlier_steps_as_in_the_dense_network():
     """The straight-through path alone: the gradient by the input state, at a sampled one-hot."""
-    model = make_model(SIZES["mixed"]).double().train()
-    windows = random_windows(SIZES["mixed"], N_ACTIONS, n_rows=33, length=1, dtype=th.float64)
+    model = make_model(SIZES["unequal"]).double().train()
+    windows = random_windows(SIZES["unequal"], N_ACTIONS, n_rows=33, length=1, dtype=th.float64)
     gradients = []
     for use_tables in (True, False):
         twin = copy.deepcopy(model)
@@ -66,25 +77,25 @@ def test_noisy_parents_take_the_dense_path_in_the_same_call(n_noisy):
     model.features.use_tables = False
     dense = model.step(state, action)
     assert (mixed.code == dense.code).all()
-    th.testing.assert_close(mixed.logits, dense.logits, rtol=1e-10, atol=1e-10)
+    th.testing.assert_close(mixed.next_state.logits, dense.next_state.logits, rtol=1e-10, atol=1e-10)
 
 
-def independent_logits(model: FCDLDynamics, state: th.Tensor, action: th.Tensor, mask: th.Tensor) -> th.Tensor:
-    """The masked network of the paper (spec 1.9.1), one sample and one child at a time, in NumPy."""
+def independent_outputs(model: FCDLDynamics, state: th.Tensor, action: th.Tensor, mask: th.Tensor) -> th.Tensor:
+    """The outputs of the masked network of the paper (spec 1.9.1), one sample and one child at a time, in NumPy."""
 
     def array(parameter: th.Tensor) -> np.ndarray:
         return parameter.detach().numpy()
 
     features, network = model.features, model.network
     aggregation = array(th.cat(list(network.aggregation.weights)))
-    widths = [variable.width for variable in model.factorization.parents]
+    widths = [variable.width for variable in model.factors.parents]
     starts = np.cumsum([0, *widths])
     hidden_dim = features.bias.shape[1]
     rows = []
     for sample in range(len(state)):
         columns = np.concatenate([array(state[sample]), array(action[sample])])
         logits = []
-        for child, size in enumerate(model.sizes):
+        for child, variable in enumerate(model.factors.state_variables):
             concatenated, weights = [], []
             for parent, start in enumerate(starts[:-1]):
                 entries = slice(start, start + widths[parent])
@@ -95,19 +106,23 @@ def independent_logits(model: FCDLDynamics, state: th.Tensor, action: th.Tensor,
             hidden = np.concatenate(concatenated) @ np.concatenate(weights) + array(network.aggregation.bias)[child, 0]
             for layer in network.layers:
                 hidden = np.maximum(hidden, 0) @ array(layer.weight)[child] + array(layer.bias)[child, 0]
-            head = network.head
-            logits.append((np.maximum(hidden, 0) @ array(head.weight)[child] + array(head.bias)[child, 0])[:size])
+            outputs = np.maximum(hidden, 0) @ array(network.head.weight)[child] + array(network.head.bias)[child, 0]
+            logits.append(outputs[: output_width(variable)])
         rows.append(np.concatenate(logits))
     return th.as_tensor(np.stack(rows))
 
 
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_prediction_equals_an_independent_evaluation_of_the_network(sizes):
-    model = make_model(sizes).double().eval()
-    windows = random_windows(sizes, N_ACTIONS, n_rows=9, length=1, dtype=th.float64)
-    prediction = model.step(windows.state[:, 0], windows.action[:, 0])
-    expected = independent_logits(model, windows.state[:, 0], windows.action[:, 0], prediction.graph)
-    th.testing.assert_close(prediction.logits.detach(), expected, rtol=0, atol=1e-12)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_prediction_equals_an_independent_evaluation_of_the_network(kind):
+    sizes, action_sizes = kind
+    model = make_model(sizes, action_sizes).double().eval()
+    windows = random_windows(sizes, *action_sizes, n_rows=9, length=1, dtype=th.float64)
+    state, action = windows.state[:, 0], windows.action[:, 0]
+    prediction = model.step(state, action)
+    expected = model.layout.distribution(independent_outputs(model, state, action, prediction.graph), state)
+    for name in ("logits", "mean", "log_std"):
+        actual, wanted = getattr(prediction.next_state, name), getattr(expected, name)
+        th.testing.assert_close(actual.detach(), wanted, rtol=0, atol=1e-12)
 
 
 def test_masked_parent_changes_no_bit_of_the_child():
@@ -136,9 +151,9 @@ def test_evaluation_is_deterministic_and_independent_of_batch_mates():
     state, action = windows.state[:, 0], windows.action[:, 0]
     together = model.step(state, action)
     alone = [model.step(state[index : index + 1], action[index : index + 1]) for index in range(20)]
-    th.testing.assert_close(together.logits, th.cat([one.logits for one in alone]), rtol=0, atol=1e-12)
+    th.testing.assert_close(together.next_state.logits, th.cat([one.next_state.logits for one in alone]), rtol=0, atol=1e-12)
     assert th.equal(together.graph, th.cat([one.graph for one in alone]))
-    assert th.equal(together.logits, model.step(state, action).logits)
+    assert th.equal(together.next_state.logits, model.step(state, action).next_state.logits)
     assert all(th.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -178,37 +193,10 @@ def test_price_of_an_edge_is_the_sparsity_coefficient():
     assert losses.total.item() == pytest.approx(parts.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_straight_through_sample_is_exactly_one_hot_and_distributed_as_the_logits(sizes):
-    model = make_model(sizes)
-    th.manual_seed(3)
-    logits = th.randn(1, sum(sizes))
-    samples = model.sample_straight_through(logits.expand(20_000, -1))
-    assert th.equal(samples, samples.round())
-    expected = th.cat([part.softmax(-1) for part in logits.split(sizes, dim=-1)], dim=-1)
-    th.testing.assert_close(samples.mean(0), expected[0], rtol=0, atol=0.015)
-
-
-def test_negative_log_likelihood_by_hand():
-    model = make_model([2, 3])
-    logits = th.tensor([[0.0, 0.0, 1.0, 2.0, 3.0]])
-    target = one_hot_state(th.tensor([[1, 2]]), [2, 3])
-    expected = [np.log(2), np.log(np.exp([1, 2, 3]).sum()) - 3]
-    np.testing.assert_allclose(model.negative_log_likelihood(logits, target)[0].numpy(), expected, rtol=1e-6)
-
-
-def test_most_likely_state_takes_the_largest_logit_of_each_variable():
-    model = make_model([2, 3]).eval()
-    windows = random_windows([2, 3], N_ACTIONS, n_rows=8, length=1)
-    prediction = model.step(windows.state[:, 0], windows.action[:, 0])
-    expected = one_hot_state(th.stack([part.argmax(-1) for part in prediction.logits.split([2, 3], dim=-1)], -1), [2, 3])
-    assert th.equal(model.most_likely(prediction), expected)
-
-
 def test_known_graph_is_recovered_from_data():
     """Set and persist: given the order, no variable depends on another one, so every free edge must go."""
     th.manual_seed(0)
-    model = FCDLDynamics(factorization([3] * 4, 12), hidden_dim=32, n_codes=4, code_dim=4)
+    model = FCDLDynamics(factors([3] * 4, 12), hidden_dim=32, n_codes=4, code_dim=4)
     optimizer = th.optim.Adam(model.parameters(), lr=3e-3)
     model.train()
     for _ in range(400):
@@ -219,7 +207,7 @@ def test_known_graph_is_recovered_from_data():
     model.eval()
     windows = persist_and_set_windows(4, 3, 500)
     prediction = model.step(windows.state[:, 0], windows.action[:, 0])
-    assert th.equal(model.most_likely(prediction), windows.next_state[:, 0])
+    assert th.equal(prediction.next_state.mode(), windows.next_state[:, 0])
     assert (prediction.graph[:, model.free_entries] == 0).all()
 
 

@@ -53,7 +53,8 @@ def test_distance_from_the_truth_is_that_of_the_latest_samples():
     samples = list(model._meter._graph_samples)
     assert len(samples) == 60
     distances = []
-    for observation, action, truth in samples:
-        graph = model.local_graph(observation, action).edges
+    for state, action, truth in samples:
+        observation = {"state": state.numpy(), "goal": np.zeros(12, dtype=np.float32)}
+        graph = model.local_graph(observation, int(action.argmax())).edges
         distances.append(hamming_distance(graph[None], truth[None], model.dynamics.free_entries))
     assert model._meter.summary(model.policy)["causal/shd"] == pytest.approx(np.mean(distances))

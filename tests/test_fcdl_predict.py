@@ -98,7 +98,7 @@ def test_plan_maximises_the_modelled_reward(model, observations):
         rewards = []
         for action in range(N_ACTIONS):
             encoded = policy.factorization.encode_action(th.full((20,), action))
-            next_state = policy.dynamics.most_likely(policy.dynamics.step(state, encoded))
+            next_state = policy.dynamics.step(state, encoded).next_state.mode()
             rewards.append(policy.reward_fn(state, encoded, next_state, goal))
     rewards = th.stack(rewards)
     assert th.equal(rewards.gather(0, th.as_tensor(chosen)[None])[0], rewards.amax(0))

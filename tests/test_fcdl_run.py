@@ -86,11 +86,6 @@ def test_environment_without_factorization_is_refused_with_a_reason():
         FCDL("MlpPolicy", "CartPole-v1")
 
 
-def test_continuous_actions_are_refused():
-    with pytest.raises(AssertionError, match="only supports"):
-        FCDL("MlpPolicy", "Pendulum-v1")
-
-
 def test_normalized_categorical_observations_are_refused():
     with pytest.raises(ValueError, match="norm_obs"):
         tiny_fcdl(VecNormalize(tiny_vec_env(2), norm_obs=True))

@@ -3,10 +3,11 @@ import itertools
 import pytest
 import torch as th
 
-from sb3_fcdl.planning.cem import CEM
+from sb3_fcdl.planning import CEM, BoxActions, DiscreteActions, cem
 from sb3_fcdl.planning.rollout import MemoRollout, PlainRollout
 
 N_STATES, N_ACTIONS, N_ENVS, HORIZON = 6, 4, 3, 3
+ACTIONS = DiscreteActions(N_ACTIONS)
 
 
 class LookupWorld:
@@ -47,7 +48,7 @@ def test_plain_rollout_adds_the_rewards_of_every_step(generator: th.Generator) -
     world = LookupWorld()
     state, goal = root_states(generator)
     actions = th.randint(N_ACTIONS, (N_ENVS, 5, HORIZON), generator=generator)
-    returns = PlainRollout(world.step, world.reward, state, goal, N_ACTIONS).evaluate(actions)
+    returns = PlainRollout(world.step, world.reward, state, goal, ACTIONS).evaluate(actions)
 
     for env, candidate in itertools.product(range(N_ENVS), range(5)):
         number, offset, expected = int(state[env].argmax()), float(state[env, 0]) / 7, 0.0
@@ -62,8 +63,8 @@ def test_plain_rollout_adds_the_rewards_of_every_step(generator: th.Generator) -
 def test_memo_rollout_equals_plain_rollout_in_every_bit(use_key: bool, generator: th.Generator) -> None:
     world = LookupWorld()
     state, goal = root_states(generator)
-    plain = PlainRollout(world.step, world.reward, state, goal, N_ACTIONS)
-    memo = MemoRollout(world.step, world.reward, state, goal, N_ACTIONS, world.key if use_key else None)
+    plain = PlainRollout(world.step, world.reward, state, goal, ACTIONS)
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, world.key if use_key else None)
     for horizon in (HORIZON, 1, 5):  # a longer call goes on from what a shorter one knows
         for _ in range(3):
             actions = th.randint(N_ACTIONS, (N_ENVS, 40, horizon), generator=generator)
@@ -83,16 +84,16 @@ def test_plan_is_the_same_with_and_without_memo(
     use_key: bool, generator: th.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, goal = root_states(generator)
-    cem = CEM(N_ACTIONS, horizon=4, n_candidates=20, n_elites=5)
+    planner = CEM(ACTIONS, horizon=4, n_candidates=20, n_elites=5)
 
     def plan(seed: int) -> list[th.Tensor]:
         world = LookupWorld(seed)
         key = world.key if use_key else None
         generators = [generator.manual_seed(seed)] * N_ENVS
-        return list(cem.plan(world.step, world.reward, state, goal, generators=generators, key=key))
+        return list(planner.plan(world.step, world.reward, state, goal, generators=generators, key=key))
 
     memoised = [plan(seed) for seed in range(10)]
-    monkeypatch.setattr(CEM, "_rollout", lambda self, *args: PlainRollout(*args[:-1], self.n_actions))
+    monkeypatch.setattr(cem, "make_rollout", lambda *args: PlainRollout(*args[:-1]))
     for seed, (actions, value) in enumerate(memoised):
         plain_actions, plain_value = plan(seed)
         assert th.equal(actions, plain_actions) and th.equal(value, plain_value)
@@ -102,7 +103,7 @@ def test_memo_rollout_never_steps_twice_from_equal_states(generator: th.Generato
     # one environment, so that a row of step is a pair (state, action) of it
     world = LookupWorld()
     state, goal = (tensor[:1] for tensor in root_states(generator))
-    memo = MemoRollout(world.step, world.reward, state, goal, N_ACTIONS, world.key)
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, world.key)
     sequences = th.randint(N_ACTIONS, (5, 1, 64, HORIZON), generator=generator)
     for actions in sequences:
         memo.evaluate(actions)
@@ -120,7 +121,7 @@ def test_memo_rollout_never_steps_twice_from_equal_states(generator: th.Generato
 def test_memo_rollout_without_key_steps_once_per_common_prefix(generator: th.Generator) -> None:
     world = LookupWorld()
     state, goal = root_states(generator)
-    memo = MemoRollout(world.step, world.reward, state, goal, N_ACTIONS)
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS)
     sequences = th.randint(N_ACTIONS, (5, N_ENVS, 64, HORIZON), generator=generator)
     for actions in sequences:
         memo.evaluate(actions)
@@ -137,8 +138,8 @@ def test_equal_states_of_two_environments_keep_their_own_goals() -> None:
     state = th.eye(N_STATES, dtype=th.float64)[[2, 2]]
     goal = th.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=th.float64)
     actions = th.arange(N_ACTIONS).view(1, -1, 1).repeat(2, 1, HORIZON)
-    memo = MemoRollout(world.step, world.reward, state, goal, N_ACTIONS, world.key)
-    plain = PlainRollout(world.step, world.reward, state, goal, N_ACTIONS)
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, world.key)
+    plain = PlainRollout(world.step, world.reward, state, goal, ACTIONS)
     returns = memo.evaluate(actions)
     assert th.equal(returns, plain.evaluate(actions))
     assert not th.equal(returns[0], returns[1])
@@ -154,7 +155,7 @@ def test_current_state_is_not_taken_for_a_modelled_one() -> None:
     def height(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         return state[:, 0]
 
-    memo = MemoRollout(stay, height, state, th.zeros(1, 0), 2, key=lambda states: states.argmax(dim=1))
+    memo = MemoRollout(stay, height, state, th.zeros(1, 0), DiscreteActions(2), key=lambda states: states.argmax(dim=1))
     actions = th.zeros(1, 1, 3, dtype=th.int64)
     assert memo.evaluate(actions).tolist() == [[5.0 + 1.0 + 1.0]]
     assert memo.evaluate(actions).tolist() == [[7.0]]
@@ -166,6 +167,24 @@ def test_return_that_is_not_finite_is_the_worst(rollout_class: type[PlainRollout
     def blow_up(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         return th.where(action[:, 1] == 1, bad, 2.0)
 
-    rollout = rollout_class(lambda state, action: state, blow_up, th.zeros(1, 1), th.zeros(1, 0), 2)
+    rollout = rollout_class(lambda state, action: state, blow_up, th.zeros(1, 1), th.zeros(1, 0), DiscreteActions(2))
     actions = th.tensor([[[0, 0], [0, 1], [1, 0]]])
     assert rollout.evaluate(actions).tolist() == [[4.0, -th.inf, -th.inf]]
+
+
+def test_plain_rollout_gives_the_model_continuous_actions_as_they_are(generator: th.Generator) -> None:
+    state = th.randn(N_ENVS, 2, generator=generator, dtype=th.float64)
+    weight = th.rand(N_ENVS, 2, generator=generator, dtype=th.float64)
+    sequences = th.rand(N_ENVS, 5, HORIZON, 2, generator=generator)  # float32 for a model in float64
+
+    def step(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        assert action.dtype == state.dtype
+        return state + action
+
+    def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return (next_state * goal).sum(dim=1)
+
+    rollout = PlainRollout(step, reward, state, weight, BoxActions(low=(0, 0), high=(1, 1)))
+    visited = state[:, None, None] + sequences.double().cumsum(dim=2)
+    expected = (visited * weight[:, None, None]).sum(dim=(2, 3))
+    assert th.allclose(rollout.evaluate(sequences), expected, rtol=0, atol=1e-12)

@@ -1,20 +1,18 @@
 """Small systems with known answers, shared by the tests."""
 
+from collections.abc import Sequence
+
 import torch as th
-from gymnasium import spaces
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import Windows
-from sb3_fcdl.factorization import Factorization
 
 
-def factorization(state_sizes: list[int], n_actions: int) -> Factorization:
-    """Categorical state variables of the given sizes and one Discrete action."""
-    variables = tuple(Variable(f"x{index}", size) for index, size in enumerate(state_sizes))
-    factors = Factors(state={"state": variables}, action=(Variable("action", n_actions),))
-    width = sum(state_sizes)
-    observation_space = spaces.Dict(state=spaces.Box(-1e4, 1e4, (width,)))
-    return Factorization(observation_space, spaces.Discrete(n_actions), factors)
+def factors(state_sizes: list[int], *action_sizes: int) -> Factors:
+    """Variables with that many categories; 0: a continuous one."""
+    state = tuple(Variable(f"x{index}", size) for index, size in enumerate(state_sizes))
+    action = tuple(Variable(f"a{index}", size) for index, size in enumerate(action_sizes))
+    return Factors(state=state, action=action)
 
 
 def one_hot_state(values: th.Tensor, sizes: list[int], dtype: th.dtype = th.float32) -> th.Tensor:
@@ -23,14 +21,19 @@ def one_hot_state(values: th.Tensor, sizes: list[int], dtype: th.dtype = th.floa
     return th.cat(parts, dim=-1).to(dtype)
 
 
-def random_windows(sizes: list[int], n_actions: int, n_rows: int, length: int, dtype: th.dtype = th.float32) -> Windows:
-    """Windows of independent uniform states and actions; every row valid."""
+def random_windows(sizes: list[int], *action_sizes: int, n_rows: int, length: int, dtype: th.dtype = th.float32) -> Windows:
+    """Windows of independent states and actions, uniform over categories and normal over numbers; every row valid."""
 
-    def states() -> th.Tensor:
-        return one_hot_state(th.stack([th.randint(size, (n_rows, length)) for size in sizes], dim=-1), sizes, dtype)
+    def values(size: int) -> th.Tensor:
+        if size == 0:
+            return th.randn(n_rows, length, 1, dtype=dtype)
+        return th.nn.functional.one_hot(th.randint(size, (n_rows, length)), size).to(dtype)
 
-    action = th.nn.functional.one_hot(th.randint(n_actions, (n_rows, length)), n_actions).to(dtype)
-    return Windows(states(), action, states(), th.ones(n_rows, length, dtype=th.bool))
+    def vectors(sizes: Sequence[int]) -> th.Tensor:
+        return th.cat([values(size) for size in sizes], dim=-1)
+
+    valid = th.ones(n_rows, length, dtype=th.bool)
+    return Windows(vectors(sizes), vectors(action_sizes), vectors(sizes), valid)
 
 
 def persist_and_set_windows(n_variables: int, n_categories: int, n_rows: int) -> Windows:

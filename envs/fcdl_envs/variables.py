@@ -28,21 +28,30 @@ class Variable:
 @dataclass(frozen=True)
 class Factors:
     """
-    What the columns of a flat-Dict observation and of an action mean. Environments publish it as their attribute
+    What the columns of a flat observation and of an action mean. Environments publish it as their attribute
     ``factorization``.
 
-    :param state: for each observation key that the dynamics act on, its variables in column order
+    :param state: the variables that the dynamics act on, in column order: of a ``Box`` observation as a tuple, of a flat
+        ``Dict`` by observation key
     :param action: the variables of the action
     :param goal: observation keys that describe the task; the dynamics do not touch them
     """
 
-    state: dict[str, tuple[Variable, ...]]
+    state: tuple[Variable, ...] | dict[str, tuple[Variable, ...]]
     action: tuple[Variable, ...]
     goal: tuple[str, ...] = ()
 
     @property
     def state_variables(self) -> tuple[Variable, ...]:
+        """The rows of every graph."""
+        if isinstance(self.state, tuple):
+            return self.state
         return tuple(variable for variables in self.state.values() for variable in variables)
+
+    @property
+    def parents(self) -> tuple[Variable, ...]:
+        """The columns of every graph, ``P`` of them: state variables, then action variables."""
+        return self.state_variables + self.action
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -50,5 +59,14 @@ class Factors:
 
     @property
     def parent_names(self) -> tuple[str, ...]:
-        """Names of the columns of every graph: state variables, then action variables."""
-        return self.state_names + tuple(variable.name for variable in self.action)
+        return tuple(variable.name for variable in self.parents)
+
+    @property
+    def state_width(self) -> int:
+        """Columns of the flat state, ``D``."""
+        return sum(variable.width for variable in self.state_variables)
+
+    @property
+    def action_width(self) -> int:
+        """Columns of the flat action, ``A``."""
+        return sum(variable.width for variable in self.action)

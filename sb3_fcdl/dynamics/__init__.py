@@ -1,4 +1,34 @@
+"""The dynamics models, by the names under which ``FCDL(dynamics=...)`` knows them."""
+
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, Windows
 from sb3_fcdl.dynamics.fcdl import FCDLDynamics
+from sb3_fcdl.dynamics.mlp import MLPDynamics
 
-__all__ = ["DynamicsModel", "FCDLDynamics", "Losses", "Prediction", "Windows"]
+DYNAMICS: dict[str, type[DynamicsModel]] = {
+    "fcdl": FCDLDynamics,
+    "mlp": MLPDynamics,
+}
+
+
+def dynamics_class(dynamics: str | type[DynamicsModel]) -> type[DynamicsModel]:
+    """
+    :param dynamics: a name in ``DYNAMICS``, or a class of one's own
+    :raises ValueError: if there is no such name
+    """
+    if isinstance(dynamics, type) and issubclass(dynamics, DynamicsModel):
+        return dynamics
+    if dynamics not in DYNAMICS:
+        raise ValueError(f"unknown dynamics {dynamics!r}, allowed: {', '.join(DYNAMICS)}, or a subclass of DynamicsModel")
+    return DYNAMICS[dynamics]
+
+
+__all__ = [
+    "DYNAMICS",
+    "DynamicsModel",
+    "FCDLDynamics",
+    "Losses",
+    "MLPDynamics",
+    "Prediction",
+    "Windows",
+    "dynamics_class",
+]

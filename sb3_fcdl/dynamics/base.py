@@ -4,11 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch as th
 from torch import nn
-from torch.nn import functional as F
 
-from sb3_fcdl.factorization import Factorization
+from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
 from sb3_fcdl.graph import CausalGraph
 
 
@@ -32,12 +33,12 @@ class Prediction(NamedTuple):
     """
     What a model says about the next state.
 
-    :param logits: unnormalised log-probabilities of each categorical variable, ``[R, D]``
+    :param next_state: its distribution, for each of ``R`` rows
     :param graph: which parents were used, ``[R, V, P]``, 0 or 1; None for a model without masks
     :param code: the context, ``[R]``, int64; None for a model without contexts
     """
 
-    logits: th.Tensor
+    next_state: StateDistribution
     graph: th.Tensor | None = None
     code: th.Tensor | None = None
 
@@ -64,17 +65,16 @@ class DynamicsModel(nn.Module, ABC):
     Losses, codes and graphs are returned, never kept on the module. Whether the model samples (training) or takes its
     best guess (planning, evaluation) is torch's own ``module.train(mode)``.
 
-    :param factorization: the variables
-    :raises ValueError: if a variable is of a kind that the model cannot predict
+    :param factors: the variables
     """
 
-    def __init__(self, factorization: Factorization) -> None:
+    # Whether a prediction says which parents it was made from.
+    has_graph = True
+
+    def __init__(self, factors: Factors) -> None:
         super().__init__()
-        continuous = [variable.name for variable in factorization.parents if not variable.is_categorical]
-        if continuous:
-            raise ValueError(f"only categorical variables are supported for now; continuous: {continuous}")
-        self.factorization = factorization
-        self.sizes = tuple(variable.n_categories for variable in factorization.state_variables)
+        self.factors = factors
+        self.layout = StateLayout(factors.state_variables)
 
     @abstractmethod
     def loss(self, windows: Windows) -> Losses:
@@ -85,7 +85,6 @@ class DynamicsModel(nn.Module, ABC):
         :return: the total to minimise and its parts
         """
 
-    @abstractmethod
     def stepper(self) -> StepFn:
         """
         The model as a function of ``(state [R, D], action [R, A])``, for as long as the weights stay as they are.
@@ -94,6 +93,21 @@ class DynamicsModel(nn.Module, ABC):
         answer depends on the same row of the input only.
 
         :raises RuntimeError: in train mode
+        """
+        if self.training:
+            raise RuntimeError("the model is in train mode: call eval() before planning or reading graphs")
+        return self._stepper()
+
+    @abstractmethod
+    def _stepper(self) -> StepFn:
+        """What ``stepper`` returns; the model is in eval mode."""
+
+    def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
+        """
+        What the model learns otherwise than by gradient: nothing, unless a model says so. Called after every update.
+
+        :param n_updates: updates so far, this one included
+        :param sample_windows: draws that many windows from the replay buffer
         """
 
     def step(self, state: th.Tensor, action: th.Tensor) -> Prediction:
@@ -104,67 +118,40 @@ class DynamicsModel(nn.Module, ABC):
         """
         return self.stepper()(state, action)
 
-    def most_likely(self, prediction: Prediction) -> th.Tensor:
-        """The most probable value of each variable as a one-hot state, ``[R, D]``."""
-        return self._one_hot(self._padded(prediction.logits).argmax(-1)).to(prediction.logits.dtype)
-
     def local_graph(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """
         The graph that the model uses for each row, ``[R, V, P]``, 0 or 1.
 
         :raises ValueError: if the model has no graph
         """
-        graph = self.step(state, action).graph
-        if graph is None:
+        if not self.has_graph:
             raise ValueError(f"{type(self).__name__} predicts every variable from all parents: it has no graph")
+        graph = self.step(state, action).graph
+        assert graph is not None
         return graph
 
     @abstractmethod
     def context_graphs(self) -> list[CausalGraph]:
         """The graph of each context, one for a model without contexts, an empty list for one without graphs."""
 
-    def sample_straight_through(self, logits: th.Tensor) -> th.Tensor:
-        """
-        A one-hot sample of each variable that passes the gradient of the Gumbel-softmax (temperature 1) through.
-
-        :param logits: ``[R, D]``
-        :return: ``[R, D]``, exactly one-hot
-        """
-        padded = self._padded(logits)
-        gumbel = -th.empty_like(padded).exponential_().log()
-        soft = (padded + gumbel).softmax(-1)
-        hard = self._one_hot(soft.argmax(-1)).to(soft.dtype)
-        soft = self._flat(soft)
-        # In this order the difference is exactly zero, so that the sample is exactly one-hot.
-        return hard + (soft - soft.detach())
-
-    def negative_log_likelihood(self, logits: th.Tensor, target: th.Tensor) -> th.Tensor:
-        """
-        :param logits: ``[R, D]``
-        :param target: the recorded next state, one-hot, ``[R, D]``
-        :return: nats of each variable, ``[R, V]``
-        """
-        log_probabilities = self._padded(logits).log_softmax(-1)
-        return -log_probabilities.gather(-1, self._padded(target).argmax(-1, keepdim=True)).squeeze(-1)
-
     @property
-    def _is_uniform(self) -> bool:
-        return len(set(self.sizes)) == 1
+    def free_entries(self) -> np.ndarray:
+        """Which entries of a graph are learned rather than given, ``[V, P]``, bool."""
+        return np.ones((len(self.factors.state_variables), len(self.factors.parents)), dtype=bool)
 
-    def _padded(self, flat: th.Tensor) -> th.Tensor:
-        """``[R, D]`` to ``[R, V, C]``, ``C`` the largest number of categories, missing ones -inf."""
-        if self._is_uniform:
-            return flat.unflatten(-1, (len(self.sizes), self.sizes[0]))
-        width = max(self.sizes)
-        parts = [F.pad(part, (0, width - part.shape[-1]), value=-th.inf) for part in flat.split(self.sizes, dim=-1)]
-        return th.stack(parts, dim=-2)
+    def unrolled_nll(self, windows: Windows, predict: Callable[[th.Tensor, th.Tensor], StateDistribution]) -> th.Tensor:
+        """
+        The model follows a window on its own samples, and is measured by the recorded states.
 
-    def _flat(self, padded: th.Tensor) -> th.Tensor:
-        """``[R, V, C]`` to ``[R, D]``: drops the padding."""
-        if self._is_uniform:
-            return padded.flatten(-2)
-        return th.cat([padded[..., index, :size] for index, size in enumerate(self.sizes)], dim=-1)
-
-    def _one_hot(self, values: th.Tensor) -> th.Tensor:
-        """``[R, V]`` indices to ``[R, D]``."""
-        return self._flat(F.one_hot(values, max(self.sizes)))
+        :param windows: of ``T`` transitions
+        :param predict: from a state and an action to the distribution of the next state
+        :return: negative log-likelihood, mean over variables and valid transitions, nats, a scalar
+        """
+        state, total = windows.state[:, 0], windows.state.new_zeros(())
+        for step in range(windows.state.shape[1]):
+            distribution = predict(state, windows.action[:, step])
+            nll = -distribution.log_prob(windows.next_state[:, step]).mean(-1)
+            # Rows that have left their episode still pass through: model samples under real actions, harmless to averages.
+            total = total + (nll * windows.valid[:, step]).sum()
+            state = distribution.sample()
+        return total / windows.valid.sum().clamp(min=1)

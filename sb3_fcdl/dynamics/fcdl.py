@@ -2,14 +2,16 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch as th
 
+from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedNetwork
 from sb3_fcdl.dynamics.masks import GraphPriorName, prior_log_odds, sample_edges
 from sb3_fcdl.dynamics.quantizer import Quantized, Quantizer
-from sb3_fcdl.factorization import Factorization
 from sb3_fcdl.graph import CausalGraph
 
 
@@ -29,7 +31,7 @@ class FCDLDynamics(DynamicsModel):
     ``commitment_coef`` times the distance to the code (Eq. 7). The paper's price is 0.001, its published code's eleven times
     lower; with 0.01 the contexts of Chemical form sooner and hold better against corrupted inputs.
 
-    :param factorization: the variables
+    :param factors: the variables
     :param graph_prior: what the model is told about the graph, see ``prior_log_odds``
     :param hidden_dim: width of the features and of every layer
     :param n_layers: predictor layers of a variable
@@ -45,7 +47,7 @@ class FCDLDynamics(DynamicsModel):
 
     def __init__(
         self,
-        factorization: Factorization,
+        factors: Factors,
         graph_prior: GraphPriorName = "order",
         hidden_dim: int = 128,
         n_layers: int = 2,
@@ -55,65 +57,70 @@ class FCDLDynamics(DynamicsModel):
         commitment_coef: float = 0.25,
         ema_decay: float = 0.99,
     ) -> None:
-        super().__init__(factorization)
+        super().__init__(factors)
         self.sparsity_coef = sparsity_coef
         self.commitment_coef = commitment_coef
-        log_odds = prior_log_odds(graph_prior, len(self.sizes), len(factorization.parents))
-        self.free_entries = log_odds.isnan().numpy()
+        log_odds = prior_log_odds(graph_prior, len(factors.state_variables), len(factors.parents))
         self.register_buffer("log_odds", log_odds.nan_to_num(), persistent=False)
         self.register_buffer("free_index", log_odds.isnan().flatten().nonzero().squeeze(-1), persistent=False)
-        self.features = ParentFeatures(factorization, hidden_dim)
+        self.features = ParentFeatures(factors, hidden_dim)
         self.context_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
         self.quantizer = Quantizer(hidden_dim, len(self.free_index), n_codes, code_dim, ema_decay)
-        self.network = MaskedNetwork(factorization, self.features, hidden_dim, n_layers)
+        self.network = MaskedNetwork(factors, self.features, hidden_dim, n_layers)
+
+    @property
+    def free_entries(self) -> np.ndarray:
+        free = np.zeros(self.log_odds.numel(), dtype=bool)
+        free[self.free_index.cpu().numpy()] = True
+        return free.reshape(self.log_odds.shape)
 
     def loss(self, windows: Windows) -> Losses:
         tables = self._tables(with_tangents=True)
-        state = windows.state[:, 0]
-        nll, n_valid = state.new_zeros(()), windows.valid.sum().clamp(min=1)
-        sparsity, commitment, codes = [], [], []
-        for step in range(windows.state.shape[1]):
-            logits, quantized = self._training_step(tables, state, windows.action[:, step])
-            step_nll = self.negative_log_likelihood(logits, windows.next_state[:, step]).mean(-1)
-            # Rows that have left their episode still pass through: model samples under real actions, harmless to averages.
-            nll = nll + (step_nll * windows.valid[:, step]).sum()
-            sparsity.append(quantized.log_odds.sigmoid().sum(-1).mean() / len(self.sizes))
-            commitment.append(quantized.commitment)
-            codes.append(quantized.code)
-            state = self.sample_straight_through(logits)
-        terms = {"dynamics": nll / n_valid, "reg": th.stack(sparsity).mean(), "commit": th.stack(commitment).mean()}
-        total = terms["dynamics"] + self.sparsity_coef * terms["reg"] + self.commitment_coef * terms["commit"]
-        return Losses(total, {name: term.detach() for name, term in terms.items()}, th.cat(codes))
+        contexts: list[Quantized] = []
 
-    def _training_step(self, tables: _Tables, state: th.Tensor, action: th.Tensor) -> tuple[th.Tensor, Quantized]:
-        """Logits, ``[B, D]``, and the contexts of a batch."""
-        inputs = self.features.read(state, action)
-        quantized = self.quantizer(self.context_layer(self.features, tables.context, inputs).squeeze(0))
-        mask = sample_edges(self._log_odds(quantized.log_odds))
-        return self.network(self.features, tables.prediction, inputs, mask), quantized
+        def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
+            inputs = self.features.read(state, action)
+            context = self.quantizer(self.context_layer(self.features, tables.context, inputs).squeeze(0))
+            contexts.append(context)
+            mask = sample_edges(self._log_odds(context.log_odds))
+            return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
 
-    def stepper(self) -> StepFn:
-        if self.training:
-            raise RuntimeError("the model is in train mode: call eval() before planning or reading graphs")
+        n_variables = len(self.factors.state_variables)
+        nll = self.unrolled_nll(windows, predict)
+        n_edges = [context.log_odds.sigmoid().sum(-1).mean() for context in contexts]
+        terms = {
+            "dynamics": nll,
+            "reg": th.stack(n_edges).mean() / n_variables,
+            "commit": th.stack([context.commitment for context in contexts]).mean(),
+        }
+        total = nll + self.sparsity_coef * terms["reg"] + self.commitment_coef * terms["commit"]
+        codes = th.cat([context.code for context in contexts])
+        return Losses(total, {name: term.detach() for name, term in terms.items()}, codes)
+
+    def _stepper(self) -> StepFn:
         tables = self._tables(with_tangents=False)
-        graphs = (self._log_odds(self.quantizer.graph_log_odds()) > 0).to(self.log_odds.dtype)
+        graphs = self._graphs()
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
             inputs = self.features.read(state, action)
             code = self.quantizer.code(self.context_layer(self.features, tables.context, inputs).squeeze(0))
             mask = graphs[code]
-            return Prediction(self.network(self.features, tables.prediction, inputs, mask), mask, code)
+            outputs = self.network(self.features, tables.prediction, inputs, mask)
+            return Prediction(self.layout.distribution(outputs, state), mask, code)
 
         return step
 
     @th.no_grad()
     def context_graphs(self) -> list[CausalGraph]:
         probabilities = self._log_odds(self.quantizer.graph_log_odds()).sigmoid().cpu().numpy()
-        names = self.factorization
         return [
-            CausalGraph(graph, names.state_names, names.parent_names, label=f"code {code}")
+            CausalGraph(graph, self.factors.state_names, self.factors.parent_names, label=f"code {code}")
             for code, graph in enumerate(probabilities)
         ]
+
+    def _graphs(self) -> th.Tensor:
+        """The graph of each context, 0 or 1, ``[K, V, P]``."""
+        return (self._log_odds(self.quantizer.graph_log_odds()) > 0).to(self.log_odds.dtype)
 
     def _tables(self, with_tangents: bool) -> _Tables:
         return _Tables(

@@ -6,22 +6,24 @@ row is computed once for a version of the weights and then looked up. ``ParentLi
 input is exactly one-hot, and multiplies matrices for the others, in the same call. Both give the same numbers.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_fcdl.factorization import Factorization
+from fcdl_envs.variables import Factors, Variable
 
 
 class ParentRun(NamedTuple):
-    """Neighbouring parents of equal width, which are computed together."""
+    """Neighbouring parents of equal kind and width, which are computed together."""
 
     first_parent: int
     n_parents: int
     first_column: int
     width: int
+    is_categorical: bool
 
     @property
     def parents(self) -> slice:
@@ -44,19 +46,20 @@ class ParentRun(NamedTuple):
         return inputs[..., self.columns].unflatten(-1, (self.n_parents, self.width))
 
 
-def parent_runs(widths: list[int]) -> tuple[ParentRun, ...]:
+def parent_runs(parents: Sequence[Variable]) -> tuple[ParentRun, ...]:
     """
-    :param widths: columns of each parent, in order
+    :param parents: the variables, in order
     :return: as few runs as possible
     """
     runs: list[ParentRun] = []
     column = 0
-    for parent, width in enumerate(widths):
-        if runs and runs[-1].width == width:
+    for index, parent in enumerate(parents):
+        kind = (parent.width, parent.is_categorical)
+        if runs and (runs[-1].width, runs[-1].is_categorical) == kind:
             runs[-1] = runs[-1]._replace(n_parents=runs[-1].n_parents + 1)
         else:
-            runs.append(ParentRun(parent, 1, column, width))
-        column += width
+            runs.append(ParentRun(index, 1, column, *kind))
+        column += parent.width
     return tuple(runs)
 
 
@@ -66,7 +69,8 @@ class ParentInputs(NamedTuple):
 
     :param columns: encoded state and action, ``[R, D + A]``
     :param rows: the table row of each parent's category, ``[R, P]``, int64; meaningless where ``dense``
-    :param dense: parents that are not exactly one-hot in every row of the batch, in order
+    :param dense: parents that no table can serve, in order: continuous ones, and those that are not exactly one-hot in every
+        row of the batch
     """
 
     columns: th.Tensor
@@ -78,7 +82,7 @@ class ParentFeatures(nn.Module):
     """
     ``h_i = relu(x_i W_i + b_i)`` for each parent ``i``: one feature a parent, shared by all children.
 
-    :param factorization: the variables
+    :param factors: the variables
     :param hidden_dim: width of a feature, ``F``
     """
 
@@ -86,11 +90,11 @@ class ParentFeatures(nn.Module):
     # Tests and the speed benchmark hold the two ways of computing the same thing against each other.
     use_tables = True
 
-    def __init__(self, factorization: Factorization, hidden_dim: int) -> None:
+    def __init__(self, factors: Factors, hidden_dim: int) -> None:
         super().__init__()
-        widths = [variable.width for variable in factorization.parents]
-        self.n_state_parents = len(factorization.state_variables)
-        self.runs = parent_runs(widths)
+        widths = [variable.width for variable in factors.parents]
+        self.n_state_parents = len(factors.state_variables)
+        self.runs = parent_runs(factors.parents)
         # One category of a parent is active at a time, so He's fan-in is 1 whatever the number of categories.
         self.weight = nn.Parameter(th.empty(sum(widths), hidden_dim).uniform_(-(6**0.5), 6**0.5))
         self.bias = nn.Parameter(th.zeros(len(widths), hidden_dim))
@@ -113,9 +117,17 @@ class ParentFeatures(nn.Module):
             entries = run.of(values)
             largest, category = entries.max(-1)
             rows.append(category + run.first_rows(state.device))
-            exact.append(((largest == 1) & (entries.abs().sum(-1) == 1)).all(0))
-        is_exact = th.cat(exact).tolist() if self.use_tables else [False] * self.n_parents
+            exact.append(run.is_categorical & ((largest == 1) & (entries.abs().sum(-1) == 1)).all(0))
+        # Elsewhere than on a CPU matrix products are cheap, and to ask for the kind of the inputs is to wait for the device.
+        if self.use_tables and state.device.type == "cpu":
+            is_exact = th.cat(exact).tolist()
+        else:
+            is_exact = [False] * self.n_parents
         return ParentInputs(columns, th.cat(rows, dim=-1), tuple(i for i, is_table in enumerate(is_exact) if not is_table))
+
+    def may_be_sampled(self, run: ParentRun) -> bool:
+        """Whether the inputs of a run may be one-hot samples of the model, which carry a gradient."""
+        return run.is_categorical and run.first_parent < self.n_state_parents
 
     def table(self) -> th.Tensor:
         """The feature of every category of every parent, ``[D + A, F]``."""
@@ -138,8 +150,8 @@ class LinearTables(NamedTuple):
     A ``ParentLinear`` for one version of the weights.
 
     :param outputs: what each category contributes, ``[D + A, J, O]``
-    :param tangents: for each run of state parents the derivative of ``outputs`` by the one-hot input at each category,
-        ``[J, O, n_parents * width * width]``, detached; empty where no gradient by the input is wanted
+    :param tangents: for each run of parents that the model samples the derivative of ``outputs`` by the one-hot input at each
+        category, ``[J, O, n_parents * width * width]``, detached; empty where no gradient by the input is wanted
     """
 
     outputs: th.Tensor
@@ -180,8 +192,11 @@ class ParentLinear(nn.Module):
         tangents: tuple[th.Tensor, ...] = ()
         if with_tangents:
             with th.no_grad():
-                runs = zip(_state_runs(features), self.weights, strict=False)
-                tangents = tuple(self._tangents(features, table, run, weight) for run, weight in runs)
+                tangents = tuple(
+                    self._tangents(features, table, run, weight)
+                    for run, weight in zip(features.runs, self.weights, strict=True)
+                    if features.may_be_sampled(run)
+                )
         return LinearTables(th.cat(outputs).unflatten(1, (self.n_children, self.output_dim)), tangents)
 
     def _tangents(self, features: ParentFeatures, table: th.Tensor, run: ParentRun, weight: th.Tensor) -> th.Tensor:
@@ -218,7 +233,7 @@ class ParentLinear(nn.Module):
 
     @staticmethod
     def _from_tables(features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
-        runs = _state_runs(features)
+        runs = tuple(filter(features.may_be_sampled, features.runs))
         return _MaskedTableSum.apply(tables.outputs, mask, inputs.columns, inputs.rows, runs, tables.tangents)
 
     def _from_features(self, features: ParentFeatures, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
@@ -227,15 +242,12 @@ class ParentLinear(nn.Module):
             own = [parent for parent in inputs.dense if run.has(parent)]
             if own:
                 hidden = th.stack([features.of_parent(parent, inputs.columns) for parent in own])
-                outputs = th.bmm(hidden, weight[[parent - run.first_parent for parent in own]])
+                # Without the choice where there is none: it would copy the weights, and their gradient.
+                of_own = weight if len(own) == run.n_parents else weight[[parent - run.first_parent for parent in own]]
+                outputs = th.bmm(hidden, of_own)
                 outputs = outputs.unflatten(-1, (self.n_children, self.output_dim))
                 total = total + th.einsum("prjo,jrp->jro", outputs, mask[..., own])
         return total
-
-
-def _state_runs(features: ParentFeatures) -> tuple[ParentRun, ...]:
-    """The runs whose inputs may be samples of the model, and carry a gradient."""
-    return tuple(run for run in features.runs if run.first_parent < features.n_state_parents)
 
 
 class _MaskedTableSum(th.autograd.Function):

@@ -3,8 +3,9 @@
 import torch as th
 from torch import nn
 
+from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics.distributions import output_width
 from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
-from sb3_fcdl.factorization import Factorization
 
 
 class StackedLinear(nn.Module):
@@ -33,7 +34,7 @@ class MaskedNetwork(nn.Module):
 
     Each child has an aggregation layer over the features of its parents, then ``n_layers`` layers and a head.
 
-    :param factorization: the variables
+    :param factors: the variables
     :param features: the parents' features, shared by all children
     :param hidden_dim: width of every layer
     :param n_layers: predictor layers of a child, before its head
@@ -41,9 +42,9 @@ class MaskedNetwork(nn.Module):
 
     head_columns: th.Tensor
 
-    def __init__(self, factorization: Factorization, features: ParentFeatures, hidden_dim: int, n_layers: int) -> None:
+    def __init__(self, factors: Factors, features: ParentFeatures, hidden_dim: int, n_layers: int) -> None:
         super().__init__()
-        sizes = th.tensor([variable.n_categories for variable in factorization.state_variables])
+        sizes = th.tensor([output_width(variable) for variable in factors.state_variables])
         n_children, width = len(sizes), int(sizes.max())
         self.aggregation = ParentLinear(features, n_children, hidden_dim)
         self.layers = nn.ModuleList(StackedLinear(n_children, hidden_dim, hidden_dim) for _ in range(n_layers))
@@ -57,7 +58,7 @@ class MaskedNetwork(nn.Module):
         :param tables: the aggregation layer's, of the present weights
         :param inputs: the batch
         :param mask: ``[R, V, P]``
-        :return: logits, ``[R, D]``
+        :return: what parametrises the distribution of the next state, ``[R, output_width]``
         """
         hidden = self.aggregation(features, tables, inputs, mask.transpose(0, 1)).relu_()
         for layer in self.layers:

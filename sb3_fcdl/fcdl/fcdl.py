@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.buffers import sample_windows
-from sb3_fcdl.dynamics import FCDLDynamics, Windows
+from sb3_fcdl.dynamics import DynamicsModel, Windows
 from sb3_fcdl.fcdl.meter import TrainingMeter
 from sb3_fcdl.fcdl.policies import FCDLPolicy, Observation
 from sb3_fcdl.graph import CausalGraph
@@ -53,7 +53,8 @@ class FCDL(OffPolicyAlgorithm):
     :param optimize_memory_usage: SB3's memory-saving buffer; SB3 does not have it for ``Dict`` observations
     :param train_horizon: length of a training window, environment steps; the loss covers all its steps
     :param exploration_rate: probability of a random action, drawn for each environment, while training
-    :param dynamics_kwargs: keyword arguments of ``FCDLDynamics``
+    :param dynamics: the model: a name in ``sb3_fcdl.dynamics.DYNAMICS``, or a class of one's own
+    :param dynamics_kwargs: keyword arguments of its class
     :param planner_kwargs: keyword arguments of ``CEM``
     :param stats_window_size: episodes that ``rollout/`` statistics average over
     :param tensorboard_log: directory for TensorBoard; no log if None
@@ -68,7 +69,7 @@ class FCDL(OffPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": FCDLPolicy, "MultiInputPolicy": FCDLPolicy}
     policy: FCDLPolicy
-    dynamics: FCDLDynamics
+    dynamics: DynamicsModel
 
     # Transitions with a known local graph that `causal/shd` looks at.
     N_GRAPH_SAMPLES = 256
@@ -88,6 +89,7 @@ class FCDL(OffPolicyAlgorithm):
         optimize_memory_usage: bool = False,
         train_horizon: int = 3,
         exploration_rate: float = 0.05,
+        dynamics: str | type[DynamicsModel] = "fcdl",
         dynamics_kwargs: dict[str, Any] | None = None,
         planner_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -118,7 +120,7 @@ class FCDL(OffPolicyAlgorithm):
             support_multi_env=True,
             seed=seed,
             sde_support=False,
-            supported_action_spaces=(spaces.Discrete,),
+            supported_action_spaces=(spaces.Discrete, spaces.Box),
         )
         if train_horizon < 1:
             raise ValueError(f"train_horizon must be at least 1, got {train_horizon}")
@@ -126,6 +128,7 @@ class FCDL(OffPolicyAlgorithm):
             raise ValueError(f"exploration_rate must be in [0, 1], got {exploration_rate}")
         self.train_horizon = train_horizon
         self.exploration_rate = exploration_rate
+        self.dynamics_name = dynamics
         self.dynamics_kwargs = dynamics_kwargs
         self.planner_kwargs = planner_kwargs
         # Not known when a model is loaded without an environment: load() fills them in from the file.
@@ -152,6 +155,7 @@ class FCDL(OffPolicyAlgorithm):
         self.policy_kwargs = {
             "factors": self.factors,
             "reward_fn": self.reward_fn,
+            "dynamics": self.dynamics_name,
             "dynamics_kwargs": self.dynamics_kwargs,
             "planner_kwargs": self.planner_kwargs,
             **user_kwargs,
@@ -166,22 +170,23 @@ class FCDL(OffPolicyAlgorithm):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         masks = self._action_masks()
-        random = self._random_actions(n_envs, masks)
+        actions = self._random_actions(n_envs, masks)
         # After the warm-up SB3 acts once before it trains: an untrained model is no better than chance.
-        if self.num_timesteps < learning_starts or self._n_updates == 0:
-            return random, random
-        assert self._last_obs is not None
-        start = time.perf_counter()
-        planned, _ = self.policy.predict(self._last_obs, action_masks=masks)
-        self._meter.add_plan(time.perf_counter() - start)
-        explores = np.random.rand(n_envs) < self.exploration_rate
-        actions = np.where(explores, random, planned)
+        if self.num_timesteps >= learning_starts and self._n_updates > 0:
+            assert self._last_obs is not None
+            start = time.perf_counter()
+            planned, _ = self.policy.predict(self._last_obs, action_masks=masks)
+            self._meter.add_plan(time.perf_counter() - start)
+            follows_plan = np.random.rand(n_envs) >= self.exploration_rate
+            actions[follows_plan] = planned[follows_plan]
+        if isinstance(self.action_space, spaces.Box):
+            return actions, self.policy.scale_action(actions)
         return actions, actions
 
     def _random_actions(self, n_envs: int, masks: np.ndarray | None) -> np.ndarray:
-        assert isinstance(self.action_space, spaces.Discrete)
-        rows = [None] * n_envs if masks is None else masks.astype(np.int8)
-        return np.array([self.action_space.sample(mask=row) for row in rows])
+        if masks is None:
+            return np.array([self.action_space.sample() for _ in range(n_envs)])
+        return np.array([self.action_space.sample(mask=row) for row in masks.astype(np.int8)])
 
     def _action_masks(self) -> np.ndarray | None:
         """Allowed actions, ``[n_envs, n_actions]``, where the environment tells (sb3-contrib's convention)."""
@@ -197,9 +202,12 @@ class FCDL(OffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
+        assert self._last_obs is not None
+        self.policy.factorization.observe(obs_as_tensor(self._last_obs, self.device))
         if "local_graph" in infos[0]:
-            assert isinstance(self._last_obs, dict)
-            self._meter.add_graphs(self._last_obs, buffer_action, np.stack([info["local_graph"] for info in infos]))
+            actions = th.as_tensor(buffer_action, device=self.device)
+            encoded = self.policy.encode(obs_as_tensor(self._last_obs, self.device), actions)
+            self._meter.add_graphs(*encoded, np.stack([info["local_graph"] for info in infos]))
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def _on_step(self) -> None:
@@ -214,20 +222,20 @@ class FCDL(OffPolicyAlgorithm):
             self.policy.optimizer.zero_grad()
             losses.total.backward()
             self.policy.optimizer.step()
+            self._n_updates += 1
+            self.dynamics.after_update(self._n_updates, self._windows)
             self._meter.add_losses(losses)
         self._meter.add_updates(gradient_steps, time.perf_counter() - start)
-        self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def _windows(self, batch_size: int) -> Windows:
         assert self.replay_buffer is not None
         batch = sample_windows(self.replay_buffer, batch_size, self.train_horizon, self._window_rng)
-        observations = obs_as_tensor(batch.observations, self.device)
-        successors = obs_as_tensor(batch.next_observations, self.device)
-        assert isinstance(observations, dict) and isinstance(successors, dict)
-        actions = th.as_tensor(batch.actions, device=self.device).squeeze(-1)
-        state, action = self.policy.encode(observations, actions)
-        next_state = self.policy.factorization.encode_state(successors)
+        actions = th.as_tensor(batch.actions, device=self.device)
+        if isinstance(self.action_space, spaces.Discrete):
+            actions = actions.squeeze(-1)
+        state, action = self.policy.encode(obs_as_tensor(batch.observations, self.device), actions)
+        next_state = self.policy.factorization.encode_state(obs_as_tensor(batch.next_observations, self.device))
         return Windows(state, action, next_state, th.as_tensor(batch.valid, device=self.device))
 
     def dump_logs(self) -> None:

@@ -4,7 +4,6 @@ from collections import deque
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_fcdl.dynamics import Losses
 from sb3_fcdl.fcdl.policies import FCDLPolicy
@@ -21,7 +20,7 @@ class TrainingMeter:
     """
 
     def __init__(self, n_graph_samples: int) -> None:
-        self._graph_samples: deque[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = deque(maxlen=n_graph_samples)
+        self._graph_samples: deque[tuple[th.Tensor, th.Tensor, np.ndarray]] = deque(maxlen=n_graph_samples)
         self._reset()
 
     def _reset(self) -> None:
@@ -45,15 +44,13 @@ class TrainingMeter:
         self._n_plans += 1
         self._plan_seconds += seconds
 
-    def add_graphs(self, observations: dict[str, np.ndarray], actions: np.ndarray, graphs: np.ndarray) -> None:
+    def add_graphs(self, state: th.Tensor, action: th.Tensor, graphs: np.ndarray) -> None:
         """
-        :param observations: before the transition, each key ``[n_envs, width]``
-        :param actions: ``[n_envs]``
+        :param state: encoded, before the transition, ``[n_envs, D]``
+        :param action: encoded, ``[n_envs, A]``
         :param graphs: the true local graph of each transition, ``[n_envs, V, P]``, bool
         """
-        for index, graph in enumerate(graphs):
-            row = {key: value[index] for key, value in observations.items()}
-            self._graph_samples.append((row, actions[index], graph))
+        self._graph_samples.extend(zip(state, action, graphs, strict=True))
 
     def summary(self, policy: FCDLPolicy) -> dict[str, float]:
         """
@@ -68,8 +65,8 @@ class TrainingMeter:
         values |= {f"train/{name}_loss": (total / self._n_losses).item() for name, total in self._loss_sums.items()}
         if self._last_codes is not None:
             values |= self._contexts(policy, self._last_codes)
-            if self._graph_samples:
-                values["causal/shd"] = self._distance_from_truth(policy)
+        if self._n_losses and self._graph_samples and policy.dynamics.has_graph:
+            values["causal/shd"] = self._distance_from_truth(policy)
         self._reset()
         return values
 
@@ -86,11 +83,8 @@ class TrainingMeter:
 
     def _distance_from_truth(self, policy: FCDLPolicy) -> float:
         """SHD over the entries that the model is free to learn, mean over the latest transitions."""
-        rows, actions, truth = zip(*self._graph_samples, strict=True)
-        observations = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        state, action, truth = zip(*self._graph_samples, strict=True)
         policy.set_training_mode(False)
         with th.no_grad():
-            tensors = obs_as_tensor(observations, policy.device)
-            encoded = policy.encode(tensors, th.as_tensor(np.stack(actions), device=policy.device))
-            graphs = policy.dynamics.local_graph(*encoded).bool().cpu().numpy()
+            graphs = policy.dynamics.local_graph(th.stack(state), th.stack(action)).bool().cpu().numpy()
         return hamming_distance(graphs, np.stack(truth), policy.dynamics.free_entries)

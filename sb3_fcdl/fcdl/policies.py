@@ -12,7 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics import FCDLDynamics
+from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
 from sb3_fcdl.factorization import Factorization
 from sb3_fcdl.graph import CausalGraph
 from sb3_fcdl.planning import CEM
@@ -32,12 +32,14 @@ class FCDLPolicy(BasePolicy):
     :param lr_schedule: learning rate schedule
     :param factors: what the observation's columns mean; ``FCDL`` takes it from the environment's ``factorization``
     :param reward_fn: what the planner maximises; ``FCDL`` takes it from the environment's ``reward_fn``
-    :param dynamics_kwargs: keyword arguments of ``FCDLDynamics``
+    :param dynamics: the model: a name in ``DYNAMICS`` or a class
+    :param dynamics_kwargs: keyword arguments of its class
     :param planner_kwargs: keyword arguments of ``CEM``
+    :param clip_obs: largest absolute value of a continuous variable, in its standard deviations in the data; None: no limit
     :param normalize_images: for SB3's sake; there are no images
     :param optimizer_class: optimizer of the dynamics model
     :param optimizer_kwargs: its keyword arguments, without the learning rate
-    :raises ValueError: if the spaces are not supported
+    :raises ValueError: if the spaces are not supported, or ``dynamics`` is unknown
     :raises TypeError: if ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
     """
 
@@ -50,8 +52,10 @@ class FCDLPolicy(BasePolicy):
         lr_schedule: Schedule,
         factors: Factors,
         reward_fn: RewardFn,
+        dynamics: str | type[DynamicsModel] = "fcdl",
         dynamics_kwargs: dict[str, Any] | None = None,
         planner_kwargs: dict[str, Any] | None = None,
+        clip_obs: float | None = None,
         normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -68,13 +72,16 @@ class FCDLPolicy(BasePolicy):
         )
         self.factors = factors
         self.reward_fn = reward_fn
+        self.dynamics_name = dynamics
         self.dynamics_kwargs = dynamics_kwargs or {}
         self.planner_kwargs = planner_kwargs or {}
-        self.factorization = Factorization(observation_space, action_space, factors)
-        check_keywords("dynamics_kwargs", FCDLDynamics, self.dynamics_kwargs)
+        self.clip_obs = clip_obs
+        self.factorization = Factorization(observation_space, action_space, factors, clip_obs)
+        model = dynamics_class(dynamics)
+        check_keywords("dynamics_kwargs", model, self.dynamics_kwargs)
         check_keywords("planner_kwargs", CEM, self.planner_kwargs)
-        self.planner = CEM(self.factorization.action_width, **self.planner_kwargs)
-        self.dynamics = FCDLDynamics(self.factorization, **self.dynamics_kwargs)
+        self.planner = CEM(self.factorization.actions, **self.planner_kwargs)
+        self.dynamics = model(factors, **self.dynamics_kwargs)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
@@ -87,18 +94,17 @@ class FCDLPolicy(BasePolicy):
         :param observation: observations, a batch of ``B``
         :param deterministic: whether the planner's randomness is a function of the observation
         :param action_masks: allowed actions, ``[B, n_actions]``, bool; all if None
-        :return: actions, ``[B]``, int64
+        :return: encoded actions, ``[B]`` int64 or ``[B, A]`` in [-1, 1]
         """
-        assert isinstance(observation, dict)
         step = self.dynamics.stepper()
 
-        def next_state(state: th.Tensor, action: th.Tensor) -> th.Tensor:
-            return self.dynamics.most_likely(step(state, action))
+        def most_likely(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+            return step(state, action).next_state.mode()
 
         state, goal = self.factorization.encode_state(observation), self.factorization.encode_goal(observation)
         plan = self.planner.plan(
-            next_state,
-            self.reward_fn,
+            most_likely,
+            self._reward,
             state,
             goal,
             generators=observation_generators(state, goal) if deterministic else None,
@@ -106,6 +112,11 @@ class FCDLPolicy(BasePolicy):
             key=self.factorization.state_key,
         )
         return plan.actions[:, 0]
+
+    def _reward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        """The reward function, which knows the environment's units, on encoded states and actions."""
+        raw = self.factorization
+        return self.reward_fn(raw.decode_state(state), raw.decode_action(action), raw.decode_state(next_state), goal)
 
     def predict(
         self,
@@ -123,7 +134,7 @@ class FCDLPolicy(BasePolicy):
         :param episode_start: not used
         :param deterministic: whether the action is a function of weights, observation and mask alone
         :param action_masks: allowed actions, ``[n_actions]`` or ``[B, n_actions]``, bool; all if None
-        :return: actions (shape ``()`` or ``[B]``, int64) and ``state``
+        :return: actions, shape ``action_space.shape`` or ``[B, *action_space.shape]``, and ``state``
         :raises ValueError: if the observation is a tuple, as ``env.reset()`` of Gymnasium returns it
         """
         self.set_training_mode(False)
@@ -135,9 +146,11 @@ class FCDLPolicy(BasePolicy):
         tensors, is_batch = self.obs_to_tensor(observation)
         masks = None
         if action_masks is not None:
-            masks = th.as_tensor(action_masks, dtype=th.bool, device=self.device).reshape(-1, self.factorization.action_width)
+            masks = th.as_tensor(action_masks, dtype=th.bool, device=self.device).reshape(-1, self.factors.action_width)
         with th.no_grad():
             actions = self._predict(tensors, deterministic, masks).cpu().numpy()
+        if isinstance(self.action_space, spaces.Box):
+            actions = self.unscale_action(actions)
         return (actions if is_batch else actions.squeeze(axis=0)), state
 
     def local_graph(self, observation: Observation, action: np.ndarray | int) -> CausalGraph:
@@ -147,25 +160,29 @@ class FCDLPolicy(BasePolicy):
         :param observation: one observation
         :param action: one action
         :return: the graph, labelled with its context
-        :raises ValueError: if a batch was given
+        :raises ValueError: if a batch was given, or the model has no graph
         """
         self.set_training_mode(False)
         tensors, is_batch = self.obs_to_tensor(observation)
         if is_batch:
             raise ValueError("local_graph() explains one observation, it was given a batch")
-        actions = th.as_tensor(np.asarray(action), device=self.device).reshape(1)
+        if isinstance(self.action_space, spaces.Box):
+            action = self.scale_action(np.asarray(action))
+        actions = th.as_tensor(np.asarray(action)[None], device=self.device)
         with th.no_grad():
-            code = self.dynamics.step(*self.encode(tensors, actions)).code
-        assert code is not None
-        return self.dynamics.context_graphs()[int(code[0])]
+            state_and_action = self.encode(tensors, actions)
+            graph = self.dynamics.local_graph(*state_and_action)
+            code = self.dynamics.step(*state_and_action).code
+        if code is not None:
+            return self.dynamics.context_graphs()[int(code[0])]
+        return CausalGraph(graph[0].cpu().numpy(), self.factors.state_names, self.factors.parent_names)
 
     def encode(self, observation: PyTorchObs, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        :param observation: observations, each key ``[..., width]``
-        :param action: actions, ``[...]``
+        :param observation: observations, ``[..., width]``
+        :param action: actions as SB3's buffers hold them
         :return: encoded states ``[..., D]`` and actions ``[..., A]``
         """
-        assert isinstance(observation, dict)
         return self.factorization.encode_state(observation), self.factorization.encode_action(action)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -174,8 +191,10 @@ class FCDLPolicy(BasePolicy):
             lr_schedule=self._dummy_schedule,
             factors=self.factors,
             reward_fn=self.reward_fn,
+            dynamics=self.dynamics_name,
             dynamics_kwargs=self.dynamics_kwargs,
             planner_kwargs=self.planner_kwargs,
+            clip_obs=self.clip_obs,
             optimizer_class=self.optimizer_class,
             optimizer_kwargs=self.optimizer_kwargs,
         )

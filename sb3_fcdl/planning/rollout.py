@@ -6,6 +6,7 @@ from itertools import count
 
 import torch as th
 
+from sb3_fcdl.planning.actions import Actions, DiscreteActions
 from sb3_fcdl.planning.base import KeyFn, RewardFn, StepFn
 
 
@@ -17,23 +18,22 @@ class Rollout(ABC):
     :param reward: reward of one modelled step
     :param state: encoded current state, ``[B, D]``
     :param goal: encoded task of each environment, ``[B, G]``
-    :param n_actions: number of actions
+    :param actions: what an action is
     """
 
-    def __init__(self, step: StepFn, reward: RewardFn, state: th.Tensor, goal: th.Tensor, n_actions: int) -> None:
+    def __init__(self, step: StepFn, reward: RewardFn, state: th.Tensor, goal: th.Tensor, actions: Actions) -> None:
         self.step = step
         self.reward = reward
         self.state = state
         self.goal = goal
-        self.n_actions = n_actions
-        self.one_hot = th.eye(n_actions, dtype=state.dtype, device=state.device)
+        self.actions = actions
 
     @abstractmethod
-    def evaluate(self, actions: th.Tensor) -> th.Tensor:
+    def evaluate(self, sequences: th.Tensor) -> th.Tensor:
         """
         Sum of the rewards along each sequence; ``-inf`` where it is not finite.
 
-        :param actions: ``[B, N, H]``, int64
+        :param sequences: ``[B, N, H]`` int64 for discrete actions, ``[B, N, H, A]`` float for a box
         :return: returns, ``[B, N]``
         """
 
@@ -41,13 +41,13 @@ class Rollout(ABC):
 class PlainRollout(Rollout):
     """Every step of every sequence goes through the model. Never waits for the device."""
 
-    def evaluate(self, actions: th.Tensor) -> th.Tensor:
-        n_envs, n_candidates, horizon = actions.shape
+    def evaluate(self, sequences: th.Tensor) -> th.Tensor:
+        n_envs, n_candidates, horizon = sequences.shape[:3]
         state = self.state.repeat_interleave(n_candidates, dim=0)
         goal = self.goal.repeat_interleave(n_candidates, dim=0)
         returns = state.new_zeros(n_envs * n_candidates)
         for depth in range(horizon):
-            action = self.one_hot[actions[:, :, depth].flatten()]
+            action = self.actions.encode(sequences[:, :, depth].flatten(0, 1), state.dtype)
             next_state = self.step(state, action)
             returns += self.reward(state, action, next_state, goal).to(returns.dtype)
             state = next_state
@@ -57,7 +57,7 @@ class PlainRollout(Rollout):
 class MemoRollout(Rollout):
     """
     Every distinct (environment, state, action) goes through the model once, however many sequences and calls meet it. The
-    returns are those of :class:`PlainRollout`.
+    returns are those of :class:`PlainRollout`. For discrete actions only: continuous ones hardly ever repeat.
 
     What is known is a graph: a node is a state of one environment, an edge an action taken there. Nodes ``0 .. B-1`` are the
     current states, which may be any floats.
@@ -70,9 +70,16 @@ class MemoRollout(Rollout):
     NODES_PER_ENV = 512
 
     def __init__(
-        self, step: StepFn, reward: RewardFn, state: th.Tensor, goal: th.Tensor, n_actions: int, key: KeyFn | None = None
+        self,
+        step: StepFn,
+        reward: RewardFn,
+        state: th.Tensor,
+        goal: th.Tensor,
+        actions: DiscreteActions,
+        key: KeyFn | None = None,
     ) -> None:
-        super().__init__(step, reward, state, goal, n_actions)
+        super().__init__(step, reward, state, goal, actions)
+        self.n_actions = actions.n
         self.key = key
         self.n_nodes = len(state)
         # node of each (environment, key); a new one is given the next number
@@ -81,18 +88,18 @@ class MemoRollout(Rollout):
         self._node_state = state
         self._node_env = th.arange(len(state), device=state.device)
         # edge of each pair (node, action), -1 where none is known; int32 because the size of this table is what costs time
-        self._edge_ids = th.full((len(state) * n_actions,), -1, dtype=th.int32, device=state.device)
+        self._edge_ids = th.full((len(state) * self.n_actions,), -1, dtype=th.int32, device=state.device)
         # one row per edge
         self._edge_reward = state.new_empty(0)
         self._edge_target = self._node_env.new_empty(0)
         self._reserve(self.NODES_PER_ENV * len(state))
 
-    def evaluate(self, actions: th.Tensor) -> th.Tensor:
-        n_envs, n_candidates, horizon = actions.shape
-        node = th.arange(n_envs, device=actions.device).repeat_interleave(n_candidates)
+    def evaluate(self, sequences: th.Tensor) -> th.Tensor:
+        n_envs, n_candidates, horizon = sequences.shape
+        node = th.arange(n_envs, device=sequences.device).repeat_interleave(n_candidates)
         returns = self.state.new_zeros(n_envs * n_candidates)
         for depth in range(horizon):
-            pair = node * self.n_actions + actions[:, :, depth].flatten()
+            pair = node * self.n_actions + sequences[:, :, depth].flatten()
             edge = self._edge_ids[pair]
             unknown = pair[edge < 0]
             if len(unknown):
@@ -110,7 +117,7 @@ class MemoRollout(Rollout):
         """
         node = pair // self.n_actions
         state, env = self._node_state.index_select(0, node), self._node_env.index_select(0, node)
-        action = self.one_hot.index_select(0, pair % self.n_actions)
+        action = self.actions.encode(pair % self.n_actions, state.dtype)
         next_state = self.step(state, action)
         reward = self.reward(state, action, next_state, self.goal.index_select(0, env))
         n_edges = len(self._edge_reward)
@@ -141,6 +148,16 @@ class MemoRollout(Rollout):
         n_known = len(self._edge_ids)
         self._edge_ids = _enlarge(self._edge_ids, n_nodes * self.n_actions)
         self._edge_ids[n_known:] = -1
+
+
+def make_rollout(
+    step: StepFn, reward: RewardFn, state: th.Tensor, goal: th.Tensor, actions: Actions, key: KeyFn | None
+) -> Rollout:
+    """The fastest rollout for this kind of action and this device; see :class:`MemoRollout` for the parameters."""
+    # the memo asks what it knows at every depth, for which the host would have to wait for any other device
+    if isinstance(actions, DiscreteActions) and state.device.type == "cpu":
+        return MemoRollout(step, reward, state, goal, actions, key)
+    return PlainRollout(step, reward, state, goal, actions)
 
 
 def _enlarge(table: th.Tensor, n_rows: int) -> th.Tensor:

@@ -1,0 +1,170 @@
+"""What a model says about the next state: a categorical or a normal distribution for each variable."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+from fcdl_envs.variables import Variable
+
+# Bounds of a predicted standard deviation, in standard deviations of the variable in the data: a variable that never
+# moves would drive it to zero otherwise.
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+LOG_SQRT_2PI = 0.9189385332046727
+
+
+def output_width(variable: Variable) -> int:
+    """Numbers that parametrise the distribution of a variable: its logits, or the change of its mean and a log std."""
+    return variable.n_categories if variable.is_categorical else 2
+
+
+class StateLayout(nn.Module):
+    """
+    Where each variable stands in the flat state, and in the flat output of a model.
+
+    Inside a distribution the ``Vc`` categorical variables stand side by side, padded to ``C`` categories, and the ``Vg``
+    continuous ones side by side; the layout takes them there and back.
+
+    :param variables: the state variables, in order
+    """
+
+    state_categories: th.Tensor
+    output_categories: th.Tensor
+    state_numbers: th.Tensor
+    output_means: th.Tensor
+    flat_order: th.Tensor
+    variable_order: th.Tensor
+
+    def __init__(self, variables: Sequence[Variable]) -> None:
+        super().__init__()
+        categorical = [index for index, variable in enumerate(variables) if variable.is_categorical]
+        continuous = [index for index, variable in enumerate(variables) if not variable.is_categorical]
+        sizes = [variables[index].n_categories for index in categorical]
+        self.n_categories = max(sizes, default=1)
+        self.has_continuous = bool(continuous)
+        # Then the padded categories of all variables are the flat state itself, and nothing needs to be copied.
+        self.is_uniform = not continuous and len(set(sizes)) == 1
+        first_columns = _first_columns([variable.width for variable in variables])
+        first_outputs = _first_columns([output_width(variable) for variable in variables])
+        present, every_category = list(zip(categorical, sizes, strict=True)), range(self.n_categories)
+        self.output_width = first_outputs[-1]
+        # One column behind the last one stands for the categories that a variable does not have.
+        for name, first in (("state_categories", first_columns), ("output_categories", first_outputs)):
+            columns = [first[i] + value if value < size else first[-1] for i, size in present for value in every_category]
+            self._register(name, th.tensor(columns, dtype=th.int64).view(-1, self.n_categories))
+        self._register("state_numbers", th.tensor([first_columns[index] for index in continuous], dtype=th.int64))
+        self._register("output_means", th.tensor([first_outputs[index] for index in continuous], dtype=th.int64))
+        # The way back, from all categories followed by all numbers.
+        padded = th.arange(len(sizes) * self.n_categories).view(-1, self.n_categories)
+        sources = dict(zip(categorical, (row[:size] for row, size in zip(padded, sizes, strict=True)), strict=True))
+        sources |= {index: th.tensor([padded.numel() + row]) for row, index in enumerate(continuous)}
+        self._register("flat_order", th.cat([sources[index] for index in range(len(variables))]))
+        self._register("variable_order", th.tensor(categorical + continuous).argsort())
+
+    def distribution(self, outputs: th.Tensor, state: th.Tensor) -> "StateDistribution":
+        """
+        :param outputs: of a model, ``[R, output_width]``
+        :param state: that it was given, ``[R, D]``; a continuous variable is predicted as a change of it
+        """
+        if self.is_uniform:
+            logits, numbers = outputs.unflatten(-1, (-1, self.n_categories)), outputs[..., :0]
+            return StateDistribution(self, logits, numbers, numbers)
+        logits = F.pad(outputs, (0, 1), value=-th.inf)[..., self.output_categories]
+        means = state[..., self.state_numbers] + outputs[..., self.output_means]
+        return StateDistribution(self, logits, means, _bounded(outputs[..., self.output_means + 1]))
+
+    def categories(self, state: th.Tensor) -> th.Tensor:
+        """``[R, D]`` one-hot to ``[R, Vc]`` int64."""
+        if self.is_uniform:
+            return state.unflatten(-1, (-1, self.n_categories)).argmax(-1)
+        return F.pad(state, (0, 1), value=-th.inf)[..., self.state_categories].argmax(-1)
+
+    def numbers(self, state: th.Tensor) -> th.Tensor:
+        """``[R, D]`` to ``[R, Vg]``."""
+        return state[..., self.state_numbers]
+
+    def state(self, categories: th.Tensor, numbers: th.Tensor) -> th.Tensor:
+        """
+        :param categories: one-hot or soft, ``[R, Vc, C]``
+        :param numbers: ``[R, Vg]``
+        :return: the flat state, ``[R, D]``
+        """
+        if self.is_uniform:
+            return categories.flatten(-2)
+        return th.cat([categories.flatten(-2), numbers], dim=-1)[..., self.flat_order]
+
+    def by_variable(self, of_categorical: th.Tensor, of_continuous: th.Tensor) -> th.Tensor:
+        """``[R, Vc]`` and ``[R, Vg]`` to ``[R, V]``."""
+        if self.is_uniform:
+            return of_categorical
+        return th.cat([of_categorical, of_continuous], dim=-1)[..., self.variable_order]
+
+    def _register(self, name: str, index: th.Tensor) -> None:
+        self.register_buffer(name, index, persistent=False)
+
+
+@dataclass(frozen=True)
+class StateDistribution:
+    """
+    Independent distributions of the variables of a state, given its parents.
+
+    :param layout: which variables there are
+    :param logits: of the categorical variables, ``[R, Vc, C]``, -inf for a category that a variable does not have
+    :param mean: of the continuous variables, ``[R, Vg]``
+    :param log_std: likewise; smoothly bounded by ``LOG_STD_MIN`` and ``LOG_STD_MAX``
+    """
+
+    layout: StateLayout
+    logits: th.Tensor
+    mean: th.Tensor
+    log_std: th.Tensor
+
+    def mode(self) -> th.Tensor:
+        """The most probable state, ``[R, D]``."""
+        return self.layout.state(self._one_hot(self.logits), self.mean)
+
+    def sample(self) -> th.Tensor:
+        """
+        A sample that carries a gradient: for categorical variables exactly one-hot, with the gradient of the Gumbel-softmax
+        (temperature 1) straight through; for continuous ones reparameterised.
+
+        :return: ``[R, D]``
+        """
+        gumbel = -th.empty_like(self.logits).exponential_().log()
+        soft = (self.logits + gumbel).softmax(-1)
+        # In this order the difference is exactly zero, so that the sample is exactly one-hot.
+        categories = self._one_hot(soft) + (soft - soft.detach())
+        numbers = self.mean
+        if self.layout.has_continuous:
+            numbers = numbers + self.log_std.exp() * th.randn_like(numbers)
+        return self.layout.state(categories, numbers)
+
+    def log_prob(self, state: th.Tensor) -> th.Tensor:
+        """
+        :param state: ``[R, D]``, categorical variables one-hot
+        :return: log-probability (density) of each variable, nats, ``[R, V]``
+        """
+        category = self.layout.categories(state).unsqueeze(-1)
+        of_categorical = self.logits.log_softmax(-1).gather(-1, category).squeeze(-1)
+        error = (self.layout.numbers(state) - self.mean) * (-self.log_std).exp()
+        return self.layout.by_variable(of_categorical, -0.5 * error.square() - self.log_std - LOG_SQRT_2PI)
+
+    @staticmethod
+    def _one_hot(scores: th.Tensor) -> th.Tensor:
+        return F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
+
+
+def _first_columns(widths: Sequence[int]) -> list[int]:
+    """Where each variable begins, and where the last one ends."""
+    first = [0]
+    for width in widths:
+        first.append(first[-1] + width)
+    return first
+
+
+def _bounded(log_std: th.Tensor) -> th.Tensor:
+    """Smoothly, so that there is a gradient beyond the bounds (Chua et al., 2018)."""
+    log_std = LOG_STD_MAX - F.softplus(LOG_STD_MAX - log_std)
+    return LOG_STD_MIN + F.softplus(log_std - LOG_STD_MIN)

@@ -1,0 +1,42 @@
+"""One dense network from everything to everything: the baseline without causal structure."""
+
+from itertools import pairwise
+
+import torch as th
+from torch import nn
+
+from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.graph import CausalGraph
+
+
+class MLPDynamics(DynamicsModel):
+    """
+    A multi-layer perceptron on the concatenated state and action. It has no graph.
+
+    :param factors: the variables
+    :param hidden_dim: width of a hidden layer (published: 1024 in Chemical, 512 in Magnetic)
+    :param n_layers: hidden layers (published: 3 in Chemical, 4 in Magnetic)
+    """
+
+    has_graph = False
+
+    def __init__(self, factors: Factors, hidden_dim: int = 1024, n_layers: int = 3) -> None:
+        super().__init__(factors)
+        widths = [factors.state_width + factors.action_width] + [hidden_dim] * n_layers
+        layers = [module for n_in, n_out in pairwise(widths) for module in (nn.Linear(n_in, n_out), nn.ReLU(inplace=True))]
+        self.network = nn.Sequential(*layers, nn.Linear(widths[-1], self.layout.output_width))
+
+    def loss(self, windows: Windows) -> Losses:
+        nll = self.unrolled_nll(windows, self._distribution)
+        return Losses(nll, {"dynamics": nll.detach()})
+
+    def _stepper(self) -> StepFn:
+        return lambda state, action: Prediction(self._distribution(state, action))
+
+    def context_graphs(self) -> list[CausalGraph]:
+        return []
+
+    def _distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
+        return self.layout.distribution(self.network(th.cat([state, action], dim=-1)), state)

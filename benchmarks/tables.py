@@ -1,7 +1,7 @@
 """
 The committed result files as Markdown tables.
 
-``python benchmarks/tables.py benchmarks/results/chemical_30k.csv`` prints a table for each rule: for every policy the mean
+``python benchmarks/tables.py benchmarks/results/chemical_30k.csv`` prints a table for each system: for every policy the mean
 return over training seeds and episodes, and between brackets the lowest and the highest mean of a seed.
 """
 
@@ -9,8 +9,15 @@ import argparse
 from collections import defaultdict
 
 from sb3_fcdl.benchmark import read_csv
+from sb3_fcdl.benchmark.table import CsvRow
 
 Means = dict[tuple[str, str], list[float]]
+
+
+def system(row: CsvRow) -> str:
+    """What the seeds of a run share: the environment, and all that it was made with but the number of its dynamics."""
+    words = (word for word in row.env_kwargs.split() if not word.startswith("dynamics_seed="))
+    return " ".join((row.env, *words))
 
 
 def table(means: Means) -> str:
@@ -31,14 +38,15 @@ def table(means: Means) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", help="result files that `sb3-fcdl evaluate --csv` wrote")
-    rules: dict[str, Means] = defaultdict(lambda: defaultdict(list))
+    systems: dict[str, Means] = defaultdict(lambda: defaultdict(list))
     seeds: dict[str, set[int]] = defaultdict(set)
     for path in parser.parse_args().files:
         for row in read_csv(path):
-            rules[row.rule][row.algo, row.task].append(row.mean)
-            seeds[row.rule].add(row.seed)
-    for rule, means in rules.items():
-        print(f"**{rule}**, mean return over {len(seeds[rule])} training seeds [lowest seed, highest seed]\n")
+            name = system(row)
+            systems[name][row.algo, row.task].append(row.mean)
+            seeds[name].add(row.seed)
+    for name, means in systems.items():
+        print(f"**{name}**, mean return over {len(seeds[name])} training seeds [lowest seed, highest seed]\n")
         print(f"{table(means)}\n")
 
 

@@ -11,7 +11,9 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import VecMonitor
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
-from sb3_fcdl.benchmark import chemical_tasks, evaluate_tasks, format_table, reference_policies
+from sb3_fcdl.benchmark import benchmark_of, evaluate_tasks, format_table
+
+ENV_ID = "FCDL/Chemical-v0"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,7 +30,7 @@ def main() -> None:
     env_kwargs = {"rule": "full_fork", "n_objects": arguments.n_objects, "dynamics_seed": 0}
 
     # Ten copies of the environment, stepped together. One update for each step of all ten.
-    env = VecMonitor(GymVectorVecEnv(gym.make_vec("FCDL/Chemical-v0", num_envs=10, **env_kwargs)))
+    env = VecMonitor(GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=10, **env_kwargs)))
     model = FCDL(
         FCDLPolicy,
         env,
@@ -43,9 +45,12 @@ def main() -> None:
     print(f"\nTrained on {model.num_timesteps} transitions in {time.perf_counter() - start:.0f} s. Evaluating ...\n")
 
     # The test tasks corrupt n objects and ask for colours that training never asked for.
-    policies = {"FCDL": model, **reference_policies(env_kwargs)}
-    tasks = chemical_tasks(arguments.n_objects)
-    results = {name: evaluate_tasks(policy, env_kwargs, tasks, arguments.episodes) for name, policy in policies.items()}
+    benchmark = benchmark_of(ENV_ID)
+    policies = {"FCDL": model, **benchmark.references(ENV_ID, env_kwargs, 0)}
+    tasks = benchmark.tasks(env_kwargs)
+    results = {
+        name: evaluate_tasks(policy, ENV_ID, env_kwargs, tasks, arguments.episodes) for name, policy in policies.items()
+    }
     print(format_table(results))
 
     model.save(f"{arguments.log_dir}/model.zip")

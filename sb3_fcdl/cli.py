@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sb3_fcdl.fcdl import FCDL
 
 PROGRAM = "sb3-fcdl"
+DEFAULT_ENV = "FCDL/Chemical-v0"
 DESCRIPTION = """\
 Causal world models for Stable-Baselines3.
 
@@ -34,7 +35,7 @@ examples:
 `{PROGRAM} COMMAND --help` lists the options of a command.
 """
 TRAIN_EPILOG = f"""\
-what it writes: LOG_DIR/ENV_RULE_seedSEED_K/ with
+what it writes: LOG_DIR/ENV_RULE_DYNAMICS_seedSEED_K/ (without the dynamics for FCDL itself) with
   model.zip               the model, for FCDL.load and `{PROGRAM} evaluate`
   train.json              arguments, versions, machine and wall-clock time
   progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
@@ -90,17 +91,18 @@ def train(arguments: argparse.Namespace) -> None:
     from stable_baselines3.common.logger import configure
     from stable_baselines3.common.utils import get_latest_run_id
 
+    from sb3_fcdl.benchmark import make_env
     from sb3_fcdl.benchmark.record import TrainRecord
 
-    env_kwargs = {"rule": arguments.rule, "dynamics_seed": arguments.seed, **arguments.env_kwargs}
     with _mistakes_end_the_program():
-        env = _make_env(arguments.env, arguments.n_envs, env_kwargs)
+        env_kwargs = _env_kwargs(arguments)
+        env = make_env(arguments.env, arguments.n_envs, env_kwargs)
         model = _make_model(arguments, env)
-        name = f"{arguments.env.rpartition('/')[2]}_{env_kwargs['rule']}_seed{arguments.seed}"
+        name = _run_name(arguments, env_kwargs)
         folder = Path(arguments.log_dir) / f"{name}_{get_latest_run_id(arguments.log_dir, name) + 1}"
         model.set_logger(configure(str(folder), ["tensorboard", "csv"] + ([] if arguments.progress else ["stdout"])))
     callback = _eval_callback(arguments, env_kwargs, folder) if arguments.eval_freq else None
-    # All environments end their episodes in the same step, which SB3 would log once for every four of them.
+    # Environments whose episodes are of one length end them in the same step, which SB3 would log once for every four.
     log_interval = arguments.n_envs
     start = time.perf_counter()
     try:
@@ -112,36 +114,35 @@ def train(arguments: argparse.Namespace) -> None:
     env.close()
     model.save(folder / "model.zip")
     record = {key: value for key, value in vars(arguments).items() if key != "command"}
-    TrainRecord("FCDL", arguments.env, env_kwargs, arguments.seed, model.num_timesteps, wall_s, record).save(folder)
+    algo = arguments.dynamics.upper()
+    TrainRecord(algo, arguments.env, env_kwargs, arguments.seed, model.num_timesteps, wall_s, record).save(folder)
     print(f"{model.num_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {folder / 'model.zip'}")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl evaluate``"""
-    from sb3_fcdl.benchmark import Run, append_csv, check_csv, chemical_tasks, evaluate_tasks, format_table, reference_policies
-    from sb3_fcdl.benchmark.evaluation import ENV_ID
+    from sb3_fcdl.benchmark import Run, append_csv, benchmark_of, check_csv, evaluate_tasks, format_table
 
     path = Path(arguments.model)
     with _mistakes_end_the_program():
         if arguments.csv is not None:
             check_csv(arguments.csv)
         record = _load_record(path, arguments.env_kwargs)
-        if record.env.rpartition(":")[2] != ENV_ID:
-            raise ValueError(f"only {ENV_ID} has tasks to evaluate on, {path} was trained on {record.env}")
+        benchmark = benchmark_of(record.env)
         model = _load_model(path, record.env, record.env_kwargs)
-        policies = {record.algo: model, **reference_policies(record.env_kwargs, arguments.seed)}
-    tasks = chemical_tasks(len(model.policy.factors.state_variables))
+        policies = {record.algo: model, **benchmark.references(record.env, record.env_kwargs, arguments.seed)}
     results = {}
     for name, policy in policies.items():
         print(f"evaluating {name} ...", file=sys.stderr)
-        results[name] = evaluate_tasks(policy, record.env_kwargs, tasks, arguments.episodes, arguments.seed)
-    system = (ENV_ID, record.env_kwargs["rule"], record.env_kwargs["dynamics_seed"])
-    print(f"{system[0]}, rule {system[1]}, dynamics_seed {system[2]}; trained for {record.timesteps} timesteps\n")
+        tasks = benchmark.tasks(record.env_kwargs)
+        results[name] = evaluate_tasks(policy, record.env, record.env_kwargs, tasks, arguments.episodes, arguments.seed)
+    system = " ".join(f"{key}={value}" for key, value in sorted(record.env_kwargs.items()))
+    print(f"{record.env} {system}; trained for {record.timesteps} timesteps\n")
     print(format_table(results))
     if arguments.csv is not None:
         for name, row in results.items():
             timesteps, wall_s = (record.timesteps, record.wall_s) if name == record.algo else (0, 0.0)
-            append_csv(arguments.csv, Run(*system, name, record.seed, timesteps, wall_s), row)
+            append_csv(arguments.csv, Run(record.env, system, name, record.seed, timesteps, wall_s), row)
 
 
 def profile(arguments: argparse.Namespace) -> None:
@@ -165,67 +166,81 @@ def profile(arguments: argparse.Namespace) -> None:
             Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
 
 
-def _make_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any]) -> "VecEnv":
-    import gymnasium as gym
-    from stable_baselines3.common.vec_env import VecMonitor
+def _env_kwargs(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the environment is made with: the benchmark's choice for the seed, overruled by what the user says."""
+    from sb3_fcdl.benchmark import benchmark_of
 
-    from sb3_fcdl.vec_env import GymVectorVecEnv
+    rule = {} if arguments.rule is None else {"rule": arguments.rule}
+    return {**benchmark_of(arguments.env).env_kwargs(arguments.seed), **rule, **arguments.env_kwargs}
 
-    return VecMonitor(GymVectorVecEnv(gym.make_vec(env_id, num_envs=n_envs, **env_kwargs)))
+
+def _run_name(arguments: argparse.Namespace, env_kwargs: dict[str, Any]) -> str:
+    parts = [arguments.env.rpartition("/")[2], env_kwargs.get("rule"), arguments.dynamics, f"seed{arguments.seed}"]
+    return "_".join(part for part in parts if part not in (None, "fcdl"))
 
 
 def _make_model(arguments: argparse.Namespace, env: "VecEnv") -> "FCDL":
+    from sb3_fcdl.benchmark import benchmark_of
     from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 
-    # One update for every ten transitions, as published, whatever the number of environments.
-    return FCDL(
-        FCDLPolicy,
-        env,
-        learning_starts=min(10_000, arguments.timesteps // 3),
-        train_freq=max(1, 10 // arguments.n_envs),
-        gradient_steps=max(1, arguments.n_envs // 10),
-        dynamics_kwargs=arguments.dynamics_kwargs,
-        planner_kwargs=arguments.planner_kwargs,
-        tensorboard_log=arguments.log_dir,
-        seed=arguments.seed,
-    )
+    preset = benchmark_of(arguments.env).preset(arguments.preset)
+    settings = {
+        "learning_starts": 10_000,
+        # One update for every ten transitions, as published, whatever the number of environments.
+        "train_freq": max(1, 10 // arguments.n_envs),
+        "gradient_steps": max(1, arguments.n_envs // 10),
+        **preset.settings,
+        "dynamics": arguments.dynamics,
+        "tensorboard_log": arguments.log_dir,
+        "seed": arguments.seed,
+    }
+    settings["learning_starts"] = min(settings["learning_starts"], arguments.timesteps // 3)
+    settings["dynamics_kwargs"] = {**preset.dynamics_kwargs.get(arguments.dynamics, {}), **arguments.dynamics_kwargs}
+    settings["planner_kwargs"] = {**settings.get("planner_kwargs", {}), **arguments.planner_kwargs}
+    return FCDL(FCDLPolicy, env, **settings)
 
 
 def _eval_callback(arguments: argparse.Namespace, env_kwargs: dict[str, Any], folder: Path) -> Any:
     from stable_baselines3.common.callbacks import EvalCallback
 
+    from sb3_fcdl.benchmark import TaskEvalCallback, benchmark_of, make_env
     from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET
 
-    env = _make_env(arguments.env, arguments.n_envs, env_kwargs)
+    env = make_env(arguments.env, arguments.n_envs, env_kwargs)
     env.seed(EVALUATION_SEED_OFFSET + arguments.seed)
-    frequency = max(1, arguments.eval_freq // arguments.n_envs)
-    return EvalCallback(env, n_eval_episodes=10, eval_freq=frequency, best_model_save_path=str(folder), verbose=0)
+    tests = benchmark_of(arguments.env).tasks(env_kwargs)[1:]
+    return EvalCallback(
+        env,
+        n_eval_episodes=10,
+        eval_freq=max(1, arguments.eval_freq // arguments.n_envs),
+        best_model_save_path=str(folder),
+        callback_after_eval=TaskEvalCallback(arguments.env, env_kwargs, tests, seed=arguments.seed) if tests else None,
+        verbose=0,
+    )
 
 
 def _load_record(path: Path, env_kwargs: dict[str, Any]) -> Any:
-    from sb3_fcdl.benchmark.evaluation import ENV_ID
     from sb3_fcdl.benchmark.record import TrainRecord
 
     if not path.is_file():
         raise FileNotFoundError(f"there is no model file {path}")
-    defaults = {"rule": "full_fork", "dynamics_seed": 0}
     if (path.parent / TrainRecord.FILE_NAME).exists():
         record = TrainRecord.load(path.parent)
-        defaults |= record.env_kwargs
-        return TrainRecord(record.algo, record.env, {**defaults, **env_kwargs}, record.seed, record.timesteps, record.wall_s)
+        return replace(record, env_kwargs={**record.env_kwargs, **env_kwargs})
     if not env_kwargs:
         raise FileNotFoundError(
             f"there is no {TrainRecord.FILE_NAME} beside {path}: say by --env-kwargs what it was trained on, "
             "such as rule=full_fork dynamics_seed=0"
         )
-    return TrainRecord("FCDL", ENV_ID, {**defaults, **env_kwargs}, seed=0, timesteps=0, wall_s=0.0)
+    return TrainRecord("FCDL", DEFAULT_ENV, env_kwargs, seed=0, timesteps=0, wall_s=0.0)
 
 
 def _load_model(path: Path, env_id: str, env_kwargs: dict[str, Any]) -> "FCDL":
+    from sb3_fcdl.benchmark import make_env
     from sb3_fcdl.fcdl import FCDL
 
     model = FCDL.load(path)
-    env = _make_env(env_id, 1, env_kwargs)
+    env = make_env(env_id, 1, env_kwargs)
     if env.observation_space != model.observation_space:
         raise ValueError(f"{path} was trained on {model.observation_space}, the environment has {env.observation_space}")
     env.close()
@@ -280,7 +295,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--env", default="FCDL/Chemical-v0", help="registered name of the environment (default: %(default)s)")
+    add("--env", default=DEFAULT_ENV, help="registered name of the environment (default: %(default)s)")
+    add("--dynamics", default="fcdl", metavar="NAME", help="the dynamics model: fcdl or mlp (default: %(default)s)")
+    add("--preset", metavar="NAME", help="settings known for the environment: default or paper (default: default)")
     add("--timesteps", type=_positive, default=30_000, metavar="N", help="transitions to learn from (default: %(default)s)")
     add(
         "--seed",
@@ -290,7 +307,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--log-dir", default="runs", metavar="DIR", help="where the run folder is made (default: %(default)s)")
     add("--n-envs", type=_positive, default=10, metavar="N", help="environments stepped at once (default: %(default)s)")
-    add("--rule", default="full_fork", help="rule of the local regime: full_fork, full_chain or none (default: %(default)s)")
+    add("--rule", help="of Chemical's local regime: full_fork, full_chain or none (default: full_fork)")
     _add_keywords(
         parser,
         "--env-kwargs",
@@ -310,7 +327,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         "--eval-freq",
         type=_positive,
         metavar="N",
-        help="transitions between evaluations of 10 episodes on the training task, logged as eval/* (default: none)",
+        help="transitions between evaluations of 10 episodes a task, logged as eval/* (default: none)",
     )
     add("--progress", action="store_true", help="a progress bar instead of the log on the terminal (needs tqdm and rich)")
 

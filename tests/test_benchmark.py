@@ -12,22 +12,23 @@ from sb3_fcdl.benchmark import (
     Task,
     TaskResult,
     append_csv,
+    benchmark_of,
     chemical_tasks,
     evaluate_tasks,
     format_table,
     read_csv,
-    reference_policies,
 )
 from sb3_fcdl.benchmark.evaluation import bootstrap_interval
 from sb3_fcdl.benchmark.references import CEILING, FixedOrder, NoOp, Random, RandomWithoutRoot, TrueDynamicsPlanner
 
 RESULT = TaskResult("n=2", mean=12.3456, ci_low=11.0, ci_high=13.5, success_rate=0.25, n_episodes=20, predict_ms=4.0)
-RUN = Run("FCDL/Chemical-v0", "full_fork", dynamics_seed=3, algo="FCDL", seed=1, timesteps=30_000, wall_s=61.25)
+ENV_ID = "FCDL/Chemical-v0"
+RUN = Run(ENV_ID, "dynamics_seed=3 rule=full_fork", algo="FCDL", seed=1, timesteps=30_000, wall_s=61.25)
 
 
 def means(policy, rule, n_episodes=10):
     env_kwargs = {"rule": rule, "dynamics_seed": 0}
-    results = evaluate_tasks(policy, env_kwargs, chemical_tasks()[1:], n_episodes, n_envs=n_episodes)
+    results = evaluate_tasks(policy, ENV_ID, env_kwargs, chemical_tasks()[1:], n_episodes, n_envs=n_episodes)
     return [result.mean for result in results]
 
 
@@ -69,7 +70,7 @@ def test_random_actions_below_the_root_score_their_expectation_on_the_fork():
 def test_planning_on_the_true_dynamics_reaches_the_ceiling(rule, task, bound):
     planner = TrueDynamicsPlanner(ChemicalSystem(rule, dynamics_seed=0))
     tasks = [each for each in chemical_tasks() if each.name == task]
-    (result,) = evaluate_tasks(planner, {"rule": rule, "dynamics_seed": 0}, tasks, n_episodes=100, n_envs=50)
+    (result,) = evaluate_tasks(planner, ENV_ID, {"rule": rule, "dynamics_seed": 0}, tasks, n_episodes=100, n_envs=50)
     assert result.mean >= bound
 
 
@@ -116,7 +117,7 @@ def test_planner_models_the_most_likely_step_of_the_true_system():
 
 
 def test_reference_policies_come_from_floor_to_ceiling():
-    policies = reference_policies({"n_objects": 5, "n_colors": 3})
+    policies = benchmark_of(ENV_ID).references(ENV_ID, {"n_objects": 5, "n_colors": 3}, 0)
     assert list(policies) == ["no-op", "random", "random, root excluded", "fix in index order", CEILING]
     env = gym.make("FCDL/Chemical-v0", n_objects=5, n_colors=3)
     batch = DummyVecEnv([lambda: env]).reset()
@@ -132,20 +133,21 @@ def test_tasks_are_those_that_exist_for_the_number_of_objects():
 def test_same_seed_gives_the_same_episodes_and_another_seed_others():
     env_kwargs = {"n_objects": 5, "n_colors": 3}
     first, again, other = (
-        evaluate_tasks(NoOp(5, 3), env_kwargs, chemical_tasks(5), n_episodes=4, seed=seed)[0].mean for seed in (0, 0, 1)
+        evaluate_tasks(NoOp(5, 3), ENV_ID, env_kwargs, chemical_tasks(5), n_episodes=4, seed=seed)[0].mean
+        for seed in (0, 0, 1)
     )
     assert first == again != other
 
 
 def test_result_counts_successes_and_episodes():
     task = Task("easy", {"task": "test", "n_noisy": 0})
-    (result,) = evaluate_tasks(FixedOrder(5, 3), {"n_objects": 5, "n_colors": 3}, [task], n_episodes=3, n_envs=2)
+    (result,) = evaluate_tasks(FixedOrder(5, 3), ENV_ID, {"n_objects": 5, "n_colors": 3}, [task], n_episodes=3, n_envs=2)
     assert (result.task, result.success_rate, result.n_episodes) == ("easy", 1.0, 3)
     # The local fork: one of the four wrong objects is set right at each step, 2/5 after the first.
     assert result.mean == pytest.approx((2 + 3 + 4) / 5 + 22, abs=1e-4)
     assert result.predict_ms > 0
     with pytest.raises(ValueError, match="n_episodes"):
-        evaluate_tasks(NoOp(5, 3), {}, [task], n_episodes=0)
+        evaluate_tasks(NoOp(5, 3), ENV_ID, {}, [task], n_episodes=0)
 
 
 def test_bootstrap_interval_of_a_large_sample_is_the_normal_one():
@@ -176,12 +178,12 @@ def test_result_file_round_trip(tmp_path):
     path = tmp_path / "results" / "chemical.csv"
     append_csv(path, RUN, [RESULT])
     append_csv(path, RUN, [RESULT, RESULT])
-    header = "env,rule,dynamics_seed,algo,seed,timesteps,task,mean,ci_low,ci_high,success,n_episodes,wall_s"
+    header = "env,env_kwargs,algo,seed,timesteps,task,mean,ci_low,ci_high,success,n_episodes,wall_s"
     assert path.read_text().splitlines()[0] == header
     rows = read_csv(path)
     assert len(rows) == 3
     assert rows[0] == rows[2]
-    assert (rows[0].env, rows[0].dynamics_seed, rows[0].mean, rows[0].success) == ("FCDL/Chemical-v0", 3, 12.3456, 0.25)
+    assert (rows[0].env, rows[0].env_kwargs, rows[0].mean, rows[0].success) == (ENV_ID, RUN.env_kwargs, 12.3456, 0.25)
 
 
 def test_a_file_with_other_columns_is_left_alone(tmp_path):

@@ -66,6 +66,8 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         (["train", "--env", "FCDL/Alchemical-v0"], "Alchemical"),
         (["train", "--rule", "half_fork"], "rule='half_fork'"),
         (["train", "--env-kwargs", "n_objects=2"], "n_objects=2"),
+        (["train", "--dynamics", "mlpp"], "unknown dynamics 'mlpp', allowed: fcdl, mlp"),
+        (["train", "--preset", "mine"], "unknown preset 'mine', allowed: default, paper"),
         (["train", "--env-kwargs", "n_objects"], "expected KEY=VALUE, got 'n_objects'"),
         (["train", "--dynamics-kwargs", "codes=3"], "unknown key 'codes', allowed: graph_prior"),
         (["train", "--planner-kwargs", "horizon=0"], "horizon must be at least 1, got 0"),
@@ -105,7 +107,8 @@ def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path,
     rows = read_csv(csv_path)
     assert [row.algo for row in rows] == names
     assert [row.timesteps for row in rows] == [300, 0, 0, 0, 0, 0]
-    assert {(row.task, row.seed, row.dynamics_seed, row.n_episodes) for row in rows} == {("train", 5, 5, 3)}
+    system = "dynamics_seed=5 n_colors=3 n_objects=4 rule=full_fork"
+    assert {(row.env_kwargs, row.task, row.seed, row.n_episodes) for row in rows} == {(system, "train", 5, 3)}
 
 
 def test_evaluate_tells_what_is_wrong_with_the_files(capsys, model_path, tmp_path):
@@ -126,7 +129,7 @@ def test_a_model_without_record_is_evaluated_with_given_keywords(capsys, model_p
     alone = tmp_path / "model.zip"
     alone.write_bytes(model_path.read_bytes())
     assert main(["evaluate", "--model", str(alone), "--episodes", "1", "--env-kwargs", "dynamics_seed=5", *SMALL]) == 0
-    assert "dynamics_seed 5" in capsys.readouterr().out
+    assert "dynamics_seed=5" in capsys.readouterr().out
 
 
 def test_profile_needs_a_model_file_alone(capsys, model_path, tmp_path, monkeypatch):

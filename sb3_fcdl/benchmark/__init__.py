@@ -1,18 +1,23 @@
-"""Measuring a model on Chemical's tasks, beside the floors and the ceiling."""
+"""Measuring a model on an environment's tasks, beside the floors and the ceiling."""
 
-from sb3_fcdl.benchmark.evaluation import Task, TaskResult, chemical_tasks, evaluate_tasks
-from sb3_fcdl.benchmark.references import reference_policies
+from sb3_fcdl.benchmark.callback import TaskEvalCallback
+from sb3_fcdl.benchmark.environments import Benchmark, Preset, benchmark_of, chemical_tasks
+from sb3_fcdl.benchmark.evaluation import Task, TaskResult, evaluate_tasks, make_env
 from sb3_fcdl.benchmark.table import Run, append_csv, check_csv, format_table, read_csv
 
 __all__ = [
+    "Benchmark",
+    "Preset",
     "Run",
     "Task",
+    "TaskEvalCallback",
     "TaskResult",
     "append_csv",
+    "benchmark_of",
     "check_csv",
     "chemical_tasks",
     "evaluate_tasks",
     "format_table",
+    "make_env",
     "read_csv",
-    "reference_policies",
 ]

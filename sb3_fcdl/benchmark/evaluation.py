@@ -1,4 +1,4 @@
-"""Returns of a policy on Chemical's training task and on its test tasks."""
+"""Returns of a policy on the tasks of an environment."""
 
 import time
 from collections.abc import Sequence
@@ -7,13 +7,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from sb3_fcdl.vec_env import GymVectorVecEnv
-
-ENV_ID = "FCDL/Chemical-v0"
 
 # Environment i of a batch is seeded with seed + i: training seeds below the offset never meet an evaluation's.
 EVALUATION_SEED_OFFSET = 1_000_000
@@ -41,7 +40,7 @@ class TaskResult:
     :param mean: mean return of an episode
     :param ci_low: lower end of the 95 % bootstrap interval of the mean over episodes
     :param ci_high: its upper end
-    :param success_rate: share of the episodes in which the whole match set was right at some step, in [0, 1]
+    :param success_rate: share of the episodes whose last ``info["is_success"]`` was true, in [0, 1]
     :param n_episodes: number of episodes
     :param predict_ms: mean time of a call of ``predict``, on the whole batch of environments, in ms
     """
@@ -55,18 +54,22 @@ class TaskResult:
     predict_ms: float
 
 
-def chemical_tasks(n_objects: int = 10) -> tuple[Task, ...]:
+def make_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any]) -> VecEnv:
     """
-    The training task, and the paper's three test tasks as far as they exist for that many objects.
+    Environments that step together: in one batch where the environment has a vectorised form, else one after the other.
 
-    :param n_objects: number of objects of the environment
+    :param env_id: registered name
+    :param n_envs: number of environments
+    :param env_kwargs: their keyword arguments
     """
-    tests = (Task(f"n={n}", {"task": "test", "n_noisy": n}) for n in (2, 4, 6) if n <= n_objects - 4)
-    return Task("train", {"task": "train", "n_noisy": 0}), *tests
+    if gym.spec(env_id).vector_entry_point is None:
+        return make_vec_env(env_id, n_envs, env_kwargs=env_kwargs)
+    return VecMonitor(GymVectorVecEnv(gym.make_vec(env_id, num_envs=n_envs, **env_kwargs)))
 
 
 def evaluate_tasks(
     model: PolicyPredictor,
+    env_id: str,
     env_kwargs: dict[str, Any],
     tasks: Sequence[Task],
     n_episodes: int = 50,
@@ -80,7 +83,8 @@ def evaluate_tasks(
     differ from all that training sees.
 
     :param model: anything with SB3's ``predict``
-    :param env_kwargs: keyword arguments of ``FCDL/Chemical-v0``, without the task
+    :param env_id: registered name of the environment
+    :param env_kwargs: its keyword arguments, without the task
     :param tasks: what to evaluate on
     :param n_episodes: episodes a task
     :param seed: of the evaluation environments
@@ -90,13 +94,14 @@ def evaluate_tasks(
     """
     if n_episodes < 1 or n_envs < 1:
         raise ValueError(f"n_episodes and n_envs must be at least 1, got {n_episodes} and {n_envs}")
-    return [_evaluate(model, env_kwargs, task, n_episodes, seed, min(n_envs, n_episodes)) for task in tasks]
+    n_envs = min(n_envs, n_episodes)
+    return [
+        _evaluate(model, task.name, make_env(env_id, n_envs, {**env_kwargs, **task.env_kwargs}), n_episodes, seed)
+        for task in tasks
+    ]
 
 
-def _evaluate(
-    model: PolicyPredictor, env_kwargs: dict[str, Any], task: Task, n_episodes: int, seed: int, n_envs: int
-) -> TaskResult:
-    env = VecMonitor(GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=n_envs, **{**env_kwargs, **task.env_kwargs})))
+def _evaluate(model: PolicyPredictor, task: str, env: VecEnv, n_episodes: int, seed: int) -> TaskResult:
     env.seed(EVALUATION_SEED_OFFSET + seed)
     timed = _Timed(model)
     successes: list[bool] = []
@@ -108,7 +113,7 @@ def _evaluate(
     returns, _ = evaluate_policy(timed, env, n_episodes, callback=note_success, return_episode_rewards=True)
     env.close()
     mean, low, high = bootstrap_interval(np.asarray(returns))
-    return TaskResult(task.name, mean, low, high, float(np.mean(successes)), n_episodes, timed.mean_ms)
+    return TaskResult(task, mean, low, high, float(np.mean(successes)), n_episodes, timed.mean_ms)
 
 
 def bootstrap_interval(

@@ -12,7 +12,9 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.logger import Logger
 
+from fcdl_envs.variables import Variable
 from sb3_fcdl.fcdl import FCDL
+from sb3_fcdl.fcdl.policies import Observation
 
 # Steps of made-up experience that updates are measured on.
 N_STEPS = 100
@@ -91,32 +93,43 @@ def measure_model(model: FCDL, n_envs: Sequence[int], seconds: float = 1.0) -> D
     return DeviceSpeed(str(model.device), predict_ms, update_ms)
 
 
-def random_observation(model: FCDL, n_envs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def random_observation(model: FCDL, n_envs: int, rng: np.random.Generator) -> Observation:
     """
-    Every variable has any of its values; what the dynamics do not touch, such as a goal, is any point of its space.
+    Every categorical variable has any of its values and every continuous one a normal number; what the dynamics do not touch,
+    such as a goal, is any point of its space.
 
     :param model: gives the spaces and the variables
     :param n_envs: how many, ``B``
     :param rng: source of the values
-    :return: by key, ``[B, width]``
+    :return: ``[B, width]``, or that by key
     """
+    state = model.policy.factors.state
+    if isinstance(state, tuple):
+        return _random_values(state, n_envs, rng)
     assert isinstance(model.observation_space, spaces.Dict)
     model.observation_space.seed(int(rng.integers(2**31)))
     samples = [model.observation_space.sample() for _ in range(n_envs)]
     observation = {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
-    for key, variables in model.policy.factors.state.items():
-        one_hots = [np.eye(variable.n_categories)[rng.integers(variable.n_categories, size=n_envs)] for variable in variables]
-        observation[key] = np.concatenate(one_hots, axis=1).astype(observation[key].dtype)
-    return observation
+    return observation | {key: _random_values(variables, n_envs, rng) for key, variables in state.items()}
+
+
+def _random_values(variables: Sequence[Variable], n_rows: int, rng: np.random.Generator) -> np.ndarray:
+    columns = [
+        np.eye(variable.n_categories)[rng.integers(variable.n_categories, size=n_rows)]
+        if variable.is_categorical
+        else rng.normal(size=(n_rows, 1))
+        for variable in variables
+    ]
+    return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def _fill_replay_buffer(model: FCDL, rng: np.random.Generator) -> None:
-    assert model.replay_buffer is not None and isinstance(model.action_space, spaces.Discrete)
+    assert model.replay_buffer is not None
     n_envs = model.n_envs
     observation = random_observation(model, n_envs, rng)
     for _ in range(N_STEPS):
         successor = random_observation(model, n_envs, rng)
-        action = rng.integers(model.action_space.n, size=n_envs)
+        action = np.stack([model.action_space.sample() for _ in range(n_envs)])
         nothing = np.zeros(n_envs)
         model.replay_buffer.add(observation, successor, action, nothing, nothing, [{} for _ in range(n_envs)])  # type: ignore[arg-type]
         observation = successor

@@ -15,7 +15,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from fcdl_envs.chemical import goal_match_reward
 from fcdl_envs.chemical_system import ChemicalSystem
-from sb3_fcdl.planning import CEM
+from sb3_fcdl.planning import CEM, DiscreteActions
 
 CEILING = "CEM on the true dynamics"
 
@@ -107,7 +107,7 @@ class TrueDynamicsPlanner(ReferencePolicy):
     def __init__(self, system: ChemicalSystem, seed: int = 0, planner_kwargs: dict[str, Any] | None = None) -> None:
         super().__init__(system.n_objects, system.n_colors, seed)
         self.system = system
-        self.planner = CEM(self.n_objects * self.n_colors, **(planner_kwargs or {}))
+        self.planner = CEM(DiscreteActions(self.n_objects * self.n_colors), **(planner_kwargs or {}))
         self.generator = th.Generator().manual_seed(seed)
         # A state in mixed radix: int64 has room for any system that fits into memory.
         self.place_values = th.as_tensor(self.n_colors ** np.arange(self.n_objects))
@@ -131,15 +131,51 @@ class TrueDynamicsPlanner(ReferencePolicy):
         return th.nn.functional.one_hot(th.as_tensor(colors, dtype=th.int64), self.n_colors).flatten(-2).float()
 
 
-def reference_policies(env_kwargs: dict[str, Any], seed: int = 0) -> dict[str, PolicyPredictor]:
+class RandomActions:
+    """
+    Uniform over the action space of any environment.
+
+    :param env_id: registered name
+    :param env_kwargs: its keyword arguments
+    :param seed: of the choices
+    """
+
+    def __init__(self, env_id: str, env_kwargs: dict[str, Any], seed: int = 0) -> None:
+        env = gym.make(env_id, **env_kwargs)
+        self.action_space = env.action_space
+        self.action_space.seed(seed)
+        env.close()
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        SB3's signature.
+
+        :param observation: a batch of ``B`` observations
+        :param state: not used, returned as it is
+        :param episode_start: not used
+        :param deterministic: not used
+        :return: actions, ``[B, ...]``, and ``state``
+        """
+        batch = next(iter(observation.values())) if isinstance(observation, dict) else observation
+        return np.array([self.action_space.sample() for _ in range(len(batch))]), state
+
+
+def chemical_references(env_id: str, env_kwargs: dict[str, Any], seed: int = 0) -> dict[str, PolicyPredictor]:
     """
     The floors and the ceiling for one Chemical system, from the lowest up.
 
-    :param env_kwargs: keyword arguments of ``FCDL/Chemical-v0``, without the task
+    :param env_id: registered name of the environment
+    :param env_kwargs: its keyword arguments, without the task
     :param seed: of the policies' own random choices
     :return: the policies by name
     """
-    env = gym.make("FCDL/Chemical-v0", **env_kwargs)
+    env = gym.make(env_id, **env_kwargs)
     system: ChemicalSystem = env.get_wrapper_attr("system")
     env.close()
     sizes = (system.n_objects, system.n_colors, seed)

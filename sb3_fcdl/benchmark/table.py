@@ -15,17 +15,15 @@ class Run:
     What was evaluated.
 
     :param env: registered name of the environment
-    :param rule: rule of its local regime
-    :param dynamics_seed: number of its system
-    :param algo: the algorithm or the reference policy
+    :param env_kwargs: what its system was made with, ``key=value`` words in alphabetical order
+    :param algo: the dynamics model or the reference policy
     :param seed: of the training run
     :param timesteps: transitions that it was trained on
     :param wall_s: duration of the training, in seconds
     """
 
     env: str
-    rule: str
-    dynamics_seed: int
+    env_kwargs: str
     algo: str
     seed: int
     timesteps: int
@@ -37,8 +35,7 @@ class CsvRow:
     """One line of a result file: a run on a task. The fields are the columns."""
 
     env: str
-    rule: str
-    dynamics_seed: int
+    env_kwargs: str
     algo: str
     seed: int
     timesteps: int
@@ -122,8 +119,7 @@ def read_csv(path: str | Path) -> list[CsvRow]:
 def _row(run: Run, result: TaskResult) -> CsvRow:
     return CsvRow(
         env=run.env,
-        rule=run.rule,
-        dynamics_seed=run.dynamics_seed,
+        env_kwargs=run.env_kwargs,
         algo=run.algo,
         seed=run.seed,
         timesteps=run.timesteps,

@@ -1,14 +1,16 @@
 """Fine-Grained Causal Dynamics Learning: one sparse graph for each context (Hwang et al., ICML 2024)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch as th
+from torch.nn import functional as F
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
-from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentLinear
+from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedNetwork
 from sb3_fcdl.dynamics.masks import GraphPriorName, prior_log_odds, sample_edges
 from sb3_fcdl.dynamics.quantizer import Quantized, Quantizer
@@ -39,11 +41,23 @@ class FCDLDynamics(DynamicsModel):
     :param code_dim: width of a code
     :param sparsity_coef: price of an edge, in nats
     :param commitment_coef: weight of the commitment loss
+    :param context_threshold: a variable stops selecting the context when its importance for that is below this share of the
+        largest one; 0: all variables select it for ever, as published
     :param ema_decay: of the codebook, per training batch
+    :raises ValueError: if ``graph_prior`` is unknown or ``context_threshold`` not in [0, 1)
     """
 
     log_odds: th.Tensor
     free_index: th.Tensor
+    context_inputs: th.Tensor
+    context_importance: th.Tensor
+    n_measured: th.Tensor
+
+    # Updates between two measurements of what the encoder needs, rows in one, and measurements before one is acted on: what
+    # selects the context in the first thousand updates is often an accident, and what is dropped does not come back.
+    MEASURE_EVERY, N_MEASURED_ROWS, MIN_MEASUREMENTS = 25, 512, 40
+    # Nats: below it contexts have not formed, and nothing is known about what selects them.
+    MIN_IMPORTANCE = 0.01
 
     def __init__(
         self,
@@ -55,14 +69,22 @@ class FCDLDynamics(DynamicsModel):
         code_dim: int = 16,
         sparsity_coef: float = 0.01,
         commitment_coef: float = 0.25,
+        context_threshold: float = 0.05,
         ema_decay: float = 0.99,
     ) -> None:
         super().__init__(factors)
+        if not 0 <= context_threshold < 1:
+            raise ValueError(f"context_threshold must be in [0, 1), got {context_threshold}")
+        self.context_threshold = context_threshold
         self.sparsity_coef = sparsity_coef
         self.commitment_coef = commitment_coef
         log_odds = prior_log_odds(graph_prior, len(factors.state_variables), len(factors.parents))
         self.register_buffer("log_odds", log_odds.nan_to_num(), persistent=False)
         self.register_buffer("free_index", log_odds.isnan().flatten().nonzero().squeeze(-1), persistent=False)
+        n_parents = len(factors.parents)
+        self.register_buffer("context_inputs", th.ones(n_parents))
+        self.register_buffer("context_importance", th.zeros(n_parents))
+        self.register_buffer("n_measured", th.zeros(()))
         self.features = ParentFeatures(factors, hidden_dim)
         self.context_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
         self.quantizer = Quantizer(hidden_dim, len(self.free_index), n_codes, code_dim, ema_decay)
@@ -80,7 +102,7 @@ class FCDLDynamics(DynamicsModel):
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
             inputs = self.features.read(state, action)
-            context = self.quantizer(self.context_layer(self.features, tables.context, inputs).squeeze(0))
+            context = self.quantizer(self._encoder_inputs(tables, inputs, self.context_inputs))
             contexts.append(context)
             mask = sample_edges(self._log_odds(context.log_odds))
             return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
@@ -103,7 +125,7 @@ class FCDLDynamics(DynamicsModel):
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
             inputs = self.features.read(state, action)
-            code = self.quantizer.code(self.context_layer(self.features, tables.context, inputs).squeeze(0))
+            code = self.quantizer.code(self._encoder_inputs(tables, inputs, self.context_inputs))
             mask = graphs[code]
             outputs = self.network(self.features, tables.prediction, inputs, mask)
             return Prediction(self.layout.distribution(outputs, state), mask, code)
@@ -117,6 +139,69 @@ class FCDLDynamics(DynamicsModel):
             CausalGraph(graph, self.factors.state_names, self.factors.parent_names, label=f"code {code}")
             for code, graph in enumerate(probabilities)
         ]
+
+    @property
+    def context_variables(self) -> tuple[str, ...]:
+        """Names of the variables that select the context."""
+        selects = self.context_inputs.bool().tolist()
+        return tuple(name for name, does in zip(self.factors.parent_names, selects, strict=True) if does)
+
+    def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
+        """
+        Takes from the encoder, one at a time, the variables that it does not need.
+
+        The mask protects the prediction from a corrupted variable that does not matter, but nothing protects the choice of
+        the mask: the published encoder reads all variables, and a large number in any of them leads to a wrong context.
+        """
+        if self.context_threshold == 0 or n_updates % self.MEASURE_EVERY:
+            return
+        self.eval()
+        importance = self._measure_importance(sample_windows(self.N_MEASURED_ROWS))
+        self.train()
+        self.n_measured += 1
+        self.context_importance.lerp_(importance, (1 / self.n_measured).clamp(min=0.1))
+        score = self.context_importance.where(self.context_inputs > 0, th.inf)
+        largest = self.context_importance.max()
+        is_needless = (score.min() < self.context_threshold * largest) & (largest > self.MIN_IMPORTANCE)
+        drops = is_needless & (self.n_measured >= self.MIN_MEASUREMENTS)
+        # Without a look at the numbers, for which the host would have to wait.
+        self.context_inputs *= 1 - drops * F.one_hot(score.argmin(), len(score))
+        self.context_importance *= self.context_inputs
+
+    @th.no_grad()
+    def _measure_importance(self, windows: Windows) -> th.Tensor:
+        """
+        What the prediction of one step loses when the encoder, and only the encoder, sees a variable of other rows.
+
+        :param windows: recorded transitions
+        :return: nats, mean over children, ``[P]``; near zero (of either sign) for a variable that does not select the context
+        """
+        state, action, next_state = windows.state[:, 0], windows.action[:, 0], windows.next_state[:, 0]
+        tables = self._tables(with_tangents=False)
+        graphs = self._graphs()
+        inputs = self.features.read(state, action)
+
+        def loss(encoder_inputs: th.Tensor) -> th.Tensor:
+            mask = graphs[self.quantizer.code(encoder_inputs)]
+            outputs = self.network(self.features, tables.prediction, inputs, mask)
+            return -self.layout.distribution(outputs, state).log_prob(next_state).mean()
+
+        together = self._encoder_inputs(tables, inputs, self.context_inputs)
+        undisturbed = loss(together)
+        losses = []
+        for selected in th.diag(self.context_inputs):
+            own = self._encoder_inputs(tables, inputs, selected)
+            losses.append(loss(together - own + own[th.randperm(len(own), device=own.device)]))
+        return th.stack(losses) - undisturbed
+
+    def _encoder_inputs(self, tables: _Tables, inputs: ParentInputs, selected: th.Tensor) -> th.Tensor:
+        """
+        What the encoder's first layer makes of some of the parents.
+
+        :param selected: weight of each parent, ``[P]``
+        :return: ``[R, hidden_dim]``
+        """
+        return self.context_layer(self.features, tables.context, inputs, selected.expand(1, *inputs.rows.shape)).squeeze(0)
 
     def _graphs(self) -> th.Tensor:
         """The graph of each context, 0 or 1, ``[K, V, P]``."""

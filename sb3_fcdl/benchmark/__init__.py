@@ -1,7 +1,9 @@
 """Measuring a model on an environment's tasks, beside the floors and the ceiling."""
 
+from sb3_fcdl.benchmark.base import Benchmark, Preset
 from sb3_fcdl.benchmark.callback import TaskEvalCallback
-from sb3_fcdl.benchmark.environments import Benchmark, Preset, benchmark_of, chemical_tasks
+from sb3_fcdl.benchmark.chemical import chemical_tasks
+from sb3_fcdl.benchmark.environments import benchmark_of
 from sb3_fcdl.benchmark.evaluation import Task, TaskResult, evaluate_tasks, make_env
 from sb3_fcdl.benchmark.table import Run, append_csv, check_csv, format_table, read_csv
 

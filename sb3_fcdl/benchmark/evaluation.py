@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -29,6 +29,14 @@ class Task:
 
     name: str
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class SimulatesEnv(Protocol):
+    """A policy that plans from the true state of the environments that it acts in."""
+
+    def attach(self, env: VecEnv) -> None:
+        """:param env: where it is going to act"""
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,8 @@ def evaluate_tasks(
 
 def _evaluate(model: PolicyPredictor, task: str, env: VecEnv, n_episodes: int, seed: int) -> TaskResult:
     env.seed(EVALUATION_SEED_OFFSET + seed)
+    if isinstance(model, SimulatesEnv):
+        model.attach(env)
     timed = _Timed(model)
     successes: list[bool] = []
 

@@ -1,5 +1,5 @@
 """
-Policies that learn nothing: the floors and the ceiling beside every result on Chemical.
+Chemical's tasks, and policies that learn nothing: the floors and the ceiling beside every result.
 
 They have the signature of SB3's ``predict``. All but the ceiling need only the observation: true colours can be read even from
 a corrupted one-hot, whose one non-zero entry is in its old place, and an all-zero row of the goal is outside the match set.
@@ -15,6 +15,8 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from fcdl_envs.chemical import goal_match_reward
 from fcdl_envs.chemical_system import ChemicalSystem
+from sb3_fcdl.benchmark.base import Benchmark, Preset
+from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.planning import CEM, DiscreteActions
 
 CEILING = "CEM on the true dynamics"
@@ -131,41 +133,6 @@ class TrueDynamicsPlanner(ReferencePolicy):
         return th.nn.functional.one_hot(th.as_tensor(colors, dtype=th.int64), self.n_colors).flatten(-2).float()
 
 
-class RandomActions:
-    """
-    Uniform over the action space of any environment.
-
-    :param env_id: registered name
-    :param env_kwargs: its keyword arguments
-    :param seed: of the choices
-    """
-
-    def __init__(self, env_id: str, env_kwargs: dict[str, Any], seed: int = 0) -> None:
-        env = gym.make(env_id, **env_kwargs)
-        self.action_space = env.action_space
-        self.action_space.seed(seed)
-        env.close()
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """
-        SB3's signature.
-
-        :param observation: a batch of ``B`` observations
-        :param state: not used, returned as it is
-        :param episode_start: not used
-        :param deterministic: not used
-        :return: actions, ``[B, ...]``, and ``state``
-        """
-        batch = next(iter(observation.values())) if isinstance(observation, dict) else observation
-        return np.array([self.action_space.sample() for _ in range(len(batch))]), state
-
-
 def chemical_references(env_id: str, env_kwargs: dict[str, Any], seed: int = 0) -> dict[str, PolicyPredictor]:
     """
     The floors and the ceiling for one Chemical system, from the lowest up.
@@ -186,3 +153,24 @@ def chemical_references(env_id: str, env_kwargs: dict[str, Any], seed: int = 0) 
         "fix in index order": FixedOrder(*sizes),
         CEILING: TrueDynamicsPlanner(system, seed),
     }
+
+
+def chemical_tasks(n_objects: int = 10) -> tuple[Task, ...]:
+    """
+    The training task, and the paper's three test tasks as far as they exist for that many objects.
+
+    :param n_objects: number of objects of the environment
+    """
+    tests = (Task(f"n={n}", {"task": "test", "n_noisy": n}) for n in (2, 4, 6) if n <= n_objects - 4)
+    return Task("train", {"task": "train", "n_noisy": 0}), *tests
+
+
+CHEMICAL = Benchmark(
+    tasks=lambda env_kwargs: chemical_tasks(env_kwargs.get("n_objects", 10)),
+    references=chemical_references,
+    presets={
+        "default": Preset(dynamics_kwargs={"fcdl": {"graph_prior": "order"}}),
+        "paper": Preset(dynamics_kwargs={"fcdl": {"graph_prior": "order", "sparsity_coef": 0.001}}),
+    },
+    env_kwargs=lambda seed: {"rule": "full_fork", "dynamics_seed": seed},
+)

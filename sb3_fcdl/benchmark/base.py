@@ -1,0 +1,94 @@
+"""What the benchmark knows about an environment: its tasks, floors and ceiling, and settings that are known to work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.type_aliases import PolicyPredictor
+
+from sb3_fcdl.benchmark.evaluation import Task
+
+
+@dataclass(frozen=True)
+class Preset:
+    """
+    Settings of a training run.
+
+    :param settings: keyword arguments of ``FCDL``
+    :param dynamics_kwargs: keyword arguments of a dynamics model, by its name
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    dynamics_kwargs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """
+    One environment.
+
+    :param tasks: from the environment's keyword arguments to its tasks, the training task first
+    :param references: from its name, keyword arguments and a seed to policies that learn nothing, by name, from the lowest up
+    :param presets: by name; the first one is the default
+    :param env_kwargs: from the seed of a run to keyword arguments of the environment
+    """
+
+    tasks: Callable[[dict[str, Any]], tuple[Task, ...]]
+    references: Callable[[str, dict[str, Any], int], dict[str, PolicyPredictor]]
+    presets: dict[str, Preset]
+    env_kwargs: Callable[[int], dict[str, Any]] = lambda seed: {}
+
+    def preset(self, name: str | None) -> Preset:
+        """
+        :param name: of a preset; None: the default
+        :raises ValueError: if there is no such preset
+        """
+        if name is None:
+            return next(iter(self.presets.values()))
+        if name not in self.presets:
+            raise ValueError(f"unknown preset {name!r}, allowed: {', '.join(self.presets)}")
+        return self.presets[name]
+
+
+class RandomActions:
+    """
+    Uniform over the action space of any environment.
+
+    :param env_id: registered name
+    :param env_kwargs: its keyword arguments
+    :param seed: of the choices
+    """
+
+    def __init__(self, env_id: str, env_kwargs: dict[str, Any], seed: int = 0) -> None:
+        env = gym.make(env_id, **env_kwargs)
+        self.action_space = env.action_space
+        self.action_space.seed(seed)
+        env.close()
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        SB3's signature.
+
+        :param observation: a batch of ``B`` observations
+        :param state: not used, returned as it is
+        :param episode_start: not used
+        :param deterministic: not used
+        :return: actions, ``[B, ...]``, and ``state``
+        """
+        batch = next(iter(observation.values())) if isinstance(observation, dict) else observation
+        return np.array([self.action_space.sample() for _ in range(len(batch))]), state
+
+
+ANY = Benchmark(
+    tasks=lambda env_kwargs: (Task("train"),),
+    references=lambda env_id, env_kwargs, seed: {"random": RandomActions(env_id, env_kwargs, seed)},
+    presets={"default": Preset()},
+)

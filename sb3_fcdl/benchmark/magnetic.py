@@ -1,0 +1,143 @@
+"""Magnetic's tasks, and policies that learn nothing: floors, a script and the planner on MuJoCo itself."""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import PolicyPredictor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_fcdl.benchmark.base import Benchmark, Preset, RandomActions
+from sb3_fcdl.benchmark.evaluation import Task
+from sb3_fcdl.planning import CEM, BoxActions
+
+CEILING = "CEM on the true dynamics"
+BALL_HEIGHT = 0.8  # [m]
+STEP_SIZE = 0.05  # [m]
+
+
+class GoTo:
+    """
+    Moves the end effector straight to an object.
+
+    :param first_column: of the object's x in the observation; y follows
+    """
+
+    def __init__(self, first_column: int) -> None:
+        self.first_column = first_column
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        SB3's signature.
+
+        :param observation: ``[B, 11]`` or ``[B, 13]``
+        :param state: not used, returned as it is
+        :param episode_start: not used
+        :param deterministic: not used
+        :return: actions, ``[B, 3]``, and ``state``
+        """
+        assert isinstance(observation, np.ndarray)
+        target = np.full((len(observation), 3), BALL_HEIGHT, dtype=np.float32)
+        target[:, :2] = observation[:, self.first_column : self.first_column + 2]
+        return np.clip((target - observation[:, -3:]) / STEP_SIZE, -1, 1), state
+
+
+class TruePhysicsPlanner:
+    """
+    The ceiling: FCDL's planner, with the simulator itself in place of the learned model.
+
+    It plans from the true physics of the environments that it is attached to, as ``evaluate_tasks`` does it.
+
+    :param seed: of the planner
+    :param planner_kwargs: keyword arguments of ``CEM``
+    """
+
+    def __init__(self, seed: int = 0, planner_kwargs: dict[str, Any] | None = None) -> None:
+        # Here, so that MuJoCo is asked for only by those who evaluate on it.
+        from fcdl_envs.magnetic_simulator import MagneticSimulator
+
+        self.simulator = MagneticSimulator()
+        self.planner = CEM(BoxActions((-1.0,) * 3, (1.0,) * 3), **(planner_kwargs or {}))
+        self.generator = th.Generator().manual_seed(seed)
+
+    def attach(self, env: VecEnv) -> None:
+        """:param env: where it is going to act"""
+        self.env = env
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        SB3's signature.
+
+        :param observation: not used but for its length
+        :param state: not used, returned as it is
+        :param episode_start: not used
+        :param deterministic: not used
+        :return: actions, ``[B, 3]``, and ``state``
+        """
+        physics = [env_state["physics"] for env_state in self.env.env_method("get_state")]
+        current = th.as_tensor(np.stack([self._row(each) for each in physics]))
+        plan = self.planner.plan(self._step, _reward, current, current[:, :0], generators=[self.generator] * len(current))
+        return plan.actions[:, 0].float().numpy(), state
+
+    def _step(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """``[R, S + 5]``: the physics, then what the reward needs of it."""
+        rows = zip(state.numpy()[:, :-5], action.numpy(), strict=True)
+        return th.as_tensor(np.stack([self._row(physics, each) for physics, each in rows]))
+
+    def _row(self, physics: np.ndarray, action: np.ndarray | None = None) -> np.ndarray:
+        """A state of the planner, ``[S + 5]``: that physics, or what becomes of it by an action."""
+        simulator = self.simulator
+        simulator.set_state(physics)
+        if action is not None:
+            simulator.step(action)
+        return np.concatenate([simulator.get_state(), simulator.ball_position, simulator.eef_position])
+
+
+def _reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+    """The reward of the environment; the last five columns are the ball's x and y and the end effector's x, y and z."""
+    ball, eef = next_state[:, -5:-3], next_state[:, -3:]
+    return 1 - th.tanh(5 * ((eef[:, :2] - ball).abs().sum(-1) + (eef[:, 2] - BALL_HEIGHT).abs()))
+
+
+def magnetic_references(env_id: str, env_kwargs: dict[str, Any], seed: int = 0) -> dict[str, PolicyPredictor]:
+    """
+    The floors, the script and the ceiling for Magnetic, from the lowest up.
+
+    :param env_id: registered name of the environment
+    :param env_kwargs: its keyword arguments, without the task
+    :param seed: of the policies' own random choices
+    :return: the policies by name
+    """
+    box_column = 8 if env_kwargs.get("observe_velocity") else 6
+    return {
+        "random": RandomActions(env_id, env_kwargs, seed),
+        "go to the box": GoTo(box_column),
+        CEILING: TruePhysicsPlanner(seed, PLANNER),
+        "chase the ball": GoTo(2),
+    }
+
+
+PLANNER = {"horizon": 1}
+
+MAGNETIC = Benchmark(
+    tasks=lambda env_kwargs: (Task("train"), Task("test", {"task": "test"})),
+    references=magnetic_references,
+    presets={
+        "paper": Preset(
+            {"learning_starts": 2000, "train_horizon": 1, "planner_kwargs": PLANNER},
+            {"fcdl": {"graph_prior": "self", "n_layers": 3}, "mlp": {"hidden_dim": 512, "n_layers": 4}},
+        ),
+    },
+)

@@ -4,7 +4,6 @@ import argparse
 import ast
 import json
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -14,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
+    from sb3_fcdl.benchmark.record import TrainRecord
     from sb3_fcdl.fcdl import FCDL
 
 PROGRAM = "sb3-fcdl"
 DEFAULT_ENV = "FCDL/Chemical-v0"
+# Timesteps between two savings of all that a run needs to go on after an interruption: minutes of work, less than a second.
+CHECKPOINT_FREQUENCY = 10_000
 DESCRIPTION = """\
 Causal world models for Stable-Baselines3.
 
@@ -40,11 +42,14 @@ what it writes: LOG_DIR/ENV_RULE_DYNAMICS_seedSEED_K/ (without the dynamics for 
   train.json              arguments, versions, machine and wall-clock time
   progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
   best_model.zip          with --eval-freq: the model of the best evaluation
-Ctrl-C ends the training early and keeps the model.
+  checkpoint*             while it runs: what --resume goes on from, every 10 000 timesteps
+Ctrl-C ends the training early and keeps the model. After anything worse, --resume goes on from the last checkpoint, in new
+episodes and with new random numbers; its curve is progress_from_N.csv.
 
 examples:
   {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
   {PROGRAM} train --rule full_chain --dynamics-kwargs n_codes=8 --planner-kwargs n_candidates=128
+  {PROGRAM} train --resume runs/Chemical-v0_full_fork_seed0_1
   {PROGRAM} train --timesteps 3000 --env-kwargs n_objects=5 n_colors=3      (a small system: a first look in a minute)
 """
 EVALUATE_EPILOG = f"""\
@@ -88,35 +93,65 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl train``"""
-    from stable_baselines3.common.logger import configure
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.logger import Logger, make_output_format
+
+    from sb3_fcdl.benchmark.checkpoint import CheckpointCallback
+
+    with _mistakes_end_the_program():
+        model, folder, record = _new_run(arguments) if arguments.resume is None else _old_run(Path(arguments.resume))
+    arguments = argparse.Namespace(**{**record.arguments, "progress": arguments.progress})
+    formats = ["tensorboard", "csv"] + ([] if arguments.progress else ["stdout"])
+    suffix = f"_from_{record.timesteps}" if record.timesteps else ""
+    model.set_logger(Logger(str(folder), [make_output_format(name, str(folder), suffix) for name in formats]))
+    checkpoint = CheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
+    callbacks: list[BaseCallback] = [checkpoint]
+    if arguments.eval_freq:
+        callbacks.append(_eval_callback(arguments, record.env_kwargs, folder))
+    n_left = arguments.timesteps - record.timesteps
+    # Environments whose episodes are of one length end them in the same step, which SB3 would log once for every four.
+    log_interval = arguments.n_envs
+    is_new = record.timesteps == 0
+    try:
+        model.learn(n_left, callbacks, log_interval, reset_num_timesteps=is_new, progress_bar=arguments.progress)
+    except KeyboardInterrupt:
+        print(f"interrupted after {model.num_timesteps} timesteps", file=sys.stderr)
+    finally:
+        model.logger.close()
+    model.save(folder / "model.zip")
+    checkpoint.finish()
+    wall_s = checkpoint.current_record.wall_s
+    print(f"{model.num_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {folder / 'model.zip'}")
+
+
+def _new_run(arguments: argparse.Namespace) -> tuple["FCDL", Path, "TrainRecord"]:
     from stable_baselines3.common.utils import get_latest_run_id
 
     from sb3_fcdl.benchmark import make_env
     from sb3_fcdl.benchmark.record import TrainRecord
 
-    with _mistakes_end_the_program():
-        env_kwargs = _env_kwargs(arguments)
-        env = make_env(arguments.env, arguments.n_envs, env_kwargs)
-        model = _make_model(arguments, env)
-        name = _run_name(arguments, env_kwargs)
-        folder = Path(arguments.log_dir) / f"{name}_{get_latest_run_id(arguments.log_dir, name) + 1}"
-        model.set_logger(configure(str(folder), ["tensorboard", "csv"] + ([] if arguments.progress else ["stdout"])))
-    callback = _eval_callback(arguments, env_kwargs, folder) if arguments.eval_freq else None
-    # Environments whose episodes are of one length end them in the same step, which SB3 would log once for every four.
-    log_interval = arguments.n_envs
-    start = time.perf_counter()
-    try:
-        model.learn(arguments.timesteps, callback, log_interval, progress_bar=arguments.progress)
-    except KeyboardInterrupt:
-        print(f"interrupted after {model.num_timesteps} timesteps", file=sys.stderr)
-    wall_s = time.perf_counter() - start
-    model.logger.close()
-    env.close()
-    model.save(folder / "model.zip")
-    record = {key: value for key, value in vars(arguments).items() if key != "command"}
-    algo = arguments.dynamics.upper()
-    TrainRecord(algo, arguments.env, env_kwargs, arguments.seed, model.num_timesteps, wall_s, record).save(folder)
-    print(f"{model.num_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {folder / 'model.zip'}")
+    env_kwargs = _env_kwargs(arguments)
+    model = _make_model(arguments, make_env(arguments.env, arguments.n_envs, env_kwargs))
+    name = _run_name(arguments, env_kwargs)
+    folder = Path(arguments.log_dir) / f"{name}_{get_latest_run_id(arguments.log_dir, name) + 1}"
+    folder.mkdir(parents=True)
+    said = {key: value for key, value in vars(arguments).items() if key not in ("command", "resume")}
+    record = TrainRecord(arguments.dynamics.upper(), arguments.env, env_kwargs, arguments.seed, 0, 0.0, said)
+    return model, folder, record
+
+
+def _old_run(folder: Path) -> tuple["FCDL", Path, "TrainRecord"]:
+    from sb3_fcdl.benchmark import make_env
+    from sb3_fcdl.benchmark.checkpoint import load_checkpoint
+    from sb3_fcdl.benchmark.record import TrainRecord
+    from sb3_fcdl.fcdl import FCDL
+
+    def load(path: Path) -> FCDL:
+        record = TrainRecord.load(folder)
+        return FCDL.load(path, env=make_env(record.env, record.arguments["n_envs"], record.env_kwargs))
+
+    model, record = load_checkpoint(folder, load)
+    return model, folder, record
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -186,6 +221,8 @@ def _make_model(arguments: argparse.Namespace, env: "VecEnv") -> "FCDL":
     preset = benchmark_of(arguments.env).preset(arguments.preset)
     settings = {
         "learning_starts": 10_000,
+        # A checkpoint holds all of it, so let it be no longer than the run.
+        "buffer_size": min(1_000_000, arguments.timesteps),
         # One update for every ten transitions, as published, whatever the number of environments.
         "train_freq": max(1, 10 // arguments.n_envs),
         "gradient_steps": max(1, arguments.n_envs // 10),
@@ -329,6 +366,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="transitions between evaluations of 10 episodes a task, logged as eval/* (default: none)",
     )
+    add("--resume", metavar="FOLDER", help="go on with an interrupted run; its own arguments hold, but for --progress")
     add("--progress", action="store_true", help="a progress bar instead of the log on the terminal (needs tqdm and rich)")
 
 

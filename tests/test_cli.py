@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_fcdl import FCDL
+from sb3_fcdl import FCDL, cli
 from sb3_fcdl.benchmark import profile, read_csv
 from sb3_fcdl.cli import main
 
@@ -67,6 +67,7 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         (["train", "--rule", "half_fork"], "rule='half_fork'"),
         (["train", "--env-kwargs", "n_objects=2"], "n_objects=2"),
         (["train", "--dynamics", "mlpp"], "unknown dynamics 'mlpp', allowed: fcdl, mlp"),
+        (["train", "--resume", "nowhere"], "there is no checkpoint.zip in nowhere"),
         (["train", "--preset", "mine"], "unknown preset 'mine', allowed: default, paper"),
         (["train", "--env-kwargs", "n_objects"], "expected KEY=VALUE, got 'n_objects'"),
         (["train", "--dynamics-kwargs", "codes=3"], "unknown key 'codes', allowed: graph_prior"),
@@ -96,6 +97,39 @@ def test_train_leaves_a_model_a_record_and_curves(model_path):
     assert "train/dynamics_loss" in header and "eval/mean_reward" in header
     model = FCDL.load(model_path)
     assert model.num_timesteps == 300 and model.policy.planner.n_iterations == 2 and model.learning_starts == 100
+
+
+class Crash(Exception):
+    """The machine goes down."""
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "CHECKPOINT_FREQUENCY", 100)
+    sizes = ["--env-kwargs", *SMALL, "--dynamics-kwargs", "hidden_dim=16", "n_codes=4", "--planner-kwargs", "n_iterations=2"]
+    train = FCDL.train
+
+    def crash_after_twelve_updates(model, **kwargs):
+        if model._n_updates == 12:
+            raise Crash
+        train(model, **kwargs)
+
+    with monkeypatch.context() as until_crash:
+        until_crash.setattr(FCDL, "train", crash_after_twelve_updates)
+        with pytest.raises(Crash):
+            main(["train", "--timesteps", "300", "--seed", "1", "--log-dir", str(tmp_path), *sizes])
+    folder = tmp_path / "Chemical-v0_full_fork_seed1_1"
+    before = json.loads((folder / "train.json").read_text())
+    assert before["timesteps"] == 200 and not (folder / "model.zip").exists()
+    assert main(["train", "--resume", str(folder)]) == 0
+    after = json.loads((folder / "train.json").read_text())
+    assert after["timesteps"] == 300 and after["wall_s"] > before["wall_s"]
+    assert {key: after[key] for key in ("env_kwargs", "arguments")} == {
+        key: before[key] for key in ("env_kwargs", "arguments")
+    }
+    assert list(folder.glob("checkpoint*")) == [] and (folder / "progress_from_200.csv").exists()
+    model = FCDL.load(folder / "model.zip")
+    # 9 updates before the checkpoint, which comes before the update of its step; 10 after it.
+    assert model.num_timesteps == 300 and model._n_updates == 19
 
 
 def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path, tmp_path):

@@ -3,19 +3,12 @@ import copy
 import numpy as np
 import pytest
 import torch as th
-from toy import factors, persist_and_set_windows, random_windows
+from toy import KINDS, factors, persist_and_set_windows, random_windows
 
 from sb3_fcdl.dynamics import FCDLDynamics, Losses, Windows
 from sb3_fcdl.dynamics.distributions import output_width
 
 SIZES = {"equal": [3, 3, 3, 3], "unequal": [2, 2, 4, 3]}
-# Categories of the state variables and of the action variables; 0: a continuous variable.
-KINDS = {
-    "equal": ([3, 3, 3, 3], (12,)),
-    "unequal": ([2, 2, 4, 3], (12,)),
-    "mixed": ([2, 0, 3, 0], (0, 0, 4)),
-    "continuous": ([0, 0, 0], (0, 0)),
-}
 N_ACTIONS = 12
 
 

@@ -7,6 +7,14 @@ import torch as th
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import Windows
 
+# Categories of the state variables and of the action variables; 0: a continuous variable.
+KINDS = {
+    "equal": ([3, 3, 3, 3], (12,)),
+    "unequal": ([2, 2, 4, 3], (12,)),
+    "mixed": ([2, 0, 3, 0], (0, 0, 4)),
+    "continuous": ([0, 0, 0], (0, 0)),
+}
+
 
 def factors(state_sizes: list[int], *action_sizes: int) -> Factors:
     """Variables with that many categories; 0: a continuous one."""

@@ -1,11 +1,19 @@
 """The dynamics models, by the names under which ``FCDL(dynamics=...)`` knows them."""
 
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, Windows
+from sb3_fcdl.dynamics.cdl import CDLDynamics
 from sb3_fcdl.dynamics.fcdl import FCDLDynamics
 from sb3_fcdl.dynamics.mlp import MLPDynamics
+from sb3_fcdl.dynamics.modular import ModularDynamics
+from sb3_fcdl.dynamics.ncd import NCDDynamics
+from sb3_fcdl.dynamics.oracle import OracleDynamics
 
 DYNAMICS: dict[str, type[DynamicsModel]] = {
     "fcdl": FCDLDynamics,
+    "ncd": NCDDynamics,
+    "oracle": OracleDynamics,
+    "cdl": CDLDynamics,
+    "modular": ModularDynamics,
     "mlp": MLPDynamics,
 }
 
@@ -24,10 +32,14 @@ def dynamics_class(dynamics: str | type[DynamicsModel]) -> type[DynamicsModel]:
 
 __all__ = [
     "DYNAMICS",
+    "CDLDynamics",
     "DynamicsModel",
     "FCDLDynamics",
     "Losses",
     "MLPDynamics",
+    "ModularDynamics",
+    "NCDDynamics",
+    "OracleDynamics",
     "Prediction",
     "Windows",
     "dynamics_class",

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.edges import FreeEdges
 from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedNetwork
-from sb3_fcdl.dynamics.masks import GraphPriorName, prior_log_odds, sample_edges
+from sb3_fcdl.dynamics.masks import GraphPriorName, sample_edges
 from sb3_fcdl.dynamics.quantizer import Quantized, Quantizer
 from sb3_fcdl.graph import CausalGraph
 
@@ -47,8 +48,6 @@ class FCDLDynamics(DynamicsModel):
     :raises ValueError: if ``graph_prior`` is unknown or ``context_threshold`` not in [0, 1)
     """
 
-    log_odds: th.Tensor
-    free_index: th.Tensor
     context_inputs: th.Tensor
     context_importance: th.Tensor
     n_measured: th.Tensor
@@ -78,23 +77,19 @@ class FCDLDynamics(DynamicsModel):
         self.context_threshold = context_threshold
         self.sparsity_coef = sparsity_coef
         self.commitment_coef = commitment_coef
-        log_odds = prior_log_odds(graph_prior, len(factors.state_variables), len(factors.parents))
-        self.register_buffer("log_odds", log_odds.nan_to_num(), persistent=False)
-        self.register_buffer("free_index", log_odds.isnan().flatten().nonzero().squeeze(-1), persistent=False)
+        self.free_edges = FreeEdges(factors, graph_prior)
         n_parents = len(factors.parents)
         self.register_buffer("context_inputs", th.ones(n_parents))
         self.register_buffer("context_importance", th.zeros(n_parents))
         self.register_buffer("n_measured", th.zeros(()))
         self.features = ParentFeatures(factors, hidden_dim)
         self.context_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
-        self.quantizer = Quantizer(hidden_dim, len(self.free_index), n_codes, code_dim, ema_decay)
+        self.quantizer = Quantizer(hidden_dim, self.free_edges.n_free, n_codes, code_dim, ema_decay)
         self.network = MaskedNetwork(factors, self.features, hidden_dim, n_layers)
 
     @property
     def free_entries(self) -> np.ndarray:
-        free = np.zeros(self.log_odds.numel(), dtype=bool)
-        free[self.free_index.cpu().numpy()] = True
-        return free.reshape(self.log_odds.shape)
+        return self.free_edges.entries
 
     def loss(self, windows: Windows) -> Losses:
         tables = self._tables(with_tangents=True)
@@ -104,7 +99,7 @@ class FCDLDynamics(DynamicsModel):
             inputs = self.features.read(state, action)
             context = self.quantizer(self._encoder_inputs(tables, inputs, self.context_inputs))
             contexts.append(context)
-            mask = sample_edges(self._log_odds(context.log_odds))
+            mask = sample_edges(self.free_edges.fill(context.log_odds))
             return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
 
         n_variables = len(self.factors.state_variables)
@@ -134,7 +129,7 @@ class FCDLDynamics(DynamicsModel):
 
     @th.no_grad()
     def context_graphs(self) -> list[CausalGraph]:
-        probabilities = self._log_odds(self.quantizer.graph_log_odds()).sigmoid().cpu().numpy()
+        probabilities = self.free_edges.fill(self.quantizer.graph_log_odds()).sigmoid().cpu().numpy()
         return [
             CausalGraph(graph, self.factors.state_names, self.factors.parent_names, label=f"code {code}")
             for code, graph in enumerate(probabilities)
@@ -205,15 +200,11 @@ class FCDLDynamics(DynamicsModel):
 
     def _graphs(self) -> th.Tensor:
         """The graph of each context, 0 or 1, ``[K, V, P]``."""
-        return (self._log_odds(self.quantizer.graph_log_odds()) > 0).to(self.log_odds.dtype)
+        log_odds = self.free_edges.fill(self.quantizer.graph_log_odds())
+        return (log_odds > 0).to(log_odds.dtype)
 
     def _tables(self, with_tangents: bool) -> _Tables:
         return _Tables(
             self.context_layer.tables(self.features, with_tangents),
             self.network.aggregation.tables(self.features, with_tangents),
         )
-
-    def _log_odds(self, free: th.Tensor) -> th.Tensor:
-        """``[R, F]`` free entries to ``[R, V, P]``, given ones filled in."""
-        given = self.log_odds.flatten().expand(len(free), -1)
-        return given.scatter(1, self.free_index.expand(len(free), -1), free).unflatten(1, self.log_odds.shape)

@@ -6,6 +6,8 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_fcdl.dynamics.norms import batch_norm
+
 
 class Codebook(nn.Module):
     """
@@ -123,10 +125,10 @@ class Quantizer(nn.Module):
     def __init__(self, input_dim: int, n_logits: int, n_codes: int, code_dim: int, ema_decay: float) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            _batch_norm(input_dim),
+            batch_norm(input_dim),
             nn.LeakyReLU(),
             nn.Linear(input_dim, 64, bias=False),
-            _batch_norm(64),
+            batch_norm(64),
             nn.LeakyReLU(),
             nn.Linear(64, code_dim),
         )
@@ -157,10 +159,3 @@ class Quantizer(nn.Module):
     def graph_log_odds(self) -> th.Tensor:
         """The free graph entries of every code, ``[K, n_logits]``."""
         return self.decoder(self.codebook.embedding, self.codebook)
-
-
-def _batch_norm(dim: int) -> nn.BatchNorm1d:
-    norm = nn.BatchNorm1d(dim)
-    # An integer that nothing reads: SB3's own tools expect every entry of a policy's state to be a float.
-    norm.num_batches_tracked = None
-    return norm

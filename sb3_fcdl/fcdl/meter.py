@@ -65,7 +65,7 @@ class TrainingMeter:
         values |= {f"train/{name}_loss": (total / self._n_losses).item() for name, total in self._loss_sums.items()}
         if self._last_codes is not None:
             values |= self._contexts(policy, self._last_codes)
-        if self._n_losses and self._graph_samples and policy.dynamics.has_graph:
+        if self._n_losses and self._graph_samples and policy.dynamics.has_graph and policy.dynamics.free_entries.any():
             values["causal/shd"] = self._distance_from_truth(policy)
         self._reset()
         return values

@@ -1,0 +1,177 @@
+"""Causal Dynamics Learning: one graph for all contexts, from conditional mutual information (Wang et al., ICML 2022)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.child_features import ChildFeatures
+from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.layers import ParentInputs
+from sb3_fcdl.dynamics.masks import GraphPriorName, prior_log_odds
+from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
+from sb3_fcdl.graph import CausalGraph
+
+
+class CDLDynamics(DynamicsModel):
+    """
+    A parent is kept if a variable is predicted worse without it, by the same network.
+
+    Each variable has features of its own of each parent, takes their element-wise maximum over the parents that a mask lets
+    through, and predicts from it. The loss is the sum of three negative log-likelihoods, each averaged over variables: with
+    all parents, with one free parent dropped at random for each sample and variable, and with the parents in the graph. Each
+    follows the window on samples of its own; without a parent only the variable itself does, its other parents are those of
+    the prediction with all.
+
+    Every ``cmi_freq`` updates the conditional mutual information of each parent and child is estimated, and a free edge is
+    there while its moving average is at least ``cmi_threshold``. All free edges are there at first. The published CDL is
+    ``graph_prior="self"``.
+
+    :param factors: the variables
+    :param graph_prior: what the model is told about the graph, see ``prior_log_odds``
+    :param hidden_dim: width of the features and of every layer
+    :param n_layers: predictor layers of a variable
+    :param cmi_threshold: information that makes an edge, nats
+    :param cmi_decay: of the moving average, per estimate
+    :param cmi_freq: updates between two estimates
+    :param cmi_batch_size: windows that an estimate looks at
+    """
+
+    is_free: th.Tensor
+    is_allowed: th.Tensor
+    threshold: th.Tensor
+    cmi: th.Tensor
+
+    def __init__(
+        self,
+        factors: Factors,
+        graph_prior: GraphPriorName = "order",
+        hidden_dim: int = 128,
+        n_layers: int = 2,
+        cmi_threshold: float = 0.001,
+        cmi_decay: float = 0.9,
+        cmi_freq: int = 10,
+        cmi_batch_size: int = 256,
+    ) -> None:
+        super().__init__(factors)
+        self.cmi_decay = cmi_decay
+        self.cmi_freq = cmi_freq
+        self.cmi_batch_size = cmi_batch_size
+        n_children = len(factors.state_variables)
+        log_odds = prior_log_odds(graph_prior, n_children, len(factors.parents))
+        self.register_buffer("is_free", log_odds.isnan(), persistent=False)
+        self.register_buffer("is_allowed", log_odds.isnan() | (log_odds > 0), persistent=False)
+        # A tensor like the average that begins there: in any precision the two are equal, and the edge is there.
+        self.register_buffer("threshold", th.tensor(cmi_threshold), persistent=False)
+        self.register_buffer("cmi", th.full_like(log_odds, cmi_threshold))
+        self.features = ChildFeatures(factors, hidden_dim)
+        self.layers = nn.ModuleList(StackedLinear(n_children, hidden_dim, hidden_dim) for _ in range(n_layers))
+        self.head = VariableHeads(factors, hidden_dim)
+
+    @property
+    def free_entries(self) -> np.ndarray:
+        return self.is_free.cpu().numpy()
+
+    @property
+    def graph(self) -> th.Tensor:
+        """The parents that the model plans with, ``[V, P]``, bool."""
+        return self.is_allowed & ~(self.is_free & (self.cmi < self.threshold))
+
+    def loss(self, windows: Windows) -> Losses:
+        tables = self.features.tables(with_tangents=True)
+        n_rows, horizon = windows.valid.shape
+        every = self.is_allowed.unsqueeze(1).expand(-1, n_rows, -1)
+        # Dropped for the whole window, as published.
+        kept = every & ~self._dropped(n_rows)
+        mask = th.cat([every, kept, self.graph.unsqueeze(1).expand_as(every)], dim=1)
+        # The three rollouts, with all parents, without one, with the graph's, go through the network as one batch.
+        state, totals = windows.state[:, 0].repeat(3, 1), windows.state.new_zeros(3)
+        for step in range(horizon):
+            inputs = self._three_inputs(state, windows.action[:, step].repeat(3, 1))
+            distribution = self._distribution(self.features(tables, inputs, mask), state)
+            nll = -distribution.log_prob(windows.next_state[:, step].repeat(3, 1)).mean(-1)
+            totals = totals + (nll.view(3, n_rows) * windows.valid[:, step]).sum(-1)
+            state = distribution.sample()
+        full, dropped, causal = totals / windows.valid.sum().clamp(min=1)
+        terms = {"dynamics": causal.detach(), "full": full.detach(), "dropped": dropped.detach()}
+        return Losses(full + dropped + causal, terms)
+
+    def _stepper(self) -> StepFn:
+        tables, graph = self.features.tables(with_tangents=False), self.graph
+
+        def step(state: th.Tensor, action: th.Tensor) -> Prediction:
+            mask = graph.unsqueeze(1).expand(-1, len(state), -1)
+            hidden = self.features(tables, self._inputs(state, action), mask)
+            return Prediction(self._distribution(hidden, state), mask.transpose(0, 1).to(state.dtype))
+
+        return step
+
+    def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
+        if n_updates % self.cmi_freq == 0:
+            self.cmi.lerp_(self.estimate_cmi(sample_windows(self.cmi_batch_size)), 1 - self.cmi_decay)
+
+    @th.no_grad()
+    def estimate_cmi(self, windows: Windows) -> th.Tensor:
+        """
+        How much worse each variable is predicted without each parent, all others given, at the recorded states.
+
+        :param windows: whose valid transitions are looked at
+        :return: mean difference of the negative log-likelihoods, nats, ``[V, P]``; 0 for a parent that the prior rules out
+        """
+        state, action, next_state = (part[windows.valid] for part in windows[:3])
+        features = self.features.each(self.features.tables(with_tangents=False), self._inputs(state, action))
+        features.masked_fill_(~self.is_allowed[:, None, :, None], -th.inf)
+
+        def nll(hidden: th.Tensor) -> th.Tensor:
+            return -self._distribution(hidden, state).log_prob(next_state).mean(0)
+
+        # The maximum without a parent is the second largest feature where that parent has the largest, else the same.
+        largest, winner = features.max(2)
+        second = features.scatter_(2, winner.unsqueeze(2), -th.inf).amax(2)
+        # As in ``ChildFeatures``: a child without parents has a feature of 0.
+        largest, second = (feature.masked_fill_(feature.isneginf(), 0) for feature in (largest, second))
+        of_all = nll(largest)
+        without = [nll(second.where(winner == parent, largest)) for parent in range(features.shape[2])]
+        return th.stack(without, dim=-1) - of_all.unsqueeze(-1)
+
+    def context_graphs(self) -> list[CausalGraph]:
+        return [CausalGraph(self.graph.double().cpu().numpy(), self.factors.state_names, self.factors.parent_names)]
+
+    def _dropped(self, n_rows: int) -> th.Tensor:
+        """One free parent of each child for each sample, ``[V, R, P]``, bool; none for a child without free parents."""
+        is_free = self.is_free.unsqueeze(1)
+        noise = th.rand(len(is_free), n_rows, is_free.shape[-1], device=is_free.device)
+        drawn = noise.masked_fill(~is_free, -1).argmax(-1)
+        return F.one_hot(drawn, noise.shape[-1]).bool() & is_free
+
+    def _inputs(self, state: th.Tensor, action: th.Tensor) -> ParentInputs:
+        """The batch, the same for every child."""
+        columns, rows, dense = self.features.first.read(state, action)
+        n_children = self.features.n_children
+        return ParentInputs(columns.expand(n_children, -1, -1), rows.expand(n_children, -1, -1), dense)
+
+    def _three_inputs(self, state: th.Tensor, action: th.Tensor) -> ParentInputs:
+        """The batches of the three rollouts; in the second a child sees its own variable, and the others of the first."""
+        columns, rows, dense = self._inputs(state, action)
+        is_own = th.eye(*self.is_free.shape, dtype=th.bool, device=state.device).unsqueeze(1)
+        of_column = is_own[..., self.features.first.parent_of_column]
+        return ParentInputs(_with_second_where(of_column, columns), _with_second_where(is_own, rows), dense)
+
+    def _distribution(self, hidden: th.Tensor, state: th.Tensor) -> StateDistribution:
+        """
+        :param hidden: what each child has made of its parents, ``[V, R, F]``
+        :param state: ``[R, D]``
+        """
+        for layer in self.layers:
+            hidden = layer(hidden).relu_()
+        return self.layout.distribution(self.head(hidden), state)
+
+
+def _with_second_where(is_own: th.Tensor, values: th.Tensor) -> th.Tensor:
+    """Three batches one after the other, ``[J, 3 R, ...]``; the second is the first wherever ``is_own`` is False."""
+    first, second, third = values.chunk(3, dim=1)
+    return th.cat([first, second.where(is_own, first), third], dim=1)

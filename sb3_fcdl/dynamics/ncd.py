@@ -1,0 +1,150 @@
+"""Neural Causal Dynamics: a sparse graph inferred for each sample, without contexts (Hwang et al., 2023)."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch as th
+from torch import nn
+
+from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.edges import FreeEdges
+from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
+from sb3_fcdl.dynamics.masked import MaskedNetwork
+from sb3_fcdl.dynamics.masks import GraphPriorName, sample_edges
+from sb3_fcdl.dynamics.norms import batch_norm
+from sb3_fcdl.graph import CausalGraph
+
+
+class _Tables(NamedTuple):
+    """Both layers that read the parents' features, for one version of the weights."""
+
+    edges: LinearTables
+    prediction: LinearTables
+
+
+class LabelledLinear(ParentLinear):
+    """
+    A ``ParentLinear`` that also reads the mask: ``z_j + sum_i mask[j, i] * label_ji``.
+
+    A parent that is masked and a parent whose feature is 0 look alike otherwise. No gradient reaches the mask this way.
+
+    :param features: the features that it reads
+    :param n_children: ``J``
+    :param output_dim: ``O``
+    """
+
+    def __init__(self, features: ParentFeatures, n_children: int, output_dim: int) -> None:
+        super().__init__(features, n_children, output_dim)
+        # One layer on features and mask together, so their inputs count together.
+        bound = (6 / (features.n_parents * (features.bias.shape[1] + 1))) ** 0.5
+        self.label = nn.Parameter(th.empty(n_children, features.n_parents, output_dim).uniform_(-bound, bound))
+
+    def forward(
+        self, features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor | None = None
+    ) -> th.Tensor:
+        """See ``ParentLinear.forward``."""
+        assert mask is not None
+        return th.baddbmm(super().forward(features, tables, inputs, mask), mask.detach(), self.label)
+
+
+class NCDDynamics(DynamicsModel):
+    """
+    An auxiliary network infers a mask of the parents for each sample, the masked network predicts.
+
+    The loss of a step is the negative log-likelihood, averaged over variables, plus ``sparsity_coef`` times the expected
+    number of free edges a variable, so that the coefficient is the price of an edge in nats, as in ``FCDLDynamics``.
+
+    :param factors: the variables
+    :param graph_prior: what the model is told about the graph, see ``prior_log_odds``
+    :param hidden_dim: width of the features and of every layer
+    :param n_layers: predictor layers of a variable
+    :param sparsity_coef: price of an edge, in nats
+    :param code_labelling: whether the prediction of a variable reads its mask, besides the parents that it lets through
+    """
+
+    edge_rates: th.Tensor
+
+    # Of the running mean of the edges, per training batch.
+    RATE_DECAY = 0.99
+
+    def __init__(
+        self,
+        factors: Factors,
+        graph_prior: GraphPriorName = "order",
+        hidden_dim: int = 128,
+        n_layers: int = 2,
+        sparsity_coef: float = 0.01,
+        code_labelling: bool = True,
+    ) -> None:
+        super().__init__(factors)
+        self.sparsity_coef = sparsity_coef
+        self.free_edges = FreeEdges(factors, graph_prior)
+        self.features = ParentFeatures(factors, hidden_dim)
+        self.edge_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
+        self.edge_network = nn.Sequential(
+            batch_norm(hidden_dim),
+            nn.LeakyReLU(),
+            nn.Linear(hidden_dim, hidden_dim, bias=False),
+            batch_norm(hidden_dim),
+            nn.LeakyReLU(),
+            nn.Linear(hidden_dim, self.free_edges.n_free),
+        )
+        self.network = MaskedNetwork(factors, self.features, hidden_dim, n_layers)
+        if code_labelling:
+            self.network.aggregation = LabelledLinear(self.features, len(factors.state_variables), hidden_dim)
+        self.register_buffer("edge_rates", th.full((self.free_edges.n_free,), 0.5))
+
+    @property
+    def free_entries(self) -> np.ndarray:
+        return self.free_edges.entries
+
+    def loss(self, windows: Windows) -> Losses:
+        """In train mode the running mean of the edges moves."""
+        tables = self._tables(with_tangents=True)
+        probabilities: list[th.Tensor] = []
+
+        def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
+            inputs = self.features.read(state, action)
+            free = self._free_log_odds(tables, inputs)
+            probabilities.append(free.sigmoid())
+            mask = sample_edges(self.free_edges.fill(free))
+            return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
+
+        nll = self.unrolled_nll(windows, predict)
+        rates = th.stack(probabilities).mean((0, 1))
+        if self.training:
+            self.edge_rates.lerp_(rates.detach(), 1 - self.RATE_DECAY)
+        terms = {"dynamics": nll, "reg": rates.sum() / len(self.factors.state_variables)}
+        total = nll + self.sparsity_coef * terms["reg"]
+        return Losses(total, {name: term.detach() for name, term in terms.items()})
+
+    def _stepper(self) -> StepFn:
+        tables = self._tables(with_tangents=False)
+
+        def step(state: th.Tensor, action: th.Tensor) -> Prediction:
+            inputs = self.features.read(state, action)
+            log_odds = self.free_edges.fill(self._free_log_odds(tables, inputs))
+            mask = (log_odds > 0).to(log_odds.dtype)
+            outputs = self.network(self.features, tables.prediction, inputs, mask)
+            return Prediction(self.layout.distribution(outputs, state), mask)
+
+        return step
+
+    @th.no_grad()
+    def context_graphs(self) -> list[CausalGraph]:
+        """One graph: how probable each edge was, in the mean over recent training samples."""
+        probabilities = self.free_edges.fill(self.edge_rates.logit().unsqueeze(0))[0].sigmoid().cpu().numpy()
+        names = self.factors.state_names, self.factors.parent_names
+        return [CausalGraph(probabilities, *names, label="mean of the samples")]
+
+    def _free_log_odds(self, tables: _Tables, inputs: ParentInputs) -> th.Tensor:
+        """Of the free entries, for each row, ``[R, F]``."""
+        return self.edge_network(self.edge_layer(self.features, tables.edges, inputs).squeeze(0))
+
+    def _tables(self, with_tangents: bool) -> _Tables:
+        return _Tables(
+            self.edge_layer.tables(self.features, with_tangents),
+            self.network.aggregation.tables(self.features, with_tangents),
+        )

@@ -1,0 +1,69 @@
+"""The masked network with a graph that is given: what a model knows that need not learn the graph."""
+
+import numpy as np
+import torch as th
+
+from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures
+from sb3_fcdl.dynamics.masked import MaskedNetwork
+from sb3_fcdl.dynamics.masks import prior_log_odds
+from sb3_fcdl.graph import CausalGraph
+
+
+class OracleDynamics(DynamicsModel):
+    """
+    Every variable is predicted from its parents in one given graph, whatever the context.
+
+    An oracle of the global graph only: where a local graph is sparser, FCDL may know better.
+
+    :param factors: the variables
+    :param graph: ``graph[child, parent]``, ``[V, P]``, not 0 where there is an edge; None: all that ``graph_prior="order"``
+        allows, that is every variable depends on itself, on those before it and on the action
+    :param hidden_dim: width of the features and of every layer
+    :param n_layers: predictor layers of a variable
+    :raises ValueError: if the graph has another shape
+    """
+
+    graph: th.Tensor
+
+    def __init__(self, factors: Factors, graph: np.ndarray | None = None, hidden_dim: int = 128, n_layers: int = 2) -> None:
+        super().__init__(factors)
+        shape = (len(factors.state_variables), len(factors.parents))
+        if graph is None:
+            graph = prior_log_odds("order", *shape).nan_to_num(nan=1.0).numpy() > 0
+        edges = np.asarray(graph, dtype=bool)
+        if edges.shape != shape:
+            raise ValueError(f"graph has shape {edges.shape}, the variables ask for {shape}: a row a child, a column a parent")
+        self.register_buffer("graph", th.as_tensor(edges).to(th.get_default_dtype()), persistent=False)
+        self.features = ParentFeatures(factors, hidden_dim)
+        self.network = MaskedNetwork(factors, self.features, hidden_dim, n_layers)
+
+    @property
+    def free_entries(self) -> np.ndarray:
+        return np.zeros(self.graph.shape, dtype=bool)
+
+    def loss(self, windows: Windows) -> Losses:
+        tables = self.network.aggregation.tables(self.features, with_tangents=True)
+        nll = self.unrolled_nll(windows, lambda state, action: self._distribution(tables, state, action))
+        return Losses(nll, {"dynamics": nll.detach()})
+
+    def _stepper(self) -> StepFn:
+        tables = self.network.aggregation.tables(self.features, with_tangents=False)
+
+        def step(state: th.Tensor, action: th.Tensor) -> Prediction:
+            return Prediction(self._distribution(tables, state, action), self._masks(state))
+
+        return step
+
+    def context_graphs(self) -> list[CausalGraph]:
+        return [CausalGraph(self.graph.cpu().numpy(), self.factors.state_names, self.factors.parent_names)]
+
+    def _distribution(self, tables: LinearTables, state: th.Tensor, action: th.Tensor) -> StateDistribution:
+        inputs = self.features.read(state, action)
+        return self.layout.distribution(self.network(self.features, tables, inputs, self._masks(state)), state)
+
+    def _masks(self, state: th.Tensor) -> th.Tensor:
+        """The graph for each of ``R`` rows, ``[R, V, P]``."""
+        return self.graph.expand(len(state), -1, -1)

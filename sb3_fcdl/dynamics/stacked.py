@@ -1,0 +1,48 @@
+"""Layers of one network a child, side by side."""
+
+import torch as th
+from torch import nn
+
+from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics.distributions import output_width
+
+
+class StackedLinear(nn.Module):
+    """
+    One linear layer a child, side by side.
+
+    :param n_children: ``J``
+    :param input_dim: ``I``
+    :param output_dim: ``O``
+    """
+
+    def __init__(self, n_children: int, input_dim: int, output_dim: int) -> None:
+        super().__init__()
+        bound = (6 / input_dim) ** 0.5
+        self.weight = nn.Parameter(th.empty(n_children, input_dim, output_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(th.zeros(n_children, 1, output_dim))
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        """``[J, R, I]`` to ``[J, R, O]``."""
+        return th.baddbmm(self.bias, inputs, self.weight)
+
+
+class VariableHeads(StackedLinear):
+    """
+    The last layer of each child, as wide as the distribution of its variable.
+
+    :param factors: the variables
+    :param input_dim: ``I``
+    """
+
+    columns: th.Tensor
+
+    def __init__(self, factors: Factors, input_dim: int) -> None:
+        sizes = th.tensor([output_width(variable) for variable in factors.state_variables])
+        super().__init__(len(sizes), input_dim, int(sizes.max()))
+        exists = th.arange(int(sizes.max())) < sizes.unsqueeze(-1)
+        self.register_buffer("columns", exists.flatten().nonzero().squeeze(-1), persistent=False)
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        """``[V, R, I]`` to what parametrises the distribution of the next state, ``[R, output_width]``."""
+        return super().forward(inputs).transpose(0, 1).flatten(1)[:, self.columns]

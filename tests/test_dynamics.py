@@ -42,6 +42,39 @@ def test_tables_equal_matrix_products_with_every_gradient(kind, prior):
         th.testing.assert_close(table_gradients[name] / scale, gradient / scale, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_corrupted_windows_have_the_gradients_of_matrix_products_too(kind):
+    """Some parents are one-hot in no row, one in all rows but one."""
+    sizes, action_sizes = kind
+    model = make_model(sizes, action_sizes, graph_prior="self").double()
+    windows = random_windows(sizes, *action_sizes, n_rows=33, length=2, dtype=th.float64)
+    windows.state[..., : max(sizes[0], 1)] *= 100 * th.randn(33, 2, 1, dtype=th.float64)
+    windows.state[7, :, -1] = 0.5
+    by_table, table_gradients = loss_and_gradients(model, windows, use_tables=True)
+    dense, dense_gradients = loss_and_gradients(model, windows, use_tables=False)
+    assert by_table.total.item() == pytest.approx(dense.total.item(), rel=1e-13)
+    for name, gradient in dense_gradients.items():
+        scale = max(1, gradient.abs().max().item())
+        th.testing.assert_close(table_gradients[name] / scale, gradient / scale, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_planning_on_repeated_states_equals_matrix_products(kind):
+    """Without gradients each distinct value of a dense parent is multiplied out once."""
+    sizes, action_sizes = kind
+    model = make_model(sizes, action_sizes, graph_prior="self").double().eval()
+    windows = random_windows(sizes, *action_sizes, n_rows=40, length=1, dtype=th.float64)
+    state, action = windows.state[:3, 0].repeat_interleave(10, dim=0), windows.action[:30, 0]
+    state[:10, : max(sizes[0], 1)] *= 37
+    with th.no_grad():
+        distinct = model.step(state, action)
+        model.features.use_tables = False
+        dense = model.step(state, action)
+    for name in ("logits", "mean", "log_std"):
+        actual, wanted = getattr(distinct.next_state, name), getattr(dense.next_state, name)
+        th.testing.assert_close(actual, wanted, rtol=0, atol=1e-11)
+
+
 def test_gradient_reaches_the_logits_of_earlier_steps_as_in_the_dense_network():
     """The straight-through path alone: the gradient by the input state, at a sampled one-hot."""
     model = make_model(SIZES["unequal"]).double().train()

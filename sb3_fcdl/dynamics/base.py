@@ -148,10 +148,12 @@ class DynamicsModel(nn.Module, ABC):
         :return: negative log-likelihood, mean over variables and valid transitions, nats, a scalar
         """
         state, total = windows.state[:, 0], windows.state.new_zeros(())
-        for step in range(windows.state.shape[1]):
+        last = windows.state.shape[1] - 1
+        for step in range(last + 1):
             distribution = predict(state, windows.action[:, step])
             nll = -distribution.log_prob(windows.next_state[:, step]).mean(-1)
             # Rows that have left their episode still pass through: model samples under real actions, harmless to averages.
             total = total + (nll * windows.valid[:, step]).sum()
-            state = distribution.sample()
+            if step < last:
+                state = distribution.sample()
         return total / windows.valid.sum().clamp(min=1)

@@ -3,7 +3,8 @@ The first layers of a masked network: features of each parent, and what each chi
 
 A categorical parent has only as many distinct features as it has categories, so a linear layer on them is a table: each
 row is computed once for a version of the weights and then looked up. ``ParentLinear`` does this for every parent whose
-input is exactly one-hot, and multiplies matrices for the others, in the same call. Both give the same numbers.
+input is exactly one-hot; the others add rows of their own to the table, in the same call. Plain matrix products, for devices
+where they are cheap, give the same numbers.
 """
 
 from collections.abc import Sequence
@@ -118,12 +119,15 @@ class ParentFeatures(nn.Module):
             largest, category = entries.max(-1)
             rows.append(category + run.first_rows(state.device))
             exact.append(run.is_categorical & ((largest == 1) & (entries.abs().sum(-1) == 1)).all(0))
-        # Elsewhere than on a CPU matrix products are cheap, and to ask for the kind of the inputs is to wait for the device.
-        if self.use_tables and state.device.type == "cpu":
-            is_exact = th.cat(exact).tolist()
-        else:
-            is_exact = [False] * self.n_parents
+        is_exact = th.cat(exact).tolist() if self.looks_up(state.device) else [False] * self.n_parents
         return ParentInputs(columns, th.cat(rows, dim=-1), tuple(i for i, is_table in enumerate(is_exact) if not is_table))
+
+    def looks_up(self, device: th.device) -> bool:
+        """
+        Whether tables are used. Elsewhere than on a CPU matrix products are cheap, and to ask whether inputs are one-hot is to
+        wait for the device.
+        """
+        return self.use_tables and device.type == "cpu"
 
     def may_be_sampled(self, run: ParentRun) -> bool:
         """Whether the inputs of a run may be one-hot samples of the model, which carry a gradient."""
@@ -133,16 +137,15 @@ class ParentFeatures(nn.Module):
         """The feature of every category of every parent, ``[D + A, F]``."""
         return (self.weight + self.bias[self.parent_of_column]).relu()
 
-    def of_parent(self, parent: int, inputs: th.Tensor) -> th.Tensor:
+    def of_run(self, run: ParentRun, chosen: slice | list[int], entries: th.Tensor) -> th.Tensor:
         """
-        :param parent: index
-        :param inputs: encoded state and action, ``[R, D + A]``
-        :return: the feature of one parent from whatever numbers stand in its columns, ``[R, F]``
+        :param run: neighbouring parents
+        :param chosen: ``n`` of them, counted from the first
+        :param entries: whatever numbers stand in their columns, ``[n, R, width]``
+        :return: their features, ``[n, R, F]``
         """
-        run = next(run for run in self.runs if run.has(parent))
-        first = run.first_column + (parent - run.first_parent) * run.width
-        columns = slice(first, first + run.width)
-        return F.linear(inputs[:, columns], self.weight[columns].T, self.bias[parent]).relu()
+        weight = self.weight[run.columns].unflatten(0, (run.n_parents, run.width))[chosen]
+        return th.baddbmm(self.bias[run.parents][chosen].unsqueeze(1), entries, weight).relu()
 
 
 class LinearTables(NamedTuple):
@@ -220,75 +223,129 @@ class ParentLinear(nn.Module):
         """
         if mask is None:
             mask = inputs.columns.new_ones(self.n_children, *inputs.rows.shape)
-        if not inputs.dense:
-            output = self._from_tables(features, tables, inputs, mask)
-        elif len(inputs.dense) == features.n_parents:
-            output = self._from_features(features, inputs, mask)
-        else:
-            is_table = mask.new_ones(features.n_parents)
-            is_table[list(inputs.dense)] = 0
-            output = self._from_tables(features, tables, inputs, mask * is_table)
-            output = output + self._from_features(features, inputs, mask)
+        compute = self._look_up if features.looks_up(mask.device) else self._multiply_out
+        output = compute(features, tables, inputs, mask)
         return output if self.bias is None else output + self.bias
 
-    @staticmethod
-    def _from_tables(features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+    def _look_up(self, features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+        table, rows, is_shared = tables.outputs, inputs.rows, mask.new_ones(features.n_parents)
+        if inputs.dense:
+            own, own_rows = self._own_rows(features, inputs)
+            rows = rows.clone()
+            rows[:, list(inputs.dense)] = len(table) + own_rows
+            table = th.cat([table, own.unflatten(-1, (self.n_children, self.output_dim))])
+            is_shared[list(inputs.dense)] = 0
+        n_rows, n_parents = rows.shape
+        bags = rows * self.n_children + th.arange(self.n_children, device=rows.device).view(-1, 1, 1)
+        output = F.embedding_bag(
+            bags.view(-1, n_parents),
+            table.detach().view(-1, self.output_dim),
+            mode="sum",
+            per_sample_weights=mask.reshape(-1, n_parents),
+        )
+        output = output.view(self.n_children, n_rows, self.output_dim)
+        # The bags give the gradient by the mask; their own one by the table is eight times slower than this.
         runs = tuple(filter(features.may_be_sampled, features.runs))
-        return _MaskedTableSum.apply(tables.outputs, mask, inputs.columns, inputs.rows, runs, tables.tangents)
+        return _TableGradients.apply(
+            output, table, inputs.columns, mask.detach(), is_shared, inputs.rows, rows, runs, tables.tangents
+        )
 
-    def _from_features(self, features: ParentFeatures, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+    def _own_rows(self, features: ParentFeatures, inputs: ParentInputs) -> tuple[th.Tensor, th.Tensor]:
+        """
+        What each dense parent contributes in each row of the batch.
+
+        :return: ``[n_own, J * O]``, and which of these rows each parent has in each row of the batch, ``[R, n_dense]``
+        """
+        own, index, n_own = [], [], 0
+        for run, weight in zip(features.runs, self.weights, strict=True):
+            chosen = [parent - run.first_parent for parent in inputs.dense if run.has(parent)]
+            if not chosen:
+                continue
+            # A list where there is no choice would copy the weights, and their gradient.
+            part = slice(None) if len(chosen) == run.n_parents else chosen
+            entries = run.of(inputs.columns)[:, part].transpose(0, 1)
+            if run.width > 1 or th.is_grad_enabled():
+                distinct = [(entries, th.arange(entries.shape[1]).expand(len(chosen), -1), part)]
+            else:
+                # The candidates of a planner share the state that they start from.
+                each = (th.unique(values, return_inverse=True) for values in entries.squeeze(-1))
+                distinct = [
+                    (values.view(1, -1, 1), inverse.unsqueeze(0), [parent])
+                    for parent, (values, inverse) in zip(chosen, each, strict=True)
+                ]
+            for values, inverse, parents in distinct:
+                own.append(th.bmm(features.of_run(run, parents, values), weight[parents]).flatten(0, 1))
+                first = th.arange(len(values)).unsqueeze(-1) * values.shape[1] + n_own
+                index.append(inverse + first)
+                n_own += len(own[-1])
+        return th.cat(own), th.cat(index).T
+
+    def _multiply_out(
+        self, features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor
+    ) -> th.Tensor:
         total = mask.new_zeros(self.n_children, len(inputs.columns), self.output_dim)
         for run, weight in zip(features.runs, self.weights, strict=True):
-            own = [parent for parent in inputs.dense if run.has(parent)]
-            if own:
-                hidden = th.stack([features.of_parent(parent, inputs.columns) for parent in own])
-                # Without the choice where there is none: it would copy the weights, and their gradient.
-                of_own = weight if len(own) == run.n_parents else weight[[parent - run.first_parent for parent in own]]
-                outputs = th.bmm(hidden, of_own)
-                outputs = outputs.unflatten(-1, (self.n_children, self.output_dim))
-                total = total + th.einsum("prjo,jrp->jro", outputs, mask[..., own])
+            hidden = features.of_run(run, slice(None), run.of(inputs.columns).transpose(0, 1))
+            outputs = th.bmm(hidden, weight).unflatten(-1, (self.n_children, self.output_dim))
+            total = total + th.einsum("prjo,jrp->jro", outputs, mask[..., run.parents])
         return total
 
 
-class _MaskedTableSum(th.autograd.Function):
+class _TableGradients(th.autograd.Function):
     """
-    ``out[j, r] = sum_i mask[j, r, i] * table[rows[r, i], j]``, with the gradient of the dense layer that it stands for.
+    Passes ``out[j, r] = sum_i mask[j, r, i] * table[rows[r, i], j]`` through, and gives its gradients by the table and by the
+    inputs, as the dense layer has them that it stands for.
 
     A look-up has no derivative by its input, but a straight-through sample carries one: the slope of the feature layer at
     the sampled category. ``tangents`` hold it, so that the gradient is that of the matrix products, not of the table.
     """
 
     @staticmethod
-    def forward(ctx, table, mask, columns, rows, runs, tangents):  # type: ignore[no-untyped-def]
-        n_children, n_rows, n_parents = mask.shape
-        bags = (rows * n_children).unsqueeze(0) + th.arange(n_children, device=rows.device).view(-1, 1, 1)
-        output = F.embedding_bag(
-            bags.view(-1, n_parents),
-            table.view(-1, table.shape[-1]),
-            mode="sum",
-            per_sample_weights=mask.reshape(-1, n_parents),
-        )
-        ctx.save_for_backward(table, mask, rows, *tangents)
+    def forward(ctx, output, table, columns, mask, is_shared, categories, rows, runs, tangents):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(mask, is_shared, categories, rows, *tangents)
         ctx.runs = runs
-        ctx.width = columns.shape[-1]
-        return output.view(n_children, n_rows, -1)
+        ctx.table_shape, ctx.columns_shape = table.shape, columns.shape
+        return output.view_as(output)
 
     @staticmethod
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        table, mask, rows, *tangents = ctx.saved_tensors
+        mask, is_shared, categories, rows, *tangents = ctx.saved_tensors
         gradient = gradient.contiguous()
-        index = rows.unsqueeze(0).expand_as(mask)
-        by_table = by_mask = by_columns = None
-        if ctx.needs_input_grad[0]:
-            weights = mask.new_zeros(*mask.shape[:2], table.shape[0]).scatter_(2, index, mask)
-            by_table = th.bmm(weights.transpose(1, 2), gradient).transpose(0, 1)
+        by_table = by_columns = None
         if ctx.needs_input_grad[1]:
-            by_mask = th.bmm(gradient, table.permute(1, 2, 0)).gather(2, index)
+            by_table = _gradient_by_table(ctx.table_shape[0], gradient, mask, rows)
         if ctx.needs_input_grad[2]:
-            by_columns = gradient.new_zeros(rows.shape[0], ctx.width)
+            by_columns = gradient.new_zeros(ctx.columns_shape)
             for run, tangent in zip(ctx.runs, tangents, strict=True):
-                by_columns[:, run.columns] = _gradient_by_inputs(run, tangent, gradient, mask, rows)
-        return by_table, by_mask, by_columns, None, None, None
+                by_columns[:, run.columns] = _gradient_by_inputs(run, tangent, gradient, mask * is_shared, categories)
+        return gradient, by_table, by_columns, None, None, None, None, None, None
+
+
+def _gradient_by_table(n_entries: int, gradient: th.Tensor, mask: th.Tensor, rows: th.Tensor) -> th.Tensor:
+    """
+    For each entry ``e`` of a table the sum of ``mask[j, r, i] * gradient[j, r]`` over all ``rows[r, i] == e``.
+
+    Bags again, the other way round: each entry has a bag of the rows of the batch that have looked it up.
+
+    :param n_entries: ``E``
+    :param gradient: by the output, ``[J, R, O]``, contiguous
+    :param mask: ``[J, R, P]``
+    :param rows: the table row of each parent, ``[R, P]``
+    :return: ``[E, J, O]``
+    """
+    n_children, n_rows, n_parents = mask.shape
+    look_ups = rows.flatten().argsort()
+    ends = th.bincount(rows.flatten(), minlength=n_entries).cumsum(0)
+    starts = F.pad(ends[:-1], (1, 0))
+    child = th.arange(n_children, device=rows.device).unsqueeze(-1)
+    sums = F.embedding_bag(
+        (look_ups // n_parents + child * n_rows).flatten(),
+        gradient.view(n_children * n_rows, -1),
+        (starts + child * rows.numel()).flatten(),
+        mode="sum",
+        per_sample_weights=mask.flatten(1)[:, look_ups].flatten(),
+    )
+    return sums.view(n_children, n_entries, -1).transpose(0, 1)
 
 
 def _gradient_by_inputs(

@@ -3,9 +3,11 @@
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, Windows
 from sb3_fcdl.dynamics.cdl import CDLDynamics
 from sb3_fcdl.dynamics.fcdl import FCDLDynamics
+from sb3_fcdl.dynamics.gnn import GNNDynamics
 from sb3_fcdl.dynamics.mlp import MLPDynamics
 from sb3_fcdl.dynamics.modular import ModularDynamics
 from sb3_fcdl.dynamics.ncd import NCDDynamics
+from sb3_fcdl.dynamics.nps import NPSDynamics
 from sb3_fcdl.dynamics.oracle import OracleDynamics
 
 DYNAMICS: dict[str, type[DynamicsModel]] = {
@@ -13,6 +15,8 @@ DYNAMICS: dict[str, type[DynamicsModel]] = {
     "ncd": NCDDynamics,
     "oracle": OracleDynamics,
     "cdl": CDLDynamics,
+    "nps": NPSDynamics,
+    "gnn": GNNDynamics,
     "modular": ModularDynamics,
     "mlp": MLPDynamics,
 }
@@ -35,10 +39,12 @@ __all__ = [
     "CDLDynamics",
     "DynamicsModel",
     "FCDLDynamics",
+    "GNNDynamics",
     "Losses",
     "MLPDynamics",
     "ModularDynamics",
     "NCDDynamics",
+    "NPSDynamics",
     "OracleDynamics",
     "Prediction",
     "Windows",

@@ -1,0 +1,43 @@
+"""What the docs show is run, and what they list is complete."""
+
+import pathlib
+import re
+
+import pytest
+import torch as th
+
+from sb3_fcdl.dynamics import DYNAMICS
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
+
+
+def test_a_model_of_ones_own_learns_and_acts():
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "dynamics.md").read_text(), flags=re.DOTALL)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 30
+    names: dict = {}
+    exec(compile(example, "dynamics.md", "exec"), names)
+    model = names["model"]
+    assert model.num_timesteps == 300 and model._n_updates == 20
+    assert type(model.dynamics).__name__ == "LinearDynamics" and model.dynamics.linear.bias is None
+    assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
+    action, _ = model.predict(model.observation_space.sample(), deterministic=True)
+    assert model.action_space.contains(action)
+
+
+def test_a_linear_model_is_the_softmax_regression_that_it_looks_like():
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "dynamics.md").read_text(), flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(example.partition("model = ")[0], "dynamics.md", "exec"), names)
+    from toy import factors, random_windows
+
+    dynamics = names["LinearDynamics"](factors([2, 3], 4)).eval()
+    windows = random_windows([2, 3], 4, n_rows=5, length=1)
+    state, action = windows.state[:, 0], windows.action[:, 0]
+    logits = dynamics.linear(th.cat([state, action], dim=-1))
+    prediction = dynamics.step(state, action).next_state.logits
+    assert th.equal(prediction[:, 0, :2], logits[:, :2]) and th.equal(prediction[:, 1], logits[:, 2:])
+
+
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_every_model_is_in_the_table(name):
+    assert f"| `{name}` |" in (DOCS / "dynamics.md").read_text()

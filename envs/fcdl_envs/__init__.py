@@ -1,6 +1,6 @@
 """
 Environments with local causal structure. Importing this package registers them with Gymnasium; it needs neither torch nor
-Stable-Baselines3.
+Stable-Baselines3 nor MuJoCo.
 """
 
 import gymnasium as gym
@@ -17,6 +17,8 @@ def register() -> None:
             vector_entry_point="fcdl_envs.chemical:ChemicalVectorEnv",
             max_episode_steps=25,
         )
+    if "FCDL/Magnetic-v0" not in gym.registry:
+        gym.register(id="FCDL/Magnetic-v0", entry_point="fcdl_envs.magnetic:MagneticEnv", max_episode_steps=25)
 
 
 register()

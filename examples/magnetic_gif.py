@@ -1,0 +1,74 @@
+"""
+An animation of a policy in Magnetic: of a trained model, or of a script that chases the ball.
+
+Run it with ``python examples/magnetic_gif.py --help``. It needs the extras ``magnetic`` and ``plot``.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from PIL import Image
+
+import fcdl_envs  # noqa: F401 (registers the environment)
+
+FRAME_MS = 100
+PAUSE_MS = 800
+
+
+class ChaseTheBall:
+    """The scripted policy: straight to where the ball is."""
+
+    def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
+        ball = np.array([*observation[2:4], 0.8])
+        return np.clip((ball - observation[-3:]) / 0.05, -1, 1), None
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Write an animated GIF of a policy in FCDL/Magnetic-v0.")
+    parser.add_argument("--model", type=Path, help="an FCDL model that was saved (default: chase the ball)")
+    parser.add_argument("--output", type=Path, default=Path("magnetic.gif"), help="where the GIF goes (default: %(default)s)")
+    parser.add_argument("--task", choices=("train", "test"), default="train", help="default: %(default)s")
+    parser.add_argument("--episodes", type=int, default=3, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=320, help="width and height in pixels (default: %(default)s)")
+    return parser.parse_args()
+
+
+def load_policy(path: Path | None) -> Any:
+    if path is None:
+        return ChaseTheBall()
+    from sb3_fcdl import FCDL
+
+    return FCDL.load(path)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    policy = load_policy(arguments.model)
+    env = gym.make("FCDL/Magnetic-v0", task=arguments.task, render_mode="rgb_array")
+    pictures: list[Any] = []
+    durations: list[int] = []
+    for seed in range(arguments.seed, arguments.seed + arguments.episodes):
+        observation, _ = env.reset(seed=seed)
+        pictures.append(env.render())
+        truncated = False
+        while not truncated:
+            action, _ = policy.predict(observation, deterministic=True)
+            observation, _, _, truncated, _ = env.step(action)
+            pictures.append(env.render())
+        durations += [FRAME_MS] * (len(pictures) - len(durations) - 1) + [PAUSE_MS]
+    env.close()
+
+    # One palette for all frames: without it the background flickers, and the file is several times as large.
+    frames = [Image.fromarray(picture).resize((arguments.size, arguments.size)) for picture in pictures]
+    palette = Image.fromarray(np.concatenate(pictures[::10])).quantize(64, dither=Image.Dither.NONE)
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    frames[0].save(arguments.output, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    print(f"{len(frames)} frames, {arguments.output.stat().st_size / 1e6:.2f} MB in {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

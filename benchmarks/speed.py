@@ -115,7 +115,16 @@ def trained_model(size: Size, n_updates: int) -> FCDL:
     """FCDL with its defaults in ten environments, 1000 transitions of random actions, and updates on them."""
     env = GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=N_ENVS, **system(size)))
     warm_up = 4 * EPISODE_STEPS * N_ENVS
-    model = FCDL(FCDLPolicy, env, learning_rate=1e-3, learning_starts=warm_up, train_freq=1, seed=0, device="cpu")
+    model = FCDL(
+        FCDLPolicy,
+        env,
+        learning_rate=1e-3,
+        learning_starts=warm_up,
+        train_freq=1,
+        dynamics_kwargs={"graph_prior": "order"},
+        seed=0,
+        device="cpu",
+    )
     model.set_logger(Logger(None, []))
     model.learn(warm_up)
     model.train(n_updates, model.batch_size)

@@ -222,7 +222,7 @@ def test_price_of_an_edge_is_the_sparsity_coefficient():
 def test_known_graph_is_recovered_from_data():
     """Set and persist: given the order, no variable depends on another one, so every free edge must go."""
     th.manual_seed(0)
-    model = FCDLDynamics(factors([3] * 4, 12), hidden_dim=32, n_codes=4, code_dim=4)
+    model = FCDLDynamics(factors([3] * 4, 12), graph_prior="order", hidden_dim=32, n_codes=4, code_dim=4)
     optimizer = th.optim.Adam(model.parameters(), lr=3e-3)
     model.train()
     for _ in range(400):

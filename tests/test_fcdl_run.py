@@ -51,7 +51,7 @@ def test_batched_vec_env():
 
 
 def test_registered_name_makes_the_environment():
-    assert FCDL("MultiInputPolicy", ENV_ID, buffer_size=100).policy.dynamics.free_entries.sum() == 45
+    assert FCDL("MultiInputPolicy", ENV_ID, buffer_size=100).policy.dynamics.free_entries.sum() == 100
 
 
 @pytest.mark.parametrize(

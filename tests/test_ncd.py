@@ -25,7 +25,7 @@ from sb3_fcdl.dynamics.ncd import NCDDynamics
 
 def make_model(sizes: list[int], action_sizes: tuple[int, ...], **kwargs) -> NCDDynamics:
     th.manual_seed(0)
-    return NCDDynamics(factors(sizes, *action_sizes), hidden_dim=16, **kwargs)
+    return NCDDynamics(factors(sizes, *action_sizes), hidden_dim=16, **({"graph_prior": "order"} | kwargs))
 
 
 def varied(model: NCDDynamics, sizes: list[int], action_sizes: tuple[int, ...]) -> NCDDynamics:
@@ -198,7 +198,7 @@ def test_price_of_an_edge_and_the_running_mean_of_the_edges_by_hand():
 def test_known_graph_is_recovered_from_data():
     """Set and persist: given the order, no variable depends on another one, so every free edge must go."""
     th.manual_seed(0)
-    model = NCDDynamics(factors([3] * 4, 12), hidden_dim=32)
+    model = NCDDynamics(factors([3] * 4, 12), graph_prior="order", hidden_dim=32)
     fit(model, persist_and_set_windows(4, 3, 256), n_updates=150, learning_rate=1e-2)
     windows = persist_and_set_windows(4, 3, 500)
     assert accuracy(model, windows) > 0.99

@@ -49,7 +49,7 @@ class CDLDynamics(DynamicsModel):
     def __init__(
         self,
         factors: Factors,
-        graph_prior: GraphPriorName = "order",
+        graph_prior: GraphPriorName = "self",
         hidden_dim: int = 128,
         n_layers: int = 2,
         cmi_threshold: float = 0.001,

@@ -61,7 +61,7 @@ class FCDLDynamics(DynamicsModel):
     def __init__(
         self,
         factors: Factors,
-        graph_prior: GraphPriorName = "order",
+        graph_prior: GraphPriorName = "self",
         hidden_dim: int = 128,
         n_layers: int = 2,
         n_codes: int = 16,

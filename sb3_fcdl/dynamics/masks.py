@@ -14,8 +14,9 @@ def prior_log_odds(prior: GraphPriorName, n_states: int, n_parents: int) -> th.T
     """
     What a model is told about the graph before it sees data.
 
-    ``"order"``: variables are in causal order, each depends on itself and on the action (what the published Chemical
-    experiments tell FCDL, NCD and the oracle). ``"self"``: each depends on itself. ``"none"``: nothing.
+    ``"self"``: each variable depends on itself; the default, because a wrong order is an error that nothing would show.
+    ``"order"``: variables are in causal order besides, and each depends on the action (what the published Chemical
+    experiments tell FCDL, NCD and the oracle). ``"none"``: nothing.
 
     :param prior: name of the prior
     :param n_states: number of state variables, ``V``

@@ -72,7 +72,7 @@ class NCDDynamics(DynamicsModel):
     def __init__(
         self,
         factors: Factors,
-        graph_prior: GraphPriorName = "order",
+        graph_prior: GraphPriorName = "self",
         hidden_dim: int = 128,
         n_layers: int = 2,
         sparsity_coef: float = 0.01,

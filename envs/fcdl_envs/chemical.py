@@ -8,8 +8,9 @@ import numpy as np
 from gymnasium.utils import seeding
 from gymnasium.vector.utils import batch_space
 
+from fcdl_envs.arguments import check
 from fcdl_envs.chemical_episodes import MAX_EPISODE_STEPS, ChemicalEpisodes, Task
-from fcdl_envs.chemical_system import ChemicalSystem, Rule, check
+from fcdl_envs.chemical_system import ChemicalSystem, Rule
 from fcdl_envs.variables import Factors
 
 

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from gymnasium import spaces
 
+from fcdl_envs.arguments import check
 from fcdl_envs.chemical_render import render_ansi, render_rgb
-from fcdl_envs.chemical_system import ChemicalSystem, Colors, check
+from fcdl_envs.chemical_system import ChemicalSystem, Colors
 from fcdl_envs.variables import Factors, Variable
 
 Task = Literal["train", "test"]

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from fcdl_envs.arguments import check
+
 Rule = Literal["full_fork", "full_chain", "none"]
 Colors = np.ndarray
 
@@ -27,12 +29,6 @@ _GRAPHS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "jungle": lambda child, parent: (parent == (child - 1) // 2) | (parent == ((child - 1) // 2 - 1) // 2),
     "bidiag": lambda child, parent: (parent == child - 1) | (parent == child - 2),
 }
-
-
-def check(valid: bool, name: str, value: object, allowed: str) -> None:
-    """:raises ValueError: naming the argument, its value and what is allowed, unless ``valid``"""
-    if not valid:
-        raise ValueError(f"{name}={value!r} is not allowed; {name} must be {allowed}")
 
 
 def causal_order_graph(graph: str | np.ndarray, n_objects: int) -> np.ndarray:

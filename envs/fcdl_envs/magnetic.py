@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from fcdl_envs.chemical_system import check
+from fcdl_envs.arguments import check
 from fcdl_envs.magnetic_simulator import BALL_HEIGHT, BLACK, RED, MagneticSimulator
 from fcdl_envs.variables import Factors, Variable
 

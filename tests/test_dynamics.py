@@ -245,3 +245,26 @@ def test_stepper_refuses_to_run_in_train_mode():
 def test_unknown_prior_lists_the_known_ones():
     with pytest.raises(ValueError, match="order, self, none"):
         make_model([2, 3], graph_prior="causal")
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_plan_never_waits_for_a_device(kind):
+    """Tensors on the meta device hold no numbers, so that any look at one fails."""
+    sizes, action_sizes = kind
+    model = make_model(sizes, action_sizes).eval().to("meta")
+    windows = random_windows(sizes, *action_sizes, n_rows=10, length=1)
+    state, action = windows.state[:, 0].to("meta"), windows.action[:, 0].to("meta")
+    step = model.stepper()
+    with th.no_grad():
+        for _ in range(3):
+            state = step(state, action).next_state.mode()
+    assert state.device.type == "meta" and state.shape == windows.state[:, 0].shape
+
+
+def test_an_update_never_waits_for_a_device():
+    model = make_model(SIZES["equal"]).to("meta").train()
+    windows = random_windows(SIZES["equal"], N_ACTIONS, n_rows=10, length=3)
+    losses = model.loss(Windows(*(part.to("meta") for part in windows)))
+    losses.total.backward()
+    model.after_update(model.MEASURE_EVERY, lambda n: Windows(*(part.to("meta") for part in windows)))
+    assert model.features.weight.grad.device.type == "meta"

@@ -18,8 +18,8 @@ from sb3_fcdl.benchmark import (
     format_table,
     read_csv,
 )
-from sb3_fcdl.benchmark.evaluation import bootstrap_interval
 from sb3_fcdl.benchmark.chemical import CEILING, FixedOrder, NoOp, Random, RandomWithoutRoot, TrueDynamicsPlanner
+from sb3_fcdl.benchmark.evaluation import bootstrap_interval
 
 RESULT = TaskResult("n=2", mean=12.3456, ci_low=11.0, ci_high=13.5, success_rate=0.25, n_episodes=20, predict_ms=4.0)
 ENV_ID = "FCDL/Chemical-v0"

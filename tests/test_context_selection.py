@@ -1,5 +1,7 @@
 """Which variables select the context: measured, and taken from the encoder when they do not."""
 
+from itertools import pairwise
+
 import pytest
 import torch as th
 from toy import factors, one_hot_state, random_windows
@@ -62,7 +64,7 @@ def test_importance_is_the_loss_of_shuffling_what_the_encoder_sees():
     columns = th.cat([state, action], dim=-1)
     starts = [0, 2, 5, 8, 11, 14, 16]
     expected = []
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in pairwise(starts):
         shuffled = columns.clone()
         shuffled[:, start:end] = columns[th.randperm(40), start:end]
         codes = model.step(shuffled[:, :WIDTH], shuffled[:, WIDTH:]).code

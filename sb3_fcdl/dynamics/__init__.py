@@ -4,6 +4,7 @@ from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, Windows
 from sb3_fcdl.dynamics.cdl import CDLDynamics
 from sb3_fcdl.dynamics.fcdl import FCDLDynamics
 from sb3_fcdl.dynamics.gnn import GNNDynamics
+from sb3_fcdl.dynamics.grader import GRADERDynamics
 from sb3_fcdl.dynamics.mlp import MLPDynamics
 from sb3_fcdl.dynamics.modular import ModularDynamics
 from sb3_fcdl.dynamics.ncd import NCDDynamics
@@ -15,6 +16,7 @@ DYNAMICS: dict[str, type[DynamicsModel]] = {
     "ncd": NCDDynamics,
     "oracle": OracleDynamics,
     "cdl": CDLDynamics,
+    "grader": GRADERDynamics,
     "nps": NPSDynamics,
     "gnn": GNNDynamics,
     "modular": ModularDynamics,
@@ -40,6 +42,7 @@ __all__ = [
     "DynamicsModel",
     "FCDLDynamics",
     "GNNDynamics",
+    "GRADERDynamics",
     "Losses",
     "MLPDynamics",
     "ModularDynamics",

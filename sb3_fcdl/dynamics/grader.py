@@ -1,0 +1,149 @@
+"""GRADER: a graph from independence tests, and a recurrent network that reads each variable's parents (Ding et al., 2022)."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+import torch as th
+
+from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
+from sb3_fcdl.dynamics.edges import FreeEdges
+from sb3_fcdl.dynamics.independence import association, quantile_bins
+from sb3_fcdl.dynamics.masks import GraphPriorName
+from sb3_fcdl.dynamics.parent_gru import ParentGRU, Reading
+from sb3_fcdl.dynamics.stacked import VariableHeads
+from sb3_fcdl.graph import CausalGraph
+
+CITestName = Literal["stratified_chi2", "marginal_chi2"]
+
+
+class GRADERDynamics(DynamicsModel):
+    """
+    One graph for all contexts, from independence tests on the replay buffer; each variable is predicted by a GRU that reads
+    its parents.
+
+    A test asks, for each edge that is not given, whether the next value of the child depends on the parent. All are there
+    until the first round of tests; every round starts from scratch, so that an edge may come and go.
+
+    ``"stratified_chi2"`` compares only samples that agree in the child's present value and in the whole action (but for the
+    parent itself): variables persist and are correlated, and a planner chooses its actions by the state, so both would pass
+    for influence. Nothing needs to be known of what an action means: 50 actions and 5 values are 250 strata, each of which
+    counts for what it is worth, see ``association``. Merging sparse ones over actions would let the planner confound again,
+    and leaving them out would leave nothing. The other state variables are not held fixed: one that is merely correlated with
+    a parent may be found too, and one that counts only together with another (an exclusive or) may not. Where strata are too
+    small to tell anything, an edge is missing.
+
+    ``"marginal_chi2"`` asks for independence without conditions, as published: it takes every correlation for an edge.
+
+    For the tests continuous variables are cut into quantiles of the data; of a continuous child it is the change that is cut
+    and tested, since a step may be small beside the range of the variable. Windows come from the buffer with replacement: of
+    those that are alike one counts, lest copies pass for evidence.
+
+    :param factors: the variables
+    :param graph_prior: what the model is told about the graph, see ``prior_log_odds``
+    :param ci_test: the independence test
+    :param hidden_dim: width of features and hidden states
+    :param discovery_freq: updates between two rounds of tests (published: 10 episodes of 25 steps, an update every 10 steps)
+    :param n_discovery_windows: windows drawn for a round; the first transition of each is a sample
+    :param significance: an edge has a p-value below it
+    :param n_bins: quantiles that a continuous variable is cut into
+    :raises ValueError: if ``graph_prior`` or ``ci_test`` is unknown
+    """
+
+    graph: th.Tensor
+
+    def __init__(
+        self,
+        factors: Factors,
+        graph_prior: GraphPriorName = "self",
+        ci_test: CITestName = "stratified_chi2",
+        hidden_dim: int = 128,
+        discovery_freq: int = 25,
+        n_discovery_windows: int = 20_000,
+        significance: float = 0.01,
+        n_bins: int = 4,
+    ) -> None:
+        super().__init__(factors)
+        if ci_test not in get_args(CITestName):
+            raise ValueError(f"unknown ci_test {ci_test!r}, allowed: {', '.join(get_args(CITestName))}")
+        self.ci_test = ci_test
+        self.discovery_freq = discovery_freq
+        self.n_discovery_windows = n_discovery_windows
+        self.significance = significance
+        self.n_bins = n_bins
+        self.action_layout = StateLayout(factors.action)
+        self.edges = FreeEdges(factors, graph_prior)
+        self.register_buffer("graph", (self.edges.fill(th.ones(1, self.edges.n_free))[0] > 0).to(th.get_default_dtype()))
+        self.network = ParentGRU(factors, hidden_dim)
+        self.head = VariableHeads(factors, hidden_dim)
+
+    @property
+    def free_entries(self) -> np.ndarray:
+        return self.edges.entries
+
+    def loss(self, windows: Windows) -> Losses:
+        readings = self.network.readings(self.graph)
+        nll = self.unrolled_nll(windows, lambda state, action: self._distribution(readings, state, action))
+        return Losses(nll, {"dynamics": nll.detach()})
+
+    def _stepper(self) -> StepFn:
+        readings = self.network.readings(self.graph)
+
+        def step(state: th.Tensor, action: th.Tensor) -> Prediction:
+            return Prediction(self._distribution(readings, state, action), self.graph.expand(len(state), -1, -1))
+
+        return step
+
+    def context_graphs(self) -> list[CausalGraph]:
+        return [CausalGraph(self.graph.cpu().numpy(), self.factors.state_names, self.factors.parent_names)]
+
+    def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
+        if n_updates % self.discovery_freq == 0:
+            self.discover(sample_windows(self.n_discovery_windows))
+
+    @th.no_grad()
+    def discover(self, windows: Windows) -> None:
+        """
+        Replace the graph by the edges that are given and those that pass the test.
+
+        :param windows: encoded windows from the replay buffer
+        """
+        present, following = self._categories(windows)
+        n_children, n_parents = self.graph.shape
+        p_values = []
+        for child, parent in (divmod(entry, n_parents) for entry in self.edges.index.tolist()):
+            alike = [child, *range(n_children, n_parents)] if self.ci_test == "stratified_chi2" else []
+            strata = _strata(present[:, [column for column in alike if column != parent]])
+            p_values.append(association(present[:, parent], following[:, child], strata).p_value)
+        if p_values:
+            is_edge = th.stack(p_values) < self.significance
+            self.graph.view(-1)[self.edges.index] = is_edge.to(self.graph.dtype)
+
+    def _categories(self, windows: Windows) -> tuple[th.Tensor, th.Tensor]:
+        """The parents, ``[n, P]``, and the next state variables, ``[n, V]``, of the distinct samples, int64."""
+        steps = th.cat([windows.state, windows.action, windows.next_state], dim=-1)[windows.valid[:, 0]]
+        first = steps.flatten(1).unique(dim=0)[:, : steps.shape[-1]]
+        state, action, next_state = first.split([part.shape[-1] for part in windows[:3]], dim=-1)
+        of_state, of_action = self.layout, self.action_layout
+
+        def cut(numbers: th.Tensor) -> th.Tensor:
+            return quantile_bins(numbers, self.n_bins)
+
+        now = of_state.by_variable(of_state.categories(state), cut(of_state.numbers(state)))
+        chosen = of_action.by_variable(of_action.categories(action), cut(of_action.numbers(action)))
+        change = cut(of_state.numbers(next_state) - of_state.numbers(state))
+        return th.cat([now, chosen], dim=-1), of_state.by_variable(of_state.categories(next_state), change)
+
+    def _distribution(self, readings: list[Reading], state: th.Tensor, action: th.Tensor) -> StateDistribution:
+        hidden = self.network(readings, self.graph, self.network.features.read(state, action))
+        return self.layout.distribution(self.head(hidden.relu()), state)
+
+
+def _strata(conditions: th.Tensor) -> th.Tensor:
+    """Numbers the rows of ``[n, K]`` categories so that equal rows, and only they, have the same number, ``[n]``, int64."""
+    label = conditions.new_zeros(len(conditions))
+    for column in conditions.T:
+        label = (label * (column.max() + 1) + column).unique(return_inverse=True)[1]
+    return label

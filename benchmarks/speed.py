@@ -28,8 +28,10 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
+from sb3_fcdl.benchmark import benchmark_of
 from sb3_fcdl.benchmark.profile import median_ms
 from sb3_fcdl.benchmark.record import machine, package_versions
+from sb3_fcdl.dynamics import DYNAMICS
 from sb3_fcdl.planning import cem
 from sb3_fcdl.planning.rollout import PlainRollout
 
@@ -55,6 +57,7 @@ class Scale:
     :param plan_envs: numbers of environments to plan for
     :param size: of the system
     :param growth: other sizes, measured with one thread
+    :param models: dynamics models, measured with one thread
     """
 
     threads: Sequence[int] = (1, 2)
@@ -63,10 +66,11 @@ class Scale:
     plan_envs: Sequence[int] = (1, N_ENVS, 100)
     size: Size = (10, 5)
     growth: Sequence[Size] = ((20, 5), (40, 5), (10, 10))
+    models: Sequence[str] = tuple(DYNAMICS)
 
 
 FULL = Scale()
-QUICK = Scale(threads=(1,), seconds=0.5, plan_envs=(1, N_ENVS), growth=())
+QUICK = Scale(threads=(1,), seconds=0.5, plan_envs=(1, N_ENVS), growth=(), models=())
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,8 @@ def row_named(rows: Sequence[Row], quantity: str) -> Row:
     return next(row for row in rows if row.quantity == quantity)
 
 
-def trained_model(size: Size, n_updates: int) -> FCDL:
-    """FCDL with its defaults in ten environments, 1000 transitions of random actions, and updates on them."""
+def trained_model(size: Size, n_updates: int, dynamics: str = "fcdl") -> FCDL:
+    """A model as `sb3-fcdl train` makes it, ten environments, 1000 transitions of random actions, and updates on them."""
     env = GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=N_ENVS, **system(size)))
     warm_up = 4 * EPISODE_STEPS * N_ENVS
     model = FCDL(
@@ -121,7 +125,8 @@ def trained_model(size: Size, n_updates: int) -> FCDL:
         learning_rate=1e-3,
         learning_starts=warm_up,
         train_freq=1,
-        dynamics_kwargs={"graph_prior": "order"},
+        dynamics=dynamics,
+        dynamics_kwargs=benchmark_of(ENV_ID).preset(None).dynamics_kwargs.get(dynamics),
         seed=0,
         device="cpu",
     )
@@ -163,6 +168,14 @@ def cost_rows(model: FCDL, size: Size, plan_envs: Sequence[int], seconds: float)
         plan = both_paths(model, partial(median_ms, partial(model.predict, observation), seconds))
         rows.append(Row(plan_name(size, n_envs), "ms", *plan))
     return rows
+
+
+def model_rows(dynamics: str, scale: Scale) -> list[Row]:
+    """An update and a plan of one dynamics model."""
+    model = trained_model(scale.size, scale.n_updates, dynamics)
+    update_ms = median_ms(lambda: model.train(1, model.batch_size), scale.seconds)
+    plan_ms = median_ms(partial(model.predict, first_observations(scale.size, N_ENVS)), scale.seconds)
+    return [Row(f"update, {dynamics}", "ms", update_ms), Row(f"plan, {dynamics}, {N_ENVS} envs", "ms", plan_ms)]
 
 
 def training_row(model: FCDL, seconds: float) -> Row:
@@ -222,6 +235,8 @@ def speed_rows(scale: Scale) -> list[Row]:
     if th.get_num_threads() == 1:
         for size in scale.growth:
             rows += cost_rows(trained_model(size, scale.n_updates), size, (N_ENVS,), scale.seconds)
+        for dynamics in scale.models:
+            rows += model_rows(dynamics, scale)
     return rows
 
 

@@ -79,7 +79,7 @@ def test_ceiling_is_repeatable_and_leaves_the_global_generator_alone():
     before = th.get_rng_state()
     first, again = (TrueDynamicsPlanner(ChemicalSystem(n_objects=4, n_colors=3), seed=7) for _ in range(2))
     for _ in range(3):
-        np.testing.assert_array_equal(first.act(colors, goal), again.act(colors, goal))
+        np.testing.assert_array_equal(first.paint(colors, goal), again.paint(colors, goal))
     assert th.equal(before, th.get_rng_state())
 
 

@@ -1,5 +1,6 @@
 """What the benchmark knows about an environment: its tasks, floors and ceiling, and settings that are known to work."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,20 +53,8 @@ class Benchmark:
         return self.presets[name]
 
 
-class RandomActions:
-    """
-    Uniform over the action space of any environment.
-
-    :param env_id: registered name
-    :param env_kwargs: its keyword arguments
-    :param seed: of the choices
-    """
-
-    def __init__(self, env_id: str, env_kwargs: dict[str, Any], seed: int = 0) -> None:
-        env = gym.make(env_id, **env_kwargs)
-        self.action_space = env.action_space
-        self.action_space.seed(seed)
-        env.close()
+class ReferencePolicy(ABC):
+    """A policy that learns nothing, with the signature of SB3's ``predict``."""
 
     def predict(
         self,
@@ -83,8 +72,34 @@ class RandomActions:
         :param deterministic: not used
         :return: actions, ``[B, ...]``, and ``state``
         """
+        return self.act(observation), state
+
+    @abstractmethod
+    def act(self, observation: Any) -> np.ndarray:
+        """
+        :param observation: a batch of ``B`` observations
+        :return: actions, ``[B, ...]``
+        """
+
+
+class RandomActions(ReferencePolicy):
+    """
+    Uniform over the action space of any environment.
+
+    :param env_id: registered name
+    :param env_kwargs: its keyword arguments
+    :param seed: of the choices
+    """
+
+    def __init__(self, env_id: str, env_kwargs: dict[str, Any], seed: int = 0) -> None:
+        env = gym.make(env_id, **env_kwargs)
+        self.action_space = env.action_space
+        self.action_space.seed(seed)
+        env.close()
+
+    def act(self, observation: Any) -> np.ndarray:
         batch = next(iter(observation.values())) if isinstance(observation, dict) else observation
-        return np.array([self.action_space.sample() for _ in range(len(batch))]), state
+        return np.array([self.action_space.sample() for _ in range(len(batch))])
 
 
 ANY = Benchmark(

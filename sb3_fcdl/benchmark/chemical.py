@@ -5,7 +5,7 @@ They have the signature of SB3's ``predict``. All but the ceiling need only the 
 a corrupted one-hot, whose one non-zero entry is in its old place, and an all-zero row of the goal is outside the match set.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import gymnasium as gym
@@ -15,14 +15,14 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from fcdl_envs.chemical import goal_match_reward
 from fcdl_envs.chemical_system import ChemicalSystem
-from sb3_fcdl.benchmark.base import Benchmark, Preset
+from sb3_fcdl.benchmark.base import Benchmark, Preset, ReferencePolicy
 from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.planning import CEM, DiscreteActions
 
 CEILING = "CEM on the true dynamics"
 
 
-class ReferencePolicy(ABC):
+class ColorPolicy(ReferencePolicy):
     """
     A policy on true colours.
 
@@ -36,28 +36,12 @@ class ReferencePolicy(ABC):
         self.n_colors = n_colors
         self.rng = np.random.default_rng(seed)
 
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """
-        SB3's signature.
-
-        :param observation: a batch of ``B`` observations of Chemical
-        :param state: not used, returned as it is
-        :param episode_start: not used
-        :param deterministic: not used
-        :return: actions, ``[B]``, int64, and ``state``
-        """
-        assert isinstance(observation, dict)
+    def act(self, observation: Any) -> np.ndarray:
         current, goal = (observation[key].reshape(-1, self.n_objects, self.n_colors) for key in ("state", "goal"))
-        return self.act(np.abs(current).argmax(axis=-1), goal), state
+        return self.paint(np.abs(current).argmax(axis=-1), goal)
 
     @abstractmethod
-    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    def paint(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """
         :param colors: true colours, ``[B, V]``, int
         :param goal: one-hot goals, zero outside the match set, ``[B, V, n_colors]``
@@ -65,39 +49,39 @@ class ReferencePolicy(ABC):
         """
 
 
-class NoOp(ReferencePolicy):
+class NoOp(ColorPolicy):
     """Sets the last object, which has no children, to the colour that it has."""
 
-    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    def paint(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
         return (self.n_objects - 1) * self.n_colors + colors[:, -1]
 
 
-class Random(ReferencePolicy):
+class Random(ColorPolicy):
     """Uniform over all actions."""
 
-    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    def paint(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
         return self.rng.integers(self.n_objects * self.n_colors, size=len(colors))
 
 
-class RandomWithoutRoot(ReferencePolicy):
+class RandomWithoutRoot(ColorPolicy):
     """Uniform over the actions that leave object 0, and with it the regime, as it is."""
 
-    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    def paint(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
         return self.rng.integers(self.n_colors, self.n_objects * self.n_colors, size=len(colors))
 
 
 class FixedOrder(NoOp):
     """Sets the first object of the match set that differs from its goal to its goal; does nothing if there is none."""
 
-    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    def paint(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
         wanted = goal.argmax(axis=-1)
         differs = goal.any(axis=-1) & (wanted != colors)
         first = differs.argmax(axis=-1)
         repair = first * self.n_colors + wanted[np.arange(len(first)), first]
-        return np.where(differs.any(axis=-1), repair, super().act(colors, goal))
+        return np.where(differs.any(axis=-1), repair, super().paint(colors, goal))
 
 
-class TrueDynamicsPlanner(ReferencePolicy):
+class TrueDynamicsPlanner(ColorPolicy):
     """
     The ceiling: FCDL's planner, with the most likely step of the true system in place of the learned model.
 
@@ -114,7 +98,7 @@ class TrueDynamicsPlanner(ReferencePolicy):
         # A state in mixed radix: int64 has room for any system that fits into memory.
         self.place_values = th.as_tensor(self.n_colors ** np.arange(self.n_objects))
 
-    def act(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    def paint(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
         state, wanted = self._one_hot(colors), th.as_tensor(goal).flatten(1)
         generators = [self.generator] * len(state)
         plan = self.planner.plan(self._step, goal_match_reward, state, wanted, generators=generators, key=self._key)

@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_fcdl.benchmark.base import Benchmark, Preset, RandomActions
+from sb3_fcdl.benchmark.base import Benchmark, Preset, RandomActions, ReferencePolicy
 from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.planning import CEM, BoxActions
 
@@ -16,7 +16,7 @@ BALL_HEIGHT = 0.8  # [m]
 STEP_SIZE = 0.05  # [m]
 
 
-class GoTo:
+class GoTo(ReferencePolicy):
     """
     Moves the end effector straight to an object.
 
@@ -26,29 +26,14 @@ class GoTo:
     def __init__(self, first_column: int) -> None:
         self.first_column = first_column
 
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """
-        SB3's signature.
-
-        :param observation: ``[B, 11]`` or ``[B, 13]``
-        :param state: not used, returned as it is
-        :param episode_start: not used
-        :param deterministic: not used
-        :return: actions, ``[B, 3]``, and ``state``
-        """
-        assert isinstance(observation, np.ndarray)
+    def act(self, observation: Any) -> np.ndarray:
+        """:param observation: ``[B, 11]`` or ``[B, 13]``"""
         target = np.full((len(observation), 3), BALL_HEIGHT, dtype=np.float32)
         target[:, :2] = observation[:, self.first_column : self.first_column + 2]
-        return np.clip((target - observation[:, -3:]) / STEP_SIZE, -1, 1), state
+        return np.clip((target - observation[:, -3:]) / STEP_SIZE, -1, 1)
 
 
-class TruePhysicsPlanner:
+class TruePhysicsPlanner(ReferencePolicy):
     """
     The ceiling: FCDL's planner, with the simulator itself in place of the learned model.
 
@@ -70,26 +55,12 @@ class TruePhysicsPlanner:
         """:param env: where it is going to act"""
         self.env = env
 
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """
-        SB3's signature.
-
-        :param observation: not used but for its length
-        :param state: not used, returned as it is
-        :param episode_start: not used
-        :param deterministic: not used
-        :return: actions, ``[B, 3]``, and ``state``
-        """
+    def act(self, observation: Any) -> np.ndarray:
+        """:param observation: not used"""
         physics = [env_state["physics"] for env_state in self.env.env_method("get_state")]
         current = th.as_tensor(np.stack([self._row(each) for each in physics]))
         plan = self.planner.plan(self._step, _reward, current, current[:, :0], generators=[self.generator] * len(current))
-        return plan.actions[:, 0].float().numpy(), state
+        return plan.actions[:, 0].float().numpy()
 
     def _step(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """``[R, S + 5]``: the physics, then what the reward needs of it."""

@@ -154,10 +154,20 @@ CHEMICAL = Benchmark(
     references=chemical_references,
     presets={
         # The published experiments tell these two, and the oracle, the causal order of the objects.
-        "default": Preset(dynamics_kwargs={"fcdl": {"graph_prior": "order"}, "ncd": {"graph_prior": "order"}}),
+        "default": Preset(
+            dynamics_kwargs={
+                "fcdl": {"graph_prior": "order", "edge_gradient": "straight_through"},
+                "ncd": {"graph_prior": "order"},
+            }
+        ),
         "paper": Preset(
             dynamics_kwargs={
-                "fcdl": {"graph_prior": "order", "sparsity_coef": 0.001, "context_threshold": 0.0},
+                "fcdl": {
+                    "graph_prior": "order",
+                    "sparsity_coef": 0.001,
+                    "context_threshold": 0.0,
+                    "edge_gradient": "straight_through",
+                },
                 "ncd": {"graph_prior": "order", "sparsity_coef": 0.001},
             }
         ),

@@ -1,7 +1,7 @@
 """The interface of every dynamics model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,14 @@ class Windows(NamedTuple):
     action: th.Tensor
     next_state: th.Tensor
     valid: th.Tensor
+
+    def mean(self, by_step: Sequence[th.Tensor]) -> th.Tensor:
+        """
+        :param by_step: something of each variable at each of the ``T`` steps, each ``[B, V]``
+        :return: its mean over variables and valid transitions, a scalar
+        """
+        total = (th.stack(list(by_step), dim=1).mean(-1) * self.valid).sum()
+        return total / self.valid.sum().clamp(min=1)
 
 
 class Prediction(NamedTuple):
@@ -139,21 +147,27 @@ class DynamicsModel(nn.Module, ABC):
         """Which entries of a graph are learned rather than given, ``[V, P]``, bool."""
         return np.ones((len(self.factors.state_variables), len(self.factors.parents)), dtype=bool)
 
-    def unrolled_nll(self, windows: Windows, predict: Callable[[th.Tensor, th.Tensor], StateDistribution]) -> th.Tensor:
+    def unroll(self, windows: Windows, predict: Callable[[th.Tensor, th.Tensor], StateDistribution]) -> Iterator[th.Tensor]:
         """
         The model follows a window on its own samples, and is measured by the recorded states.
 
         :param windows: of ``T`` transitions
         :param predict: from a state and an action to the distribution of the next state
-        :return: negative log-likelihood, mean over variables and valid transitions, nats, a scalar
+        :return: for each step the negative log-likelihood of each variable, nats, ``[B, V]``
         """
-        state, total = windows.state[:, 0], windows.state.new_zeros(())
+        state = windows.state[:, 0]
         last = windows.state.shape[1] - 1
         for step in range(last + 1):
             distribution = predict(state, windows.action[:, step])
-            nll = -distribution.log_prob(windows.next_state[:, step]).mean(-1)
-            # Rows that have left their episode still pass through: model samples under real actions, harmless to averages.
-            total = total + (nll * windows.valid[:, step]).sum()
+            yield -distribution.log_prob(windows.next_state[:, step])
             if step < last:
+                # Rows that have left their episode pass through too: own samples under real actions, harmless to averages.
                 state = distribution.sample()
-        return total / windows.valid.sum().clamp(min=1)
+
+    def unrolled_nll(self, windows: Windows, predict: Callable[[th.Tensor, th.Tensor], StateDistribution]) -> th.Tensor:
+        """
+        :param windows: of ``T`` transitions
+        :param predict: see ``unroll``
+        :return: negative log-likelihood, mean over variables and valid transitions, nats, a scalar
+        """
+        return windows.mean(list(self.unroll(windows, predict)))

@@ -1,7 +1,7 @@
 """Fine-Grained Causal Dynamics Learning: one sparse graph for each context (Hwang et al., ICML 2024)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch as th
@@ -13,9 +13,11 @@ from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.edges import FreeEdges
 from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedNetwork
-from sb3_fcdl.dynamics.masks import GraphPriorName, sample_edges
+from sb3_fcdl.dynamics.masks import GraphPriorName, antithetic_edges, edge_surrogate, sample_edges
 from sb3_fcdl.dynamics.quantizer import Quantized, Quantizer
 from sb3_fcdl.graph import CausalGraph
+
+EdgeGradient = Literal["antithetic", "straight_through"]
 
 
 class _Tables(NamedTuple):
@@ -23,6 +25,20 @@ class _Tables(NamedTuple):
 
     context: LinearTables
     prediction: LinearTables
+
+
+class _Drawn(NamedTuple):
+    """
+    Two samples of the edges of a batch, and the prediction under the second one.
+
+    :param log_odds: that they were drawn from, ``[B, V, P]``
+    :param edges: each ``[B, V, P]``
+    :param other: under the second sample
+    """
+
+    log_odds: th.Tensor
+    edges: tuple[th.Tensor, th.Tensor]
+    other: StateDistribution
 
 
 class FCDLDynamics(DynamicsModel):
@@ -45,7 +61,9 @@ class FCDLDynamics(DynamicsModel):
     :param context_threshold: a variable stops selecting the context when its importance for that is below this share of the
         largest one; 0: all variables select it for ever, as published
     :param ema_decay: of the codebook, per training batch
-    :raises ValueError: if ``graph_prior`` is unknown or ``context_threshold`` not in [0, 1)
+    :param edge_gradient: how the graphs learn what an edge is worth: ``"antithetic"``, unbiased, see ``edge_surrogate``, or
+        ``"straight_through"`` the sample of a Gumbel-sigmoid, as published
+    :raises ValueError: if ``graph_prior`` or ``edge_gradient`` is unknown, or ``context_threshold`` not in [0, 1)
     """
 
     context_inputs: th.Tensor
@@ -70,10 +88,14 @@ class FCDLDynamics(DynamicsModel):
         commitment_coef: float = 0.25,
         context_threshold: float = 0.05,
         ema_decay: float = 0.99,
+        edge_gradient: EdgeGradient = "antithetic",
     ) -> None:
         super().__init__(factors)
         if not 0 <= context_threshold < 1:
             raise ValueError(f"context_threshold must be in [0, 1), got {context_threshold}")
+        if edge_gradient not in get_args(EdgeGradient):
+            raise ValueError(f"unknown edge_gradient {edge_gradient!r}, allowed: {', '.join(get_args(EdgeGradient))}")
+        self.edge_gradient = edge_gradient
         self.context_threshold = context_threshold
         self.sparsity_coef = sparsity_coef
         self.commitment_coef = commitment_coef
@@ -94,23 +116,38 @@ class FCDLDynamics(DynamicsModel):
     def loss(self, windows: Windows) -> Losses:
         tables = self._tables(with_tangents=True)
         contexts: list[Quantized] = []
+        drawn: list[_Drawn] = []
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
             inputs = self.features.read(state, action)
             context = self.quantizer(self._encoder_inputs(tables, inputs, self.context_inputs))
             contexts.append(context)
-            mask = sample_edges(self.free_edges.fill(context.log_odds))
-            return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
+            log_odds = self.free_edges.fill(context.log_odds)
 
-        n_variables = len(self.factors.state_variables)
-        nll = self.unrolled_nll(windows, predict)
+            def masked(mask: th.Tensor) -> StateDistribution:
+                return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
+
+            if self.edge_gradient == "straight_through":
+                return masked(sample_edges(log_odds))
+            edges = antithetic_edges(log_odds)
+            with th.no_grad():
+                drawn.append(_Drawn(log_odds, edges, masked(edges[1])))
+            return masked(edges[0])
+
+        nlls = list(self.unroll(windows, predict))
         n_edges = [context.log_odds.sigmoid().sum(-1).mean() for context in contexts]
         terms = {
-            "dynamics": nll,
-            "reg": th.stack(n_edges).mean() / n_variables,
+            "dynamics": windows.mean(nlls),
+            "reg": th.stack(n_edges).mean() / len(self.factors.state_variables),
             "commit": th.stack([context.commitment for context in contexts]).mean(),
         }
-        total = nll + self.sparsity_coef * terms["reg"] + self.commitment_coef * terms["commit"]
+        total = terms["dynamics"] + self.sparsity_coef * terms["reg"] + self.commitment_coef * terms["commit"]
+        if drawn:
+            others = [-each.other.log_prob(windows.next_state[:, step]) for step, each in enumerate(drawn)]
+            pairs = zip(drawn, nlls, others, strict=True)
+            total = total + windows.mean(
+                [edge_surrogate(each.log_odds, each.edges, (nll, other)) for each, nll, other in pairs]
+            )
         codes = th.cat([context.code for context in contexts])
         return Losses(total, {name: term.detach() for name, term in terms.items()}, codes)
 

@@ -47,3 +47,34 @@ def sample_edges(log_odds: th.Tensor) -> th.Tensor:
     soft = (log_odds + uniform.logit()).sigmoid()
     # In this order the difference is exactly zero, so that a missing edge is an exact zero.
     return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
+
+
+def antithetic_edges(log_odds: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Two hard samples of each edge from one random number, each as probable as its log-odds say and as unlike as they can be.
+
+    :param log_odds: of an edge, any shape
+    :return: twice 0 or 1, same shape, without a gradient
+    """
+    probability = log_odds.detach().sigmoid()
+    uniform = th.rand_like(probability).clamp(1e-6, 1 - 1e-6)
+    return (uniform < probability).to(uniform.dtype), (1 - uniform < probability).to(uniform.dtype)
+
+
+def edge_surrogate(log_odds: th.Tensor, edges: tuple[th.Tensor, th.Tensor], losses: tuple[th.Tensor, th.Tensor]) -> th.Tensor:
+    """
+    What has as its gradient an unbiased estimate of that of the expected loss (DisARM; Dong, Mnih and Tucker, 2020, Eq. 7).
+
+    A loss is compared under two samples of its edges, so the estimate is right whatever the loss does between them. The
+    gradient that the Gumbel-sigmoid passes straight through only knows the slope at the sample: where a model has learnt
+    to predict well with an edge and cautiously without it, both slopes are flat, and edges of any use are lost.
+
+    :param log_odds: of the edges, ``[R, V, P]``
+    :param edges: two samples of them, from ``antithetic_edges``
+    :param losses: of each child under either sample, ``[R, V]``, no gradient is taken of them
+    :return: a scalar for each child, ``[R, V]``; only its gradient means anything
+    """
+    (first, second), (loss, other_loss) = edges, losses
+    gain = (loss - other_loss).detach().unsqueeze(-1)
+    gradient = 0.5 * gain * (first - second) * log_odds.detach().abs().sigmoid()
+    return (gradient * log_odds).sum(-1)

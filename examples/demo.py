@@ -37,8 +37,8 @@ def main() -> None:
         learning_starts=min(10_000, arguments.timesteps // 3),
         train_freq=1,
         gradient_steps=1,
-        # The objects are in causal order, as the published FCDL is told, too; its gradient learns faster on categories.
-        dynamics_kwargs={"graph_prior": "order", "edge_gradient": "straight_through"},
+        # The objects are in causal order, as the published FCDL is told, too.
+        dynamics_kwargs={"graph_prior": "order", "quantize": "latents"},
         tensorboard_log=arguments.log_dir,
         seed=0,
     )

@@ -210,7 +210,7 @@ def test_loss_of_an_invalid_step_does_not_count():
 def test_price_of_an_edge_is_the_sparsity_coefficient():
     """R is the expected number of free edges a variable: with every free logit at 0 each counts one half."""
     model = make_model(SIZES["equal"], graph_prior="order").train()
-    last = model.quantizer.decoder.output
+    last = model.quantizer.encoder[-1]
     th.nn.init.zeros_(last.weight)
     th.nn.init.zeros_(last.bias)
     losses = model.loss(random_windows(SIZES["equal"], N_ACTIONS, n_rows=16, length=3))

@@ -1,15 +1,13 @@
 import copy
 
+import pytest
 import torch as th
 
-from sb3_fcdl.dynamics.quantizer import Codebook, Quantizer
+from sb3_fcdl.dynamics.quantizer import Codebook, GraphQuantizer, LatentQuantizer
 
 
 def make_codebook(embedding: list[list[float]], decay: float = 0.9) -> Codebook:
-    codebook = Codebook(len(embedding), len(embedding[0]), decay)
-    codebook.embedding.copy_(th.tensor(embedding))
-    codebook.sums.copy_(codebook.embedding)
-    return codebook
+    return Codebook(th.tensor(embedding), decay)
 
 
 def test_nearest_code_by_distance_lowest_index_on_ties():
@@ -44,9 +42,14 @@ def test_dead_code_moves_to_a_point_of_the_batch():
     assert codebook.embedding[1].item() == 0.5
 
 
-def make_quantizer() -> Quantizer:
+def make_quantizer() -> LatentQuantizer:
     th.manual_seed(0)
-    return Quantizer(input_dim=8, n_logits=3, n_codes=4, code_dim=2, ema_decay=0.99)
+    return LatentQuantizer(input_dim=8, n_logits=3, n_codes=4, code_dim=2, ema_decay=0.99)
+
+
+def make_graph_quantizer() -> GraphQuantizer:
+    th.manual_seed(0)
+    return GraphQuantizer(input_dim=8, n_logits=3, n_codes=4, ema_decay=0.99)
 
 
 def test_gradient_passes_the_codebook_to_the_encoder():
@@ -80,10 +83,36 @@ def test_decoder_normalises_over_the_codebook_as_a_batch_norm_over_its_use():
     th.testing.assert_close(decoder(batch, codebook), expected)
 
 
-def test_codebook_moves_only_in_training():
-    quantizer = make_quantizer()
+@pytest.mark.parametrize("make", [make_quantizer, make_graph_quantizer])
+def test_codebook_moves_only_in_training(make):
+    quantizer = make()
     before = quantizer.codebook.embedding.clone()
     quantizer.eval()(th.randn(32, 8))
     assert th.equal(before, quantizer.codebook.embedding)
     quantizer.train()(th.randn(32, 8))
     assert not th.equal(before, quantizer.codebook.embedding)
+
+
+def test_a_code_is_a_typical_graph_and_a_row_belongs_to_the_nearest():
+    quantizer = make_graph_quantizer().eval()
+    inputs = th.randn(10, 8)
+    quantized = quantizer(inputs)
+    graphs, codes = quantized.log_odds.sigmoid(), quantizer.codebook.embedding
+    distances = th.cdist(graphs, codes)
+    assert th.equal(quantized.code, distances.argmin(-1)) and th.equal(quantizer.code(inputs), quantized.code)
+    # the mean over rows and entries
+    th.testing.assert_close(quantized.commitment, distances.min(-1).values.square().mean() / 3)
+    th.testing.assert_close(quantizer.graph_log_odds().sigmoid(), codes)
+
+
+def test_a_row_trains_its_own_graph():
+    quantizer = make_graph_quantizer().eval()
+    inputs = th.randn(10, 8, requires_grad=True)
+    quantizer(inputs).log_odds[3].sum().backward()
+    assert inputs.grad[3].any() and not inputs.grad[:3].any() and not inputs.grad[4:].any()
+
+
+def test_log_odds_of_a_code_stay_finite():
+    quantizer = make_graph_quantizer()
+    quantizer.codebook.embedding[0] = th.tensor([0.0, 1.0, 0.5])
+    assert quantizer.graph_log_odds()[0].isfinite().all()

@@ -156,7 +156,7 @@ CHEMICAL = Benchmark(
         # The published experiments tell these two, and the oracle, the causal order of the objects.
         "default": Preset(
             dynamics_kwargs={
-                "fcdl": {"graph_prior": "order", "edge_gradient": "straight_through"},
+                "fcdl": {"graph_prior": "order", "quantize": "latents"},
                 "ncd": {"graph_prior": "order"},
             }
         ),
@@ -166,7 +166,7 @@ CHEMICAL = Benchmark(
                     "graph_prior": "order",
                     "sparsity_coef": 0.001,
                     "context_threshold": 0.0,
-                    "edge_gradient": "straight_through",
+                    "quantize": "latents",
                 },
                 "ncd": {"graph_prior": "order", "sparsity_coef": 0.001},
             }

@@ -101,14 +101,23 @@ def magnetic_references(env_id: str, env_kwargs: dict[str, Any], seed: int = 0) 
 
 
 PLANNER = {"horizon": 1}
+SCHEDULE = {"learning_starts": 2000, "train_horizon": 1, "planner_kwargs": PLANNER}
+MLP = {"hidden_dim": 512, "n_layers": 4}
 
 MAGNETIC = Benchmark(
     tasks=lambda env_kwargs: (Task("train"), Task("test", {"task": "test"})),
     references=magnetic_references,
     presets={
+        "default": Preset(
+            {**SCHEDULE, "learning_rate": 3e-4},
+            {"fcdl": {"n_layers": 3, "sparsity_coef": 0.05}, "mlp": MLP},
+        ),
         "paper": Preset(
-            {"learning_starts": 2000, "train_horizon": 1, "planner_kwargs": PLANNER},
-            {"fcdl": {"graph_prior": "self", "n_layers": 3}, "mlp": {"hidden_dim": 512, "n_layers": 4}},
+            SCHEDULE,
+            {
+                "fcdl": {"n_layers": 3, "sparsity_coef": 0.001, "context_threshold": 0.0, "quantize": "latents"},
+                "mlp": MLP,
+            },
         ),
     },
 )

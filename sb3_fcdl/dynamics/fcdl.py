@@ -14,10 +14,10 @@ from sb3_fcdl.dynamics.edges import FreeEdges
 from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedNetwork
 from sb3_fcdl.dynamics.masks import GraphPriorName, antithetic_edges, edge_surrogate, sample_edges
-from sb3_fcdl.dynamics.quantizer import Quantized, Quantizer
+from sb3_fcdl.dynamics.quantizer import GraphQuantizer, LatentQuantizer, Quantized, Quantizer
 from sb3_fcdl.graph import CausalGraph
 
-EdgeGradient = Literal["antithetic", "straight_through"]
+Quantize = Literal["graphs", "latents"]
 
 
 class _Tables(NamedTuple):
@@ -55,15 +55,15 @@ class FCDLDynamics(DynamicsModel):
     :param hidden_dim: width of the features and of every layer
     :param n_layers: predictor layers of a variable
     :param n_codes: number of contexts
-    :param code_dim: width of a code
+    :param code_dim: width of a code that stands for a latent vector
     :param sparsity_coef: price of an edge, in nats
     :param commitment_coef: weight of the commitment loss
     :param context_threshold: a variable stops selecting the context when its importance for that is below this share of the
         largest one; 0: all variables select it for ever, as published
     :param ema_decay: of the codebook, per training batch
-    :param edge_gradient: how the graphs learn what an edge is worth: ``"antithetic"``, unbiased, see ``edge_surrogate``, or
-        ``"straight_through"`` the sample of a Gumbel-sigmoid, as published
-    :raises ValueError: if ``graph_prior`` or ``edge_gradient`` is unknown, or ``context_threshold`` not in [0, 1)
+    :param quantize: what the codes stand for: ``"graphs"``, see ``GraphQuantizer``, with an unbiased gradient for the edges
+        (``edge_surrogate``); or ``"latents"``, see ``LatentQuantizer``, with the gradient of a Gumbel-sigmoid, as published
+    :raises ValueError: if ``graph_prior`` or ``quantize`` is unknown, or ``context_threshold`` not in [0, 1)
     """
 
     context_inputs: th.Tensor
@@ -88,14 +88,14 @@ class FCDLDynamics(DynamicsModel):
         commitment_coef: float = 0.25,
         context_threshold: float = 0.05,
         ema_decay: float = 0.99,
-        edge_gradient: EdgeGradient = "antithetic",
+        quantize: Quantize = "graphs",
     ) -> None:
         super().__init__(factors)
         if not 0 <= context_threshold < 1:
             raise ValueError(f"context_threshold must be in [0, 1), got {context_threshold}")
-        if edge_gradient not in get_args(EdgeGradient):
-            raise ValueError(f"unknown edge_gradient {edge_gradient!r}, allowed: {', '.join(get_args(EdgeGradient))}")
-        self.edge_gradient = edge_gradient
+        if quantize not in get_args(Quantize):
+            raise ValueError(f"unknown quantize {quantize!r}, allowed: {', '.join(get_args(Quantize))}")
+        self.quantize = quantize
         self.context_threshold = context_threshold
         self.sparsity_coef = sparsity_coef
         self.commitment_coef = commitment_coef
@@ -106,7 +106,11 @@ class FCDLDynamics(DynamicsModel):
         self.register_buffer("n_measured", th.zeros(()))
         self.features = ParentFeatures(factors, hidden_dim)
         self.context_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
-        self.quantizer = Quantizer(hidden_dim, self.free_edges.n_free, n_codes, code_dim, ema_decay)
+        self.quantizer: Quantizer
+        if quantize == "graphs":
+            self.quantizer = GraphQuantizer(hidden_dim, self.free_edges.n_free, n_codes, ema_decay)
+        else:
+            self.quantizer = LatentQuantizer(hidden_dim, self.free_edges.n_free, n_codes, code_dim, ema_decay)
         self.network = MaskedNetwork(factors, self.features, hidden_dim, n_layers)
 
     @property
@@ -127,7 +131,7 @@ class FCDLDynamics(DynamicsModel):
             def masked(mask: th.Tensor) -> StateDistribution:
                 return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
 
-            if self.edge_gradient == "straight_through":
+            if self.quantize == "latents":
                 return masked(sample_edges(log_odds))
             edges = antithetic_edges(log_odds)
             with th.no_grad():

@@ -72,9 +72,9 @@ def edge_surrogate(log_odds: th.Tensor, edges: tuple[th.Tensor, th.Tensor], loss
     :param log_odds: of the edges, ``[R, V, P]``
     :param edges: two samples of them, from ``antithetic_edges``
     :param losses: of each child under either sample, ``[R, V]``, no gradient is taken of them
-    :return: a scalar for each child, ``[R, V]``; only its gradient means anything
+    :return: zeros that have this gradient, ``[R, V]``
     """
     (first, second), (loss, other_loss) = edges, losses
     gain = (loss - other_loss).detach().unsqueeze(-1)
     gradient = 0.5 * gain * (first - second) * log_odds.detach().abs().sigmoid()
-    return (gradient * log_odds).sum(-1)
+    return (gradient * (log_odds - log_odds.detach())).sum(-1)

@@ -1,5 +1,6 @@
 """The quantizer: from a state and an action to a context, and from a context to a graph."""
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch as th
@@ -15,8 +16,7 @@ class Codebook(nn.Module):
 
     A code that nothing has been assigned to for long is dead: it is moved to a point of the current batch.
 
-    :param n_codes: ``K``
-    :param code_dim: ``C``
+    :param embedding: the codes to begin with, ``[K, C]``
     :param decay: of the moving averages, per training batch
     """
 
@@ -27,12 +27,11 @@ class Codebook(nn.Module):
     # Rows a batch, averaged: about 230 batches without a single row at the default decay.
     DEAD_BELOW = 0.1
 
-    def __init__(self, n_codes: int, code_dim: int, decay: float) -> None:
+    def __init__(self, embedding: th.Tensor, decay: float) -> None:
         super().__init__()
         self.decay = decay
-        embedding = th.randn(n_codes, code_dim)
         self.register_buffer("embedding", embedding)
-        self.register_buffer("counts", th.ones(n_codes))
+        self.register_buffer("counts", th.ones(len(embedding)))
         self.register_buffer("sums", embedding.clone())
 
     def nearest(self, points: th.Tensor) -> th.Tensor:
@@ -100,8 +99,8 @@ class GraphDecoder(nn.Module):
 class Quantized(NamedTuple):
     """
     :param code: ``[R]``, int64
-    :param log_odds: of the free edges in the code's graph, with a straight-through gradient to the encoder, ``[R, n_logits]``
-    :param commitment: mean squared distance of the encoder's output from its code, a scalar
+    :param log_odds: of the free edges, as they are to be trained with, ``[R, n_logits]``
+    :param commitment: mean squared distance of what was quantized from its code, a scalar
     """
 
     code: th.Tensor
@@ -109,20 +108,19 @@ class Quantized(NamedTuple):
     commitment: th.Tensor
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     """
-    Encoder, codebook and decoder (FCDL paper, section 4.2; Eq. 7 with the codebook moved by averages).
+    From what is known of a row to its context, and to the graph of each context.
 
     The first layer of the encoder reads the parents' features and lives in ``ParentLinear``; here is the rest.
 
     :param input_dim: width of what that layer gives
-    :param n_logits: number of free entries of a graph
-    :param n_codes: ``K``
-    :param code_dim: ``C``
-    :param ema_decay: of the codebook
+    :param code_dim: ``C``, width of a code
     """
 
-    def __init__(self, input_dim: int, n_logits: int, n_codes: int, code_dim: int, ema_decay: float) -> None:
+    codebook: Codebook
+
+    def __init__(self, input_dim: int, code_dim: int) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
             batch_norm(input_dim),
@@ -132,15 +130,86 @@ class Quantizer(nn.Module):
             nn.LeakyReLU(),
             nn.Linear(64, code_dim),
         )
-        self.codebook = Codebook(n_codes, code_dim, ema_decay)
-        self.decoder = GraphDecoder(code_dim, n_logits)
 
+    @abstractmethod
     def forward(self, inputs: th.Tensor) -> Quantized:
         """
         In train mode the codebook moves, after its codes have been used.
 
         :param inputs: ``[R, input_dim]``
         """
+
+    @abstractmethod
+    def code(self, inputs: th.Tensor) -> th.Tensor:
+        """
+        :param inputs: ``[R, input_dim]``
+        :return: the context of each row, ``[R]``, int64
+        """
+
+    @abstractmethod
+    def graph_log_odds(self) -> th.Tensor:
+        """The free graph entries of every code, ``[K, n_logits]``."""
+
+
+class GraphQuantizer(Quantizer):
+    """
+    Infers a graph for each row, and quantizes these graphs: a code is a typical graph, ``C = n_logits`` probabilities.
+
+    Training draws the edges of a row from its own graph, so that what a row gains by an edge moves its own log-odds and not
+    those of the rows that happen to share its code: contexts come apart where different graphs predict well. Planning uses
+    the graph of the code.
+
+    :param input_dim: width of what the encoder's first layer gives
+    :param n_logits: number of free entries of a graph
+    :param n_codes: ``K``
+    :param ema_decay: of the codebook
+    """
+
+    # Keeps the log-odds of a code finite.
+    MIN_PROBABILITY = 1e-4
+
+    def __init__(self, input_dim: int, n_logits: int, n_codes: int, ema_decay: float) -> None:
+        super().__init__(input_dim, n_logits)
+        self.codebook = Codebook(th.randn(n_codes, n_logits).sigmoid(), ema_decay)
+
+    def forward(self, inputs: th.Tensor) -> Quantized:
+        """See ``Quantizer.forward``."""
+        log_odds = self.encoder(inputs)
+        graphs = log_odds.sigmoid()
+        codes = self.codebook.nearest(graphs.detach())
+        chosen = self.codebook.embedding[codes]
+        if self.training:
+            self.codebook.update(graphs.detach(), codes)
+        return Quantized(codes, log_odds, (graphs - chosen).square().mean())
+
+    def code(self, inputs: th.Tensor) -> th.Tensor:
+        """See ``Quantizer.code``."""
+        return self.codebook.nearest(self.encoder(inputs).sigmoid())
+
+    def graph_log_odds(self) -> th.Tensor:
+        """See ``Quantizer.graph_log_odds``."""
+        return self.codebook.embedding.logit(self.MIN_PROBABILITY)
+
+
+class LatentQuantizer(Quantizer):
+    """
+    Quantizes a latent vector and decodes a graph from its code (FCDL paper, section 4.2; Eq. 7 with the codebook moved by
+    averages). The gradient of the graph passes straight through the codebook to the encoder.
+
+    :param input_dim: width of what the encoder's first layer gives
+    :param n_logits: number of free entries of a graph
+    :param n_codes: ``K``
+    :param code_dim: ``C``
+    :param ema_decay: of the codebook
+    """
+
+    def __init__(self, input_dim: int, n_logits: int, n_codes: int, code_dim: int, ema_decay: float) -> None:
+        super().__init__(input_dim, code_dim)
+        self.codebook = Codebook(th.randn(n_codes, code_dim), ema_decay)
+        self.decoder = GraphDecoder(code_dim, n_logits)
+
+    def forward(self, inputs: th.Tensor) -> Quantized:
+        """See ``Quantizer.forward``."""
         points = self.encoder(inputs)
         codes = self.codebook.nearest(points.detach())
         chosen = self.codebook.embedding[codes]
@@ -150,12 +219,9 @@ class Quantizer(nn.Module):
         return Quantized(codes, log_odds, (points - chosen).square().mean())
 
     def code(self, inputs: th.Tensor) -> th.Tensor:
-        """
-        :param inputs: ``[R, input_dim]``
-        :return: the context of each row, ``[R]``, int64
-        """
+        """See ``Quantizer.code``."""
         return self.codebook.nearest(self.encoder(inputs))
 
     def graph_log_odds(self) -> th.Tensor:
-        """The free graph entries of every code, ``[K, n_logits]``."""
+        """See ``Quantizer.graph_log_odds``."""
         return self.decoder(self.codebook.embedding, self.codebook)

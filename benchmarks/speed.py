@@ -32,7 +32,7 @@ from sb3_fcdl.benchmark import benchmark_of
 from sb3_fcdl.benchmark.profile import median_ms
 from sb3_fcdl.benchmark.record import machine, package_versions
 from sb3_fcdl.dynamics import DYNAMICS
-from sb3_fcdl.planning import cem
+from sb3_fcdl.planning import planner
 from sb3_fcdl.planning.rollout import PlainRollout
 
 ENV_ID = "FCDL/Chemical-v0"
@@ -145,10 +145,10 @@ def first_observations(size: Size, n_envs: int) -> dict[str, np.ndarray]:
 def dense_path(model: FCDL) -> Iterator[None]:
     """The same results, from matrix products and without a memo."""
 
-    def plain_rollout(step: Any, reward: Any, state: Any, goal: Any, actions: Any, _: Any) -> PlainRollout:
-        return PlainRollout(step, reward, state, goal, actions)
+    def plain_rollout(*args: Any) -> PlainRollout:
+        return PlainRollout(*args[:-1])
 
-    with patch.object(model.dynamics.features, "use_tables", False), patch.object(cem, "make_rollout", plain_rollout):
+    with patch.object(model.dynamics.features, "use_tables", False), patch.object(planner, "make_rollout", plain_rollout):
         yield
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch as th
 
 from sb3_fcdl.dynamics import DYNAMICS
+from sb3_fcdl.planning import PLANNERS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
@@ -41,3 +42,16 @@ def test_a_linear_model_is_the_softmax_regression_that_it_looks_like():
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_every_model_is_in_the_table(name):
     assert f"| `{name}` |" in (DOCS / "dynamics.md").read_text()
+
+
+def test_planner_of_the_example_brings_the_mass_to_the_goal():
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "planners.md").read_text(), flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(example, "planners.md", "exec"), names)
+    position, speed = names["state"][0].tolist()
+    assert position == pytest.approx(1, abs=0.05) and speed == pytest.approx(0, abs=0.2)
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_every_planner_is_in_the_table(name):
+    assert f"| `{name}` |" in (DOCS / "planners.md").read_text()

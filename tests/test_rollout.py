@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch as th
 
-from sb3_fcdl.planning import CEM, BoxActions, DiscreteActions, cem
-from sb3_fcdl.planning.rollout import MemoRollout, PlainRollout
+from sb3_fcdl.planning import CEM, Actions, BoxActions, DiscreteActions, MultiDiscreteActions, planner
+from sb3_fcdl.planning.rollout import MemoRollout, PlainRollout, make_rollout
 
 N_STATES, N_ACTIONS, N_ENVS, HORIZON = 6, 4, 3, 3
 ACTIONS = DiscreteActions(N_ACTIONS)
@@ -64,7 +64,7 @@ def test_memo_rollout_equals_plain_rollout_in_every_bit(use_key: bool, generator
     world = LookupWorld()
     state, goal = root_states(generator)
     plain = PlainRollout(world.step, world.reward, state, goal, ACTIONS)
-    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, world.key if use_key else None)
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, key=world.key if use_key else None)
     for horizon in (HORIZON, 1, 5):  # a longer call goes on from what a shorter one knows
         for _ in range(3):
             actions = th.randint(N_ACTIONS, (N_ENVS, 40, horizon), generator=generator)
@@ -84,16 +84,17 @@ def test_plan_is_the_same_with_and_without_memo(
     use_key: bool, generator: th.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, goal = root_states(generator)
-    planner = CEM(ACTIONS, horizon=4, n_candidates=20, n_elites=5)
+    cem = CEM(ACTIONS, horizon=4, n_candidates=20, n_elites=5)
 
     def plan(seed: int) -> list[th.Tensor]:
         world = LookupWorld(seed)
         key = world.key if use_key else None
         generators = [generator.manual_seed(seed)] * N_ENVS
-        return list(planner.plan(world.step, world.reward, state, goal, generators=generators, key=key))
+        plan = cem.plan(world.step, world.reward, state, goal, generators=generators, key=key)
+        return [plan.actions, plan.value]
 
     memoised = [plan(seed) for seed in range(10)]
-    monkeypatch.setattr(cem, "make_rollout", lambda *args: PlainRollout(*args[:-1]))
+    monkeypatch.setattr(planner, "make_rollout", lambda *args: PlainRollout(*args[:-1]))
     for seed, (actions, value) in enumerate(memoised):
         plain_actions, plain_value = plan(seed)
         assert th.equal(actions, plain_actions) and th.equal(value, plain_value)
@@ -103,7 +104,7 @@ def test_memo_rollout_never_steps_twice_from_equal_states(generator: th.Generato
     # one environment, so that a row of step is a pair (state, action) of it
     world = LookupWorld()
     state, goal = (tensor[:1] for tensor in root_states(generator))
-    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, world.key)
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, key=world.key)
     sequences = th.randint(N_ACTIONS, (5, 1, 64, HORIZON), generator=generator)
     for actions in sequences:
         memo.evaluate(actions)
@@ -138,7 +139,7 @@ def test_equal_states_of_two_environments_keep_their_own_goals() -> None:
     state = th.eye(N_STATES, dtype=th.float64)[[2, 2]]
     goal = th.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=th.float64)
     actions = th.arange(N_ACTIONS).view(1, -1, 1).repeat(2, 1, HORIZON)
-    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, world.key)
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, key=world.key)
     plain = PlainRollout(world.step, world.reward, state, goal, ACTIONS)
     returns = memo.evaluate(actions)
     assert th.equal(returns, plain.evaluate(actions))
@@ -188,3 +189,98 @@ def test_plain_rollout_gives_the_model_continuous_actions_as_they_are(generator:
     visited = state[:, None, None] + sequences.double().cumsum(dim=2)
     expected = (visited * weight[:, None, None]).sum(dim=(2, 3))
     assert th.allclose(rollout.evaluate(sequences), expected, rtol=0, atol=1e-12)
+
+
+def leave(state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
+    """How likely a step of :class:`LookupWorld` ends the episode: never, sometimes or certainly."""
+    return ((next_state.argmax(dim=1) + action.argmax(dim=1)) % 4).double() / 3
+
+
+def test_rewards_are_discounted_and_weighted_with_the_probability_of_being_alive(generator: th.Generator) -> None:
+    world = LookupWorld()
+    state, goal = th.eye(N_STATES, dtype=th.float64)[[0, 3, 5]], root_states(generator)[1]
+    actions = th.randint(N_ACTIONS, (N_ENVS, 40, HORIZON), generator=generator)
+    rollout = PlainRollout(world.step, world.reward, state, goal, ACTIONS, leave, discount=0.8)
+    returns = rollout.evaluate(actions)
+
+    for env, candidate in itertools.product(range(N_ENVS), range(40)):
+        number, alive, expected = int(state[env].argmax()), 1.0, 0.0
+        for depth, action in enumerate(actions[env, candidate].tolist()):
+            following = int(world.table[number, action])
+            reward = float(world.rewards[number, action, following] @ goal[env]) + (number == 0) / 7
+            expected += 0.8**depth * alive * reward
+            alive *= 1 - (following + action) % 4 / 3
+            number = following
+        assert returns[env, candidate].item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("use_key", [False, True])
+@pytest.mark.parametrize("actions", [ACTIONS, MultiDiscreteActions((2, 1, 2))])
+def test_memo_rollout_equals_plain_rollout_in_every_bit_with_ends_and_discount(
+    use_key: bool, actions: DiscreteActions | MultiDiscreteActions, generator: th.Generator
+) -> None:
+    world = LookupWorld()
+
+    def flat(action: th.Tensor) -> th.Tensor:
+        """One-hot of the number of an action."""
+        if actions is ACTIONS:
+            return action
+        first, last = action[:, :2].argmax(dim=1), action[:, 3:].argmax(dim=1)
+        return th.nn.functional.one_hot(2 * first + last, N_ACTIONS)
+
+    state, goal = root_states(generator)
+    args = (
+        lambda state, action: world.step(state, flat(action)),
+        lambda state, action, next_state, goal: world.reward(state, flat(action), next_state, goal),
+        state,
+        goal,
+        actions,
+        lambda state, action, next_state: leave(state, flat(action), next_state),
+        0.9,
+    )
+    plain, memo = PlainRollout(*args), MemoRollout(*args, world.key if use_key else None)
+    for _ in range(3):
+        sequences = actions.numbered(th.randint(N_ACTIONS, (N_ENVS * 40 * HORIZON,), generator=generator))
+        sequences = sequences.view(N_ENVS, 40, HORIZON, *actions.shape)
+        returns = plain.evaluate(sequences)
+        assert th.equal(memo.evaluate(sequences), returns)
+        assert len(returns.unique()) > 20
+
+
+@pytest.mark.parametrize("rollout_class", [PlainRollout, MemoRollout])
+@pytest.mark.parametrize("ended", [th.ones(2), th.ones(2, dtype=th.bool)])
+def test_what_follows_the_end_need_not_be_a_number(
+    rollout_class: type[PlainRollout] | type[MemoRollout], ended: th.Tensor
+) -> None:
+    def break_down(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        return th.full_like(state, th.nan)
+
+    def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return state[:, 0] + action[:, 1]
+
+    def end(state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
+        return ended[:1].expand(len(state)).logical_and(state[:, 0] == 5).to(ended.dtype)
+
+    state, actions = th.tensor([[5.0]]), th.tensor([[[0, 0, 1], [1, 0, 0]]])
+    rollout = rollout_class(break_down, reward, state, th.zeros(1, 0), DiscreteActions(2), end)
+    assert rollout.evaluate(actions).tolist() == [[5.0, 6.0]]
+    for_ever = rollout_class(break_down, reward, state, th.zeros(1, 0), DiscreteActions(2))
+    assert for_ever.evaluate(actions).tolist() == [[-th.inf, -th.inf]]
+
+
+@pytest.mark.parametrize(
+    ("actions", "rollout_class"),
+    [
+        (DiscreteActions(1024), MemoRollout),
+        (DiscreteActions(1025), PlainRollout),
+        (MultiDiscreteActions((2,) * 10), MemoRollout),
+        (MultiDiscreteActions((2,) * 11), PlainRollout),
+        (BoxActions((0.0,), (1.0,)), PlainRollout),
+    ],
+)
+def test_memo_is_for_actions_of_which_there_are_few(actions: Actions, rollout_class: type) -> None:
+    world = LookupWorld()
+    state = th.zeros(1, N_STATES)
+    assert type(make_rollout(world.step, world.reward, state, state, actions, None, 1.0, None)) is rollout_class
+    on_device = make_rollout(world.step, world.reward, state.to("meta"), state.to("meta"), actions, None, 1.0, None)
+    assert type(on_device) is PlainRollout

@@ -1,7 +1,27 @@
 """Planning with a model of the environment, whatever the model is."""
 
-from sb3_fcdl.planning.actions import Actions, BoxActions, DiscreteActions
-from sb3_fcdl.planning.base import Plan, Planner, RewardFn, StepFn
+from sb3_fcdl.planning.actions import Actions, BoxActions, DiscreteActions, MultiDiscreteActions
+from sb3_fcdl.planning.base import Plan, RewardFn, StepFn, TerminationFn
 from sb3_fcdl.planning.cem import CEM
+from sb3_fcdl.planning.icem import ICEM
+from sb3_fcdl.planning.mppi import MPPI
+from sb3_fcdl.planning.planner import Planner
 
-__all__ = ["CEM", "Actions", "BoxActions", "DiscreteActions", "Plan", "Planner", "RewardFn", "StepFn"]
+PLANNERS: dict[str, type[Planner]] = {"cem": CEM, "icem": ICEM, "mppi": MPPI}
+"""Every planner by name."""
+
+__all__ = [
+    "CEM",
+    "ICEM",
+    "MPPI",
+    "PLANNERS",
+    "Actions",
+    "BoxActions",
+    "DiscreteActions",
+    "MultiDiscreteActions",
+    "Plan",
+    "Planner",
+    "RewardFn",
+    "StepFn",
+    "TerminationFn",
+]

@@ -1,7 +1,9 @@
 """What a planner needs to know of an action, in the units that the model is given."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch as th
 
@@ -21,6 +23,16 @@ class DiscreteActions:
         if self.n < 1:
             raise ValueError(f"n must be at least 1, got {self.n}")
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of values of each dimension: of the only one."""
+        return (self.n,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one action."""
+        return ()
+
     def encode(self, actions: th.Tensor, dtype: th.dtype) -> th.Tensor:
         """
         :param actions: ``[R]``, int64
@@ -29,6 +41,68 @@ class DiscreteActions:
         """
         one_hot = th.zeros(*actions.shape, self.n, dtype=dtype, device=actions.device)
         return one_hot.scatter_(-1, actions[..., None], 1)
+
+    def number(self, actions: th.Tensor) -> th.Tensor:
+        """
+        :param actions: ``[R]``, int64
+        :return: a number below ``n`` for each, ``[R]``: itself
+        """
+        return actions
+
+    def numbered(self, numbers: th.Tensor) -> th.Tensor:
+        """The inverse of :meth:`number`."""
+        return numbers
+
+
+@dataclass(frozen=True)
+class MultiDiscreteActions:
+    """
+    A vector of M whole numbers, an int64 each; encoded as their one-hots, one after the other. A vector of M bits is one
+    with ``sizes`` ``(2,) * M``.
+
+    :param sizes: number of values of each dimension
+    :raises ValueError: if there is no dimension, or one without a value
+    """
+
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 1:
+            raise ValueError(f"sizes must hold at least one number, and none below 1, got {self.sizes}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one action."""
+        return (len(self.sizes),)
+
+    @property
+    def n(self) -> int:
+        """Number of different actions."""
+        return math.prod(self.sizes)
+
+    def encode(self, actions: th.Tensor, dtype: th.dtype) -> th.Tensor:
+        """
+        :param actions: ``[R, M]``, int64
+        :param dtype: of the result
+        :return: ``[R, sum(sizes)]``
+        """
+        first_columns = _constant([0, *accumulate(self.sizes[:-1])], actions.device)
+        one_hots = th.zeros(*actions.shape[:-1], sum(self.sizes), dtype=dtype, device=actions.device)
+        return one_hots.scatter_(-1, actions + first_columns, 1)
+
+    def number(self, actions: th.Tensor) -> th.Tensor:
+        """
+        :param actions: ``[R, M]``, int64
+        :return: a number below ``n`` for each, ``[R]``: its digits, in mixed radix
+        """
+        return (actions * self._place_values(actions.device)).sum(dim=-1)
+
+    def numbered(self, numbers: th.Tensor) -> th.Tensor:
+        """The inverse of :meth:`number`."""
+        return numbers[:, None] // self._place_values(numbers.device) % _constant(self.sizes, numbers.device)
+
+    def _place_values(self, device: th.device) -> th.Tensor:
+        return _constant([math.prod(self.sizes[dimension + 1 :]) for dimension in range(len(self.sizes))], device)
 
 
 @dataclass(frozen=True)
@@ -52,6 +126,11 @@ class BoxActions:
         if any(low > high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(f"low must nowhere be above high, got {self.low} and {self.high}")
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one action."""
+        return (len(self.low),)
+
     def encode(self, actions: th.Tensor, dtype: th.dtype) -> th.Tensor:
         """
         :param actions: ``[R, A]``, float
@@ -61,5 +140,13 @@ class BoxActions:
         return actions.to(dtype)
 
 
-Actions = DiscreteActions | BoxActions
+CategoricalActions = DiscreteActions | MultiDiscreteActions
+"""The kinds of action that are whole numbers; a :class:`DiscreteActions` is one dimension, and has no axis for it."""
+
+Actions = CategoricalActions | BoxActions
 """Every kind of action that can be planned."""
+
+
+def _constant(numbers: Sequence[int], device: th.device) -> th.Tensor:
+    """These numbers on the device, for which the host does not wait."""
+    return th.tensor(numbers).to(device, non_blocking=True)

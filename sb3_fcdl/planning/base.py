@@ -1,7 +1,7 @@
 """What a planner is given and what it returns."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch as th
 
@@ -11,6 +11,12 @@ StepFn = Callable[[th.Tensor, th.Tensor], th.Tensor]
 RewardFn = Callable[[th.Tensor, th.Tensor, th.Tensor, th.Tensor], th.Tensor]
 """``(state [R, D], encoded action [R, A], next_state [R, D], goal [R, G]) -> reward [R]``: each row by itself."""
 
+TerminationFn = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
+"""
+``(state [R, D], encoded action [R, A], next_state [R, D]) -> ended [R]``: each row by itself. Whether the episode ended with
+this step, or how likely that is: bool, or a number in [0, 1].
+"""
+
 KeyFn = Callable[[th.Tensor], th.Tensor]
 """``state [R, D] -> int64 [R]``: equal for two states that ``step`` returns exactly when they are equal."""
 
@@ -19,39 +25,14 @@ class Plan(NamedTuple):
     """
     The decision of a planner for each environment.
 
-    :param actions: the chosen sequence, ``[B, H]`` int64 for discrete actions, ``[B, H, A]`` with the dtype of the state for a
-        box; the first one is to be taken now
+    :param actions: the chosen sequence, ``[B, H]`` int64 for discrete actions, ``[B, H, M]`` int64 for multi-discrete ones,
+        ``[B, H, A]`` with the dtype of the state for a box; the first action is to be taken now
     :param value: the return that the planner expects under its model, ``[B]``
+    :param warm_start: what the next call may be given, so that it does not start anew: K sequences, best first, one step on,
+        ``[B, K, H, *]``, float for every kind of action; None from a planner that always starts anew. NaN stands for what
+        nobody knows yet, such as the last step. Hence a row that is filled with NaN starts anew
     """
 
     actions: th.Tensor
     value: th.Tensor
-
-
-class Planner(Protocol):
-    """Chooses actions by looking ahead with a model. It keeps nothing between two calls."""
-
-    def plan(
-        self,
-        step: StepFn,
-        reward: RewardFn,
-        state: th.Tensor,
-        goal: th.Tensor,
-        *,
-        generators: Sequence[th.Generator] | None = None,
-        action_mask: th.Tensor | None = None,
-        key: KeyFn | None = None,
-    ) -> Plan:
-        """
-        Plan for B environments at once.
-
-        :param step: the model
-        :param reward: reward of one modelled step
-        :param state: encoded current state, ``[B, D]``
-        :param goal: encoded task of each environment, ``[B, G]``
-        :param generators: a CPU generator for each environment. With them the plan of an environment is a function of its own
-            row and generator alone, on every device; without them the noise comes from torch's global generator
-        :param action_mask: the discrete actions allowed now, ``[B, n_actions]``, bool; later steps are not restricted
-        :param key: code of a state that ``step`` returned; makes planning faster where different actions often lead to equal
-            states, and changes nothing else
-        """
+    warm_start: th.Tensor | None

@@ -1,11 +1,11 @@
-"""What a sampling planner refines: a distribution over action sequences, one class for each kind of action."""
+"""What a sampling planner refines: a distribution over action sequences, one class for whole numbers and one for a box."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch as th
 
-from sb3_fcdl.planning.actions import Actions, BoxActions, DiscreteActions
+from sb3_fcdl.planning.actions import Actions, BoxActions, CategoricalActions
 from sb3_fcdl.planning.noise import Noise
 
 
@@ -13,7 +13,8 @@ class SequenceDistribution(ABC):
     """
     A distribution over sequences of H actions for each of B environments. It never changes: a fit is a new one.
 
-    A sequence is ``[H]`` int64 for discrete actions, ``[H, A]`` float for a box; in the shapes below ``*`` is nothing or A.
+    A sequence is ``[H]`` int64 for discrete actions, ``[H, M]`` int64 for multi-discrete ones, ``[H, A]`` float for a box; in
+    the shapes below ``*`` is nothing, M or A.
     """
 
     @abstractmethod
@@ -25,12 +26,21 @@ class SequenceDistribution(ABC):
         """
 
     @abstractmethod
-    def fitted(self, elites: th.Tensor, kept: th.Tensor) -> "SequenceDistribution":
+    def completed(self, known: th.Tensor, samples: th.Tensor) -> th.Tensor:
         """
-        The distribution under which the elites are most likely.
+        :param known: sequences with gaps, ``[B, K, H, *]``, float, NaN in the gaps
+        :param samples: what to fill the gaps with, ``[B, K, H, *]``; it also replaces what cannot be drawn
+        :return: sequences that can be drawn, ``[B, K, H, *]``
+        """
 
-        :param elites: sequences, ``[B, n_elites, H, *]``
-        :param kept: which elites count, at least one of each environment, ``[B, n_elites]``, bool
+    @abstractmethod
+    def fitted(self, sequences: th.Tensor, weights: th.Tensor) -> "SequenceDistribution":
+        """
+        The distribution under which the weighted sequences are most likely.
+
+        :param sequences: ``[B, L, H, *]``
+        :param weights: whole numbers, of which a float32 can hold the sum of an environment, at least one of them positive,
+            ``[B, L]``; or bool: which sequences count
         """
 
     @abstractmethod
@@ -46,53 +56,70 @@ class SequenceDistribution(ABC):
 @dataclass(frozen=True)
 class CategoricalSequences(SequenceDistribution):
     """
-    One categorical distribution for each environment and step, as a list of L equally likely actions. Whole numbers in place
-    of probabilities: there is no rounding error, and an action that is not listed is never drawn.
+    One categorical distribution for each environment, step and dimension. Whole numbers in place of probabilities: there is
+    no rounding error, in whatever order a device sums up, and a value of frequency 0 is never drawn.
 
-    :param n_actions: number of actions
-    :param listed: actions in ascending order, then unused entries that hold ``n_actions``, ``[B, L, H]``
-    :param n_listed: how many entries are used, ``[B, H]``
+    In the shapes P counts the dimensions of all steps, ``H * M``, and C the values of the largest dimension.
+
+    :param actions: what an action is
+    :param frequency: of each value, ``[B, P, C]``, float32
     """
 
-    n_actions: int
-    listed: th.Tensor
-    n_listed: th.Tensor
+    actions: CategoricalActions
+    frequency: th.Tensor
 
     @classmethod
     def initial(
-        cls, actions: DiscreteActions, horizon: int, state: th.Tensor, action_mask: th.Tensor | None
+        cls,
+        actions: CategoricalActions,
+        horizon: int,
+        state: th.Tensor,
+        action_mask: th.Tensor | None,
+        known: th.Tensor,
     ) -> "CategoricalSequences":
-        """Every allowed action equally likely; see :func:`initial_distribution`."""
-        n_envs = len(state)
-        every_action = th.arange(actions.n, device=state.device)
-        listed = every_action[:, None].repeat(n_envs, 1, horizon)
-        n_listed = th.full((n_envs, horizon), actions.n, device=state.device)
+        """Every allowed value equally likely, and one that is known as likely as all together."""
+        n_envs, largest = len(state), max(actions.sizes)
+        first = th.ones(n_envs, sum(actions.sizes), device=state.device)
+        allowed = _by_dimension(first, actions.sizes).repeat(1, horizon, 1)
         if action_mask is not None:
-            if action_mask.shape != (n_envs, actions.n):
-                raise ValueError(f"action_mask must have shape {(n_envs, actions.n)}, got {tuple(action_mask.shape)}")
-            if not action_mask.any(dim=1).all():
+            if action_mask.shape != first.shape:
+                raise ValueError(f"action_mask must have shape {tuple(first.shape)}, got {tuple(action_mask.shape)}")
+            first = _by_dimension(action_mask.float(), actions.sizes)
+            if not first.any(dim=2).all():
                 raise ValueError(f"action_mask must allow every environment at least one action, got {action_mask}")
-            listed[:, :, 0] = every_action.where(action_mask, actions.n).sort(dim=1).values
-            n_listed[:, 0] = action_mask.sum(dim=1)
-        return cls(actions.n, listed, n_listed)
+            allowed[:, : len(actions.sizes)] = first
+        best = known[:, :1].reshape(n_envs, -1)
+        if not best.numel():
+            return cls(actions, allowed)
+        is_best = th.arange(largest, device=state.device) == best[:, :, None]
+        return cls(actions, allowed * (1 + is_best * allowed.sum(dim=2, keepdim=True)))
 
     def sample(self, noise: Noise, n_candidates: int) -> th.Tensor:
         # the inverse of the cumulative distribution
-        place = noise.uniform(n_candidates, self.listed.shape[2]) * self.n_listed[:, None]
-        return self.listed.gather(1, place.long())
+        cumulative = self.frequency.cumsum(dim=2)
+        place = noise.uniform(n_candidates, self.frequency.shape[1]).mT * cumulative[:, :, -1:]
+        values = th.searchsorted(cumulative, place.contiguous(), right=True)
+        return self._sequences(values.mT)
 
-    def fitted(self, elites: th.Tensor, kept: th.Tensor) -> "CategoricalSequences":
-        """The frequencies of the actions among the elites."""
-        listed = elites.where(kept[:, :, None], self.n_actions).sort(dim=1).values
-        return replace(self, listed=listed, n_listed=kept.sum(dim=1, keepdim=True).expand_as(self.n_listed))
+    def completed(self, known: th.Tensor, samples: th.Tensor) -> th.Tensor:
+        values = known.nan_to_num(0).long()
+        possible = self.frequency.gather(2, values.flatten(2).mT).mT.reshape(values.shape) > 0
+        return values.where(possible & known.isfinite(), samples)
+
+    def fitted(self, sequences: th.Tensor, weights: th.Tensor) -> "CategoricalSequences":
+        """The frequencies of the values."""
+        values = sequences.flatten(2).mT
+        frequency = th.zeros_like(self.frequency)
+        return replace(self, frequency=frequency.scatter_add_(2, values, weights.to(frequency)[:, None].expand_as(values)))
 
     def chosen(self, noise: Noise) -> th.Tensor:
-        """The most likely action of each step."""
-        n_envs, _, horizon = self.listed.shape
-        counts = th.zeros(n_envs, horizon, self.n_actions + 1, device=self.listed.device)
-        counts.scatter_add_(2, self.listed.mT, th.ones_like(self.listed.mT, dtype=counts.dtype))
-        # counts are whole numbers: noise below one half only decides between equal ones
-        return (counts[:, :, : self.n_actions] + noise.uniform(horizon, self.n_actions) / 2).argmax(dim=2)
+        """The most likely value of each step and dimension."""
+        highest = self.frequency == self.frequency.amax(dim=2, keepdim=True)
+        return self._sequences(noise.uniform(*self.frequency.shape[1:]).where(highest, -1).argmax(dim=2))
+
+    def _sequences(self, values: th.Tensor) -> th.Tensor:
+        """``[..., P]`` as ``[..., H, *]``."""
+        return values.unflatten(-1, (-1, *self.actions.shape))
 
 
 @dataclass(frozen=True)
@@ -115,21 +142,27 @@ class NormalSequences(SequenceDistribution):
     std: th.Tensor
 
     @classmethod
-    def initial(cls, actions: BoxActions, horizon: int, state: th.Tensor) -> "NormalSequences":
-        """The middle of the box, with half its range as standard deviation; see :func:`initial_distribution`."""
+    def initial(cls, actions: BoxActions, horizon: int, state: th.Tensor, known: th.Tensor) -> "NormalSequences":
+        """Around the middle of the box, or what is known, with half the range of the box as standard deviation."""
         low, high = state.new_tensor(actions.low), state.new_tensor(actions.high)
-        shape = len(state), horizon, len(low)
-        return cls(low, high, mean=((low + high) / 2).expand(shape), std=((high - low) / 2).expand(shape))
+        mean = ((low + high) / 2).expand(len(state), horizon, -1)
+        for best in known[:, :1].unbind(dim=1):
+            mean = best.where(best.isfinite(), mean)
+        return cls(low, high, mean=mean, std=((high - low) / 2).expand_as(mean))
 
     def sample(self, noise: Noise, n_candidates: int) -> th.Tensor:
         standard = noise.normal(n_candidates, *self.mean.shape[1:]).to(self.mean.dtype)
         return (self.mean[:, None] + self.std[:, None] * standard).clamp(self.low, self.high)
 
-    def fitted(self, elites: th.Tensor, kept: th.Tensor) -> "NormalSequences":
-        """Mean and biased standard deviation of the elites."""
-        counts, n_counted = kept[:, :, None, None], kept.sum(dim=1)[:, None, None]
-        mean = elites.where(counts, 0).sum(dim=1) / n_counted
-        variance = (elites - mean[:, None]).square().where(counts, 0).sum(dim=1) / n_counted
+    def completed(self, known: th.Tensor, samples: th.Tensor) -> th.Tensor:
+        return known.where(known.isfinite(), samples).clamp(self.low, self.high)
+
+    def fitted(self, sequences: th.Tensor, weights: th.Tensor) -> "NormalSequences":
+        """Mean and biased standard deviation."""
+        share = weights.to(sequences)[:, :, None, None]
+        total = share.sum(dim=1)
+        mean = (share * sequences).sum(dim=1) / total
+        variance = (share * (sequences - mean[:, None]).square()).sum(dim=1) / total
         return replace(self, mean=mean, std=variance.sqrt().maximum(self.MIN_STD * (self.high - self.low) / 2))
 
     def chosen(self, noise: Noise) -> th.Tensor:
@@ -139,19 +172,27 @@ class NormalSequences(SequenceDistribution):
 
 
 def initial_distribution(
-    actions: Actions, horizon: int, state: th.Tensor, action_mask: th.Tensor | None
+    actions: Actions, horizon: int, state: th.Tensor, action_mask: th.Tensor | None, known: th.Tensor
 ) -> SequenceDistribution:
     """
-    The distribution of one who knows nothing.
+    The distribution of one who knows nothing but a warm start.
 
     :param actions: what an action is
     :param horizon: length of a sequence, in env steps, H
     :param state: encoded current state, ``[B, D]``; continuous actions have its dtype
-    :param action_mask: the actions allowed at the first step, ``[B, n_actions]``, bool; None: all
-    :raises ValueError: if ``action_mask`` has another shape, allows an environment no action, or actions are not discrete
+    :param action_mask: the values allowed at the first step, ``[B, sum(sizes)]``, bool; None: all
+    :param known: sequences with gaps, ``[B, K, H, *]``, NaN in the gaps. The distribution is centred on the first, if any
+    :raises ValueError: if ``action_mask`` has another shape, allows an environment no action, or is given for a box
     """
-    if isinstance(actions, DiscreteActions):
-        return CategoricalSequences.initial(actions, horizon, state, action_mask)
+    if not isinstance(actions, BoxActions):
+        return CategoricalSequences.initial(actions, horizon, state, action_mask, known)
     if action_mask is not None:
         raise ValueError(f"action masks are for discrete actions, got one for {actions}")
-    return NormalSequences.initial(actions, horizon, state)
+    return NormalSequences.initial(actions, horizon, state, known)
+
+
+def _by_dimension(columns: th.Tensor, sizes: tuple[int, ...]) -> th.Tensor:
+    """``[B, sum(sizes)]`` as ``[B, M, C]``, with zeros where a dimension has less than C values."""
+    largest = max(sizes)
+    dimensions = columns.split(sizes, dim=1)
+    return th.stack([th.nn.functional.pad(each, (0, largest - each.shape[1])) for each in dimensions], dim=1)

@@ -13,25 +13,60 @@ class Noise:
     :param n_envs: number of environments, B
     :param device: where the numbers are wanted
     :param generators: a CPU generator for each environment; None: the global one
+    :param exponent: of the normal numbers: their power falls with this power of the frequency; 0: they are independent
     :raises ValueError: if there is not one generator for each environment
     """
 
-    def __init__(self, n_envs: int, device: th.device, generators: Sequence[th.Generator] | None) -> None:
+    def __init__(
+        self, n_envs: int, device: th.device, generators: Sequence[th.Generator] | None, exponent: float = 0.0
+    ) -> None:
         if generators is not None and len(generators) != n_envs:
             raise ValueError(f"there must be one generator for each of {n_envs} environments, got {len(generators)}")
         self.n_envs = n_envs
         self.device = device
         self.generators = generators
+        self.exponent = exponent
+
+    def correlated(self, exponent: float) -> "Noise":
+        """:return: the same source, with that exponent"""
+        return Noise(self.n_envs, self.device, self.generators, exponent)
 
     def uniform(self, *shape: int) -> th.Tensor:
         """:return: uniform in [0, 1), ``[B, *shape]``"""
         return self._draw(th.rand, shape)
 
-    def normal(self, *shape: int) -> th.Tensor:
-        """:return: standard normal, ``[B, *shape]``"""
-        return self._draw(th.randn, shape)
+    def normal(self, n_candidates: int, horizon: int, width: int) -> th.Tensor:
+        """:return: standard normal, correlated along the horizon if there is an exponent, ``[B, N, H, A]``"""
+        shape = n_candidates, horizon, width
+        if not self.exponent:
+            return self._draw(th.randn, shape)
+        waves = _waves(horizon, self.exponent)
+        return self._draw(lambda *shape, **kwargs: waves @ th.randn(*shape, **kwargs), shape)
 
     def _draw(self, draw: Callable[..., th.Tensor], shape: tuple[int, ...]) -> th.Tensor:
         if self.generators is None:
             return draw(self.n_envs, *shape).to(self.device)
         return th.stack([draw(*shape, generator=generator) for generator in self.generators]).to(self.device)
+
+
+def _waves(horizon: int, exponent: float) -> th.Tensor:
+    """
+    What turns white noise into noise with a power of ``frequency ** -exponent``, and a variance of 1 at each step.
+
+    The columns are the orthonormal real Fourier basis, scaled. The mean has no frequency; it counts as the lowest that there
+    is, one wave in H steps (Timmer and Koenig, "On generating power law noise", 1995, draw the rest of the spectrum so).
+
+    :return: ``[H, H]``
+    """
+    step = th.arange(horizon)
+    columns = []
+    for n_waves in range(horizon // 2 + 1):
+        phase = 2 * th.pi * n_waves * step / horizon
+        amplitude = max(n_waves, 1) ** (-exponent / 2)
+        # a sine of no wave, or of one in two steps, is zero everywhere
+        is_single = 2 * n_waves % horizon == 0
+        columns.append((1 if is_single else 2**0.5) * amplitude * phase.cos())
+        if not is_single:
+            columns.append(2**0.5 * amplitude * phase.sin())
+    waves = th.stack(columns, dim=1)
+    return waves / waves.norm(dim=1, keepdim=True)

@@ -6,8 +6,11 @@ from itertools import count
 
 import torch as th
 
-from sb3_fcdl.planning.actions import Actions, DiscreteActions
-from sb3_fcdl.planning.base import KeyFn, RewardFn, StepFn
+from sb3_fcdl.planning.actions import Actions, BoxActions, CategoricalActions
+from sb3_fcdl.planning.base import KeyFn, RewardFn, StepFn, TerminationFn
+
+Place = tuple[th.Tensor, ...]
+"""Where candidates are: a tensor or more, each with a row for every candidate."""
 
 
 class Rollout(ABC):
@@ -19,45 +22,92 @@ class Rollout(ABC):
     :param state: encoded current state, ``[B, D]``
     :param goal: encoded task of each environment, ``[B, G]``
     :param actions: what an action is
+    :param termination: whether a modelled step ended the episode; None: episodes never end
+    :param discount: of the rewards, per env step
     """
 
-    def __init__(self, step: StepFn, reward: RewardFn, state: th.Tensor, goal: th.Tensor, actions: Actions) -> None:
+    def __init__(
+        self,
+        step: StepFn,
+        reward: RewardFn,
+        state: th.Tensor,
+        goal: th.Tensor,
+        actions: Actions,
+        termination: TerminationFn | None = None,
+        discount: float = 1.0,
+    ) -> None:
         self.step = step
         self.reward = reward
         self.state = state
         self.goal = goal
         self.actions = actions
+        self.termination = termination
+        self.discount = discount
 
-    @abstractmethod
     def evaluate(self, sequences: th.Tensor) -> th.Tensor:
         """
-        Sum of the rewards along each sequence; ``-inf`` where it is not finite.
+        Discounted sum of the rewards along each sequence, each weighted with the probability that the episode has not ended
+        before; ``-inf`` where the sum is not finite.
 
-        :param sequences: ``[B, N, H]`` int64 for discrete actions, ``[B, N, H, A]`` float for a box
+        :param sequences: ``[B, N, H]`` int64 for discrete actions, ``[B, N, H, M]`` int64 for multi-discrete ones,
+            ``[B, N, H, A]`` float for a box
         :return: returns, ``[B, N]``
         """
+        n_envs, n_candidates, horizon = sequences.shape[:3]
+        place = self._start(n_candidates)
+        returns = self.state.new_zeros(n_envs * n_candidates)
+        alive = th.ones_like(returns)
+        for depth in range(horizon):
+            place, reward, ended = self._follow(place, sequences[:, :, depth].flatten(0, 1))
+            reward = self.discount**depth * reward
+            if ended is not None:
+                # what a state after the end pays does not count, whatever it is: it need not be a number
+                reward = (alive * reward).where(alive != 0, 0)
+                alive = alive * (1 - ended)
+            returns += reward
+        return returns.where(returns.isfinite(), -th.inf).view(n_envs, n_candidates)
+
+    @abstractmethod
+    def _start(self, n_candidates: int) -> Place:
+        """The place of N candidates in each of B environments, before their first step."""
+
+    @abstractmethod
+    def _follow(self, place: Place, action: th.Tensor) -> tuple[Place, th.Tensor, th.Tensor | None]:
+        """
+        One step of every candidate.
+
+        :param place: where they are
+        :param action: what they do, ``[B * N, *]``
+        :return: where they are then, the rewards ``[B * N]``, and how likely this step ended the episodes, ``[B * N]``; None:
+            episodes never end
+        """
+
+    def _outcome(self, state: th.Tensor, action: th.Tensor, goal: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        """Next state, reward and probability of an end, of R states, actions and goals."""
+        encoded = self.actions.encode(action, state.dtype)
+        next_state = self.step(state, encoded)
+        reward = self.reward(state, encoded, next_state, goal).to(self.state.dtype)
+        if self.termination is None:
+            return next_state, reward, None
+        return next_state, reward, self.termination(state, encoded, next_state).to(self.state.dtype)
 
 
 class PlainRollout(Rollout):
     """Every step of every sequence goes through the model. Never waits for the device."""
 
-    def evaluate(self, sequences: th.Tensor) -> th.Tensor:
-        n_envs, n_candidates, horizon = sequences.shape[:3]
-        state = self.state.repeat_interleave(n_candidates, dim=0)
-        goal = self.goal.repeat_interleave(n_candidates, dim=0)
-        returns = state.new_zeros(n_envs * n_candidates)
-        for depth in range(horizon):
-            action = self.actions.encode(sequences[:, :, depth].flatten(0, 1), state.dtype)
-            next_state = self.step(state, action)
-            returns += self.reward(state, action, next_state, goal).to(returns.dtype)
-            state = next_state
-        return _worst_if_not_finite(returns).view(n_envs, n_candidates)
+    def _start(self, n_candidates: int) -> Place:
+        return self.state.repeat_interleave(n_candidates, dim=0), self.goal.repeat_interleave(n_candidates, dim=0)
+
+    def _follow(self, place: Place, action: th.Tensor) -> tuple[Place, th.Tensor, th.Tensor | None]:
+        state, goal = place
+        next_state, reward, ended = self._outcome(state, action, goal)
+        return (next_state, goal), reward, ended
 
 
 class MemoRollout(Rollout):
     """
     Every distinct (environment, state, action) goes through the model once, however many sequences and calls meet it. The
-    returns are those of :class:`PlainRollout`. For discrete actions only: continuous ones hardly ever repeat.
+    returns are those of :class:`PlainRollout`. Not for a box: continuous actions hardly ever repeat.
 
     What is known is a graph: a node is a state of one environment, an edge an action taken there. Nodes ``0 .. B-1`` are the
     current states, which may be any floats.
@@ -68,6 +118,8 @@ class MemoRollout(Rollout):
 
     # room made at once; what the planner's defaults need, so that they never copy
     NODES_PER_ENV = 512
+    # with more, the table of edges is larger than what it saves
+    MAX_ACTIONS = 1024
 
     def __init__(
         self,
@@ -75,10 +127,13 @@ class MemoRollout(Rollout):
         reward: RewardFn,
         state: th.Tensor,
         goal: th.Tensor,
-        actions: DiscreteActions,
+        actions: CategoricalActions,
+        termination: TerminationFn | None = None,
+        discount: float = 1.0,
         key: KeyFn | None = None,
     ) -> None:
-        super().__init__(step, reward, state, goal, actions)
+        super().__init__(step, reward, state, goal, actions, termination, discount)
+        self.numbering = actions
         self.n_actions = actions.n
         self.key = key
         self.n_nodes = len(state)
@@ -91,38 +146,39 @@ class MemoRollout(Rollout):
         self._edge_ids = th.full((len(state) * self.n_actions,), -1, dtype=th.int32, device=state.device)
         # one row per edge
         self._edge_reward = state.new_empty(0)
+        self._edge_ended = state.new_empty(0)
         self._edge_target = self._node_env.new_empty(0)
         self._reserve(self.NODES_PER_ENV * len(state))
 
-    def evaluate(self, sequences: th.Tensor) -> th.Tensor:
-        n_envs, n_candidates, horizon = sequences.shape
-        node = th.arange(n_envs, device=sequences.device).repeat_interleave(n_candidates)
-        returns = self.state.new_zeros(n_envs * n_candidates)
-        for depth in range(horizon):
-            pair = node * self.n_actions + sequences[:, :, depth].flatten()
+    def _start(self, n_candidates: int) -> Place:
+        return (th.arange(len(self.state), device=self.state.device).repeat_interleave(n_candidates),)
+
+    def _follow(self, place: Place, action: th.Tensor) -> tuple[Place, th.Tensor, th.Tensor | None]:
+        (node,) = place
+        pair = node * self.n_actions + self.numbering.number(action)
+        edge = self._edge_ids[pair]
+        unknown = pair[edge < 0]
+        if len(unknown):
+            self._expand(unknown.unique())
             edge = self._edge_ids[pair]
-            unknown = pair[edge < 0]
-            if len(unknown):
-                self._expand(unknown.unique())
-                edge = self._edge_ids[pair]
-            returns += self._edge_reward[edge]
-            node = self._edge_target[edge]
-        return _worst_if_not_finite(returns).view(n_envs, n_candidates)
+        ended = None if self.termination is None else self._edge_ended[edge]
+        return (self._edge_target[edge],), self._edge_reward[edge], ended
 
     def _expand(self, pair: th.Tensor) -> None:
         """
         Compute the edges of distinct pairs that have none.
 
-        :param pair: ``node * n_actions + action``, ``[R]``
+        :param pair: ``node * n_actions + number of the action``, ``[R]``
         """
         node = pair // self.n_actions
         state, env = self._node_state.index_select(0, node), self._node_env.index_select(0, node)
-        action = self.actions.encode(pair % self.n_actions, state.dtype)
-        next_state = self.step(state, action)
-        reward = self.reward(state, action, next_state, self.goal.index_select(0, env))
+        action = self.numbering.numbered(pair % self.n_actions)
+        next_state, reward, ended = self._outcome(state, action, self.goal.index_select(0, env))
         n_edges = len(self._edge_reward)
         self._edge_ids[pair] = th.arange(n_edges, n_edges + len(pair), dtype=th.int32, device=pair.device)
-        self._edge_reward = th.cat([self._edge_reward, reward.to(self._edge_reward.dtype)])
+        self._edge_reward = th.cat([self._edge_reward, reward])
+        if ended is not None:
+            self._edge_ended = th.cat([self._edge_ended, ended])
         self._edge_target = th.cat([self._edge_target, self._nodes_of(next_state, env)])
 
     def _nodes_of(self, state: th.Tensor, env: th.Tensor) -> th.Tensor:
@@ -151,13 +207,20 @@ class MemoRollout(Rollout):
 
 
 def make_rollout(
-    step: StepFn, reward: RewardFn, state: th.Tensor, goal: th.Tensor, actions: Actions, key: KeyFn | None
+    step: StepFn,
+    reward: RewardFn,
+    state: th.Tensor,
+    goal: th.Tensor,
+    actions: Actions,
+    termination: TerminationFn | None,
+    discount: float,
+    key: KeyFn | None,
 ) -> Rollout:
     """The fastest rollout for this kind of action and this device; see :class:`MemoRollout` for the parameters."""
     # the memo asks what it knows at every depth, for which the host would have to wait for any other device
-    if isinstance(actions, DiscreteActions) and state.device.type == "cpu":
-        return MemoRollout(step, reward, state, goal, actions, key)
-    return PlainRollout(step, reward, state, goal, actions)
+    if not isinstance(actions, BoxActions) and actions.n <= MemoRollout.MAX_ACTIONS and state.device.type == "cpu":
+        return MemoRollout(step, reward, state, goal, actions, termination, discount, key)
+    return PlainRollout(step, reward, state, goal, actions, termination, discount)
 
 
 def _enlarge(table: th.Tensor, n_rows: int) -> th.Tensor:
@@ -166,7 +229,3 @@ def _enlarge(table: th.Tensor, n_rows: int) -> th.Tensor:
     enlarged = table.new_empty(n_rows, *table.shape[1:])
     enlarged[: len(table)] = table
     return enlarged
-
-
-def _worst_if_not_finite(returns: th.Tensor) -> th.Tensor:
-    return returns.where(returns.isfinite(), -th.inf)

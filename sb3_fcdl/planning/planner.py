@@ -1,0 +1,149 @@
+"""What all planners have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from time import perf_counter
+
+import torch as th
+
+from sb3_fcdl.planning.actions import Actions
+from sb3_fcdl.planning.base import KeyFn, Plan, RewardFn, StepFn, TerminationFn
+from sb3_fcdl.planning.distributions import SequenceDistribution, initial_distribution
+from sb3_fcdl.planning.noise import Noise
+from sb3_fcdl.planning.rollout import Rollout, make_rollout
+
+
+@dataclass(frozen=True)
+class Planner(ABC):
+    """
+    Chooses actions by looking ahead with a model: draws sequences of actions, looks at their returns, and draws better ones.
+    It keeps nothing between two calls.
+
+    :param actions: what an action is
+    :param horizon: length of a plan, in env steps
+    :param n_iterations: how many times sequences are drawn
+    :param n_candidates: sequences drawn at a time for each environment
+    :param discount: of the rewards, per env step, in (0, 1]. What comes after the horizon counts nothing
+    :param time_budget_ms: no iteration starts later than this, in ms of a call; the first always does. None: all take place.
+        With it a plan depends on the speed of the machine
+    :raises ValueError: if a number is below 1, ``discount`` not in (0, 1] or ``time_budget_ms`` not positive
+    """
+
+    actions: Actions
+    horizon: int = 3
+    _: KW_ONLY
+    n_iterations: int = 5
+    n_candidates: int = 64
+    discount: float = 1.0
+    time_budget_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "n_iterations", "n_candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"discount must be above 0 and at most 1, got {self.discount}")
+        if self.time_budget_ms is not None and not self.time_budget_ms > 0:
+            raise ValueError(f"time_budget_ms must be above 0, or None for no limit, got {self.time_budget_ms}")
+
+    @property
+    def n_kept(self) -> int:
+        """Number of sequences in a warm start, K; 0 for a planner that always starts anew."""
+        return 0
+
+    @th.no_grad()
+    def plan(
+        self,
+        step: StepFn,
+        reward: RewardFn,
+        state: th.Tensor,
+        goal: th.Tensor,
+        *,
+        termination: TerminationFn | None = None,
+        generators: Sequence[th.Generator] | None = None,
+        action_mask: th.Tensor | None = None,
+        key: KeyFn | None = None,
+        warm_start: th.Tensor | None = None,
+    ) -> Plan:
+        """
+        Plan for B environments at once.
+
+        :param step: the model
+        :param reward: reward of one modelled step
+        :param state: encoded current state, ``[B, D]``
+        :param goal: encoded task of each environment, ``[B, G]``
+        :param termination: whether a modelled step ended the episode; the reward of that step counts, later ones as much as it
+            is likely that the episode goes on. None: episodes never end
+        :param generators: a CPU generator for each environment. With them the plan of an environment is a function of its own
+            row and generator alone, on every device; without them the noise comes from torch's global generator
+        :param action_mask: the values allowed at the first step, ``[B, n_actions]``, bool; for multi-discrete actions those of
+            the first dimension, then those of the second and so on, ``[B, sum(sizes)]``. Later steps are not restricted
+        :param key: code of a state that ``step`` returned; makes planning faster where different actions often lead to equal
+            states, and changes nothing else
+        :param warm_start: of the last plan, see :class:`~sb3_fcdl.planning.base.Plan`; None: every environment starts anew
+        :return: the plan; a sequence whose return is not finite counts as ``-inf``, and for nothing unless all do
+        :raises ValueError: if there is not one generator for each environment, ``action_mask`` has another shape, allows an
+            environment no action, or is given for a box, or ``warm_start`` has another shape
+        """
+        noise = Noise(len(state), state.device, generators)
+        rollout = make_rollout(step, reward, state, goal, self.actions, termination, self.discount, key)
+        known = self._known(warm_start, state)
+        distribution = initial_distribution(self.actions, self.horizon, state, action_mask, known)
+        return self._search(rollout, noise, distribution, known)
+
+    @abstractmethod
+    def _search(self, rollout: Rollout, noise: Noise, distribution: SequenceDistribution, known: th.Tensor) -> Plan:
+        """
+        :param rollout: tells the return of a sequence
+        :param noise: where randomness comes from
+        :param distribution: to begin with
+        :param known: the warm start, ``[B, K, H, *]``, NaN where there is none
+        """
+
+    def _iterations(self, rollout: Rollout) -> Iterator[int]:
+        """Numbers the iterations, until there are enough or the time is over."""
+        deadline = None if self.time_budget_ms is None else perf_counter() + self.time_budget_ms / 1000
+        for iteration in range(self.n_iterations):
+            yield iteration
+            if deadline is not None:
+                # a device works off a queue: whoever reads a number waits for all that was asked for before
+                rollout.state.new_zeros(()).item()
+                if perf_counter() >= deadline:
+                    return
+
+    def _known(self, warm_start: th.Tensor | None, state: th.Tensor) -> th.Tensor:
+        """The warm start as ``[B, K, H, *]`` on the device of the state, also if there is none."""
+        shape = (len(state), self.n_kept, self.horizon, *self.actions.shape)
+        if warm_start is None:
+            return state.new_full(shape, th.nan)
+        if not self.n_kept:
+            raise ValueError(f"{type(self).__name__} always starts anew: warm_start must be None")
+        if warm_start.shape != shape:
+            raise ValueError(f"warm_start must have shape {shape}, got {tuple(warm_start.shape)}")
+        return warm_start.to(state)
+
+
+def best_of(sequences: th.Tensor, returns: th.Tensor, n_best: int) -> tuple[th.Tensor, th.Tensor]:
+    """
+    The best sequences, best first.
+
+    :param sequences: ``[B, N, H, *]``
+    :param returns: ``[B, N]``
+    :param n_best: how many are wanted
+    :return: sequences, ``[B, n_best, H, *]``, and their returns, ``[B, n_best]``
+    """
+    # equal returns keep the order in which their sequences were drawn, which is random: no action is favoured
+    returns, ranking = returns.sort(dim=1, descending=True, stable=True)
+    env = th.arange(len(returns), device=returns.device)[:, None]
+    return sequences[env, ranking[:, :n_best]], returns[:, :n_best]
+
+
+def one_step_on(sequences: th.Tensor) -> th.Tensor:
+    """
+    A warm start: what is left of sequences when their first action was taken.
+
+    :param sequences: best first, ``[B, K, H, *]``, float
+    :return: ``[B, K, H, *]``; nothing is known of the last step
+    """
+    return th.cat([sequences[:, :, 1:], th.full_like(sequences[:, :, :1], th.nan)], dim=2)

@@ -1,10 +1,8 @@
 """The floors and the ceiling by value, intervals, tables and result files."""
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from fcdl_envs.chemical_system import ChemicalSystem
 from sb3_fcdl.benchmark import (
@@ -16,12 +14,15 @@ from sb3_fcdl.benchmark import (
     chemical_tasks,
     evaluate_tasks,
     format_table,
+    make_env,
     read_csv,
 )
 from sb3_fcdl.benchmark.chemical import CEILING, FixedOrder, NoOp, Random, RandomWithoutRoot, TrueDynamicsPlanner
 from sb3_fcdl.benchmark.evaluation import bootstrap_interval
+from sb3_fcdl.benchmark.graphs import ContextResult
+from sb3_fcdl.benchmark.table import ContextCsvRow
 
-RESULT = TaskResult("n=2", mean=12.3456, ci_low=11.0, ci_high=13.5, success_rate=0.25, n_episodes=20, predict_ms=4.0)
+RESULT = TaskResult("n=2", mean=12.3456, ci_low=11.0, ci_high=13.5, success=0.25, n_episodes=20, predict_ms=4.0)
 ENV_ID = "FCDL/Chemical-v0"
 RUN = Run(ENV_ID, "dynamics_seed=3 rule=full_fork", algo="FCDL", seed=1, timesteps=30_000, wall_s=61.25)
 
@@ -79,7 +80,7 @@ def test_ceiling_is_repeatable_and_leaves_the_global_generator_alone():
     before = th.get_rng_state()
     first, again = (TrueDynamicsPlanner(ChemicalSystem(n_objects=4, n_colors=3), seed=7) for _ in range(2))
     for _ in range(3):
-        np.testing.assert_array_equal(first.paint(colors, goal), again.paint(colors, goal))
+        np.testing.assert_array_equal(first.plan(colors, goal), again.plan(colors, goal))
     assert th.equal(before, th.get_rng_state())
 
 
@@ -90,10 +91,29 @@ def test_fixed_order_repairs_the_first_mismatch_inside_the_match_set():
     assert policy.predict(observation([0, 1, 1], [0, None, 1]))[0] == 2 * 2 + 1, "nothing to repair: keep the last colour"
 
 
-def test_references_read_true_colors_through_the_noise():
-    noisy = observation([0, 1, 1], [0, None, 1])
-    noisy["state"] *= -173.0
-    assert NoOp(3, 2).predict(noisy)[0] == 2 * 2 + 1
+@pytest.mark.parametrize("rule", ["full_fork", "full_chain"])
+def test_no_noise_changes_the_returns_of_floors_and_ceiling(rule):
+    """The ceiling plans on the true state; what the noise makes of an object is seen by a model alone."""
+    task, sizes = Task("n=3", {"task": "test", "n_noisy": 3}), {"rule": rule, "n_objects": 7, "n_colors": 3}
+    means = {}
+    for noise in ("none", "scale", "color"):
+        env_kwargs = {**sizes, "noise": noise}
+        policies = benchmark_of(ENV_ID).references(ENV_ID, env_kwargs, 0)
+        results = {name: evaluate_tasks(policy, ENV_ID, env_kwargs, [task], 10) for name, policy in policies.items()}
+        means[noise] = {name: result.mean for name, (result,) in results.items()}
+    assert means["none"] == means["scale"] == means["color"]
+    assert len(set(means["none"].values())) == 5
+
+
+def test_ceiling_plans_from_the_true_colors():
+    env = make_env(ENV_ID, 5, {"task": "test", "n_noisy": 4, "noise": "color"})
+    env.seed(0)
+    noisy = env.reset()
+    true = np.stack([state["colors"] for state in env.env_method("get_state")])
+    assert (noisy["state"].reshape(5, 10, 5).argmax(-1) != true).any()
+    planner, twin = (TrueDynamicsPlanner(ChemicalSystem(), seed=3) for _ in range(2))
+    planner.attach(env)
+    assert planner.predict(noisy)[0].tolist() == twin.plan(true, noisy["goal"].reshape(5, 10, 5)).tolist()
 
 
 def test_random_actions_are_uniform_and_leave_the_root_alone_if_asked():
@@ -119,8 +139,9 @@ def test_planner_models_the_most_likely_step_of_the_true_system():
 def test_reference_policies_come_from_floor_to_ceiling():
     policies = benchmark_of(ENV_ID).references(ENV_ID, {"n_objects": 5, "n_colors": 3}, 0)
     assert list(policies) == ["no-op", "random", "random, root excluded", "fix in index order", CEILING]
-    env = gym.make("FCDL/Chemical-v0", n_objects=5, n_colors=3)
-    batch = DummyVecEnv([lambda: env]).reset()
+    env = make_env(ENV_ID, 1, {"n_objects": 5, "n_colors": 3})
+    batch = env.reset()
+    policies[CEILING].attach(env)
     assert all(0 <= policy.predict(batch)[0].item() < 15 for policy in policies.values())
 
 
@@ -142,7 +163,7 @@ def test_same_seed_gives_the_same_episodes_and_another_seed_others():
 def test_result_counts_successes_and_episodes():
     task = Task("easy", {"task": "test", "n_noisy": 0})
     (result,) = evaluate_tasks(FixedOrder(5, 3), ENV_ID, {"n_objects": 5, "n_colors": 3}, [task], n_episodes=3, n_envs=2)
-    assert (result.task, result.success_rate, result.n_episodes) == ("easy", 1.0, 3)
+    assert (result.task, result.success, result.n_episodes) == ("easy", 1.0, 3)
     # The local fork: one of the four wrong objects is set right at each step, 2/5 after the first.
     assert result.mean == pytest.approx((2 + 3 + 4) / 5 + 22, abs=1e-4)
     assert result.predict_ms > 0
@@ -178,12 +199,31 @@ def test_result_file_round_trip(tmp_path):
     path = tmp_path / "results" / "chemical.csv"
     append_csv(path, RUN, [RESULT])
     append_csv(path, RUN, [RESULT, RESULT])
-    header = "env,env_kwargs,algo,seed,timesteps,task,mean,ci_low,ci_high,success,n_episodes,wall_s"
+    header = "env,env_kwargs,algo,seed,timesteps,wall_s,task,mean,ci_low,ci_high,success,n_episodes"
     assert path.read_text().splitlines()[0] == header
     rows = read_csv(path)
     assert len(rows) == 3
     assert rows[0] == rows[2]
     assert (rows[0].env, rows[0].env_kwargs, rows[0].mean, rows[0].success) == (ENV_ID, RUN.env_kwargs, 12.3456, 0.25)
+
+
+def test_graphs_have_a_file_of_their_own(tmp_path):
+    path = tmp_path / "contexts.csv"
+    context = ContextResult("n=2", 20, share=1 / 3, missing=0.5, extra=2.0, same_code=float("nan"), same_graph=0.75)
+    append_csv(path, RUN, [context])
+    (row,) = read_csv(path, ContextCsvRow)
+    assert (row.algo, row.task, row.n_true_edges, row.share, row.shd) == ("FCDL", "n=2", 20, 0.3333, 2.5)
+    assert np.isnan(row.same_code) and row.same_graph == 0.75
+    with pytest.raises(ValueError, match=r"contexts\.csv has the columns"):
+        append_csv(path, RUN, [RESULT])
+
+
+def test_a_file_keeps_the_order_of_its_columns(tmp_path):
+    path = tmp_path / "old.csv"
+    path.write_text("env,env_kwargs,algo,seed,timesteps,task,mean,ci_low,ci_high,success,n_episodes,wall_s\n")
+    append_csv(path, RUN, [RESULT])
+    assert path.read_text().splitlines()[1].endswith("30000,n=2,12.3456,11.0,13.5,0.25,20,61.25")
+    assert read_csv(path)[0].wall_s == 61.25
 
 
 def test_a_file_with_other_columns_is_left_alone(tmp_path):

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch as th
-from gated import GatedEnv
-from tiny import N_ACTIONS, tiny_fcdl
+from tiny import tiny_fcdl
 from toy import KINDS, factors, one_hot_state, persist_and_set_windows, random_windows
 
 from sb3_fcdl.dynamics import Losses, Windows
@@ -179,16 +178,6 @@ def test_masked_parent_changes_no_bit_of_the_child():
     assert not any(th.equal(before[:, child], after[:, child]) for child in (0, 1, 3))
 
 
-def test_evaluation_is_deterministic_and_independent_of_batch_mates():
-    model = make_model(graph_prior="self").double().eval()
-    windows = random_windows(EQUAL[0], *EQUAL[1], n_rows=20, length=1, dtype=th.float64)
-    state, action = windows.state[:, 0], windows.action[:, 0]
-    together = model.step(state, action)
-    alone = [model.step(state[index : index + 1], action[index : index + 1]) for index in range(20)]
-    th.testing.assert_close(together.next_state.logits, th.cat([one.next_state.logits for one in alone]), rtol=0, atol=1e-12)
-    assert th.equal(together.next_state.logits, model.step(state, action).next_state.logits)
-
-
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_cmi_equals_the_difference_of_independent_likelihoods(kind, prior):
@@ -300,20 +289,7 @@ def test_persisting_variables_depend_on_no_other():
     assert accuracy(model, persist_and_set_windows(4, 3, 500)) > 0.99
 
 
-QUICK = {"hidden_dim": 16, "cmi_freq": 2, "cmi_batch_size": 8}
-
-
-def test_learns_and_acts_in_chemical():
-    model = tiny_fcdl(dynamics=CDLDynamics, dynamics_kwargs=QUICK).learn(60)
-    assert model.dynamics.loss(model._windows(16)).total.isfinite()
-    assert not th.equal(model.dynamics.cmi, th.full_like(model.dynamics.cmi, 0.001))
-    observation = model.env.reset()
-    action, _ = model.predict(observation, deterministic=True)
-    assert 0 <= action[0] < N_ACTIONS
-
-
-def test_learns_and_acts_on_mixed_variables():
-    model = tiny_fcdl(GatedEnv(), dynamics=CDLDynamics, dynamics_kwargs=QUICK | {"graph_prior": "self"}).learn(60)
-    assert model.dynamics.loss(model._windows(16)).total.isfinite()
-    action, _ = model.predict(model.env.reset(), deterministic=True)
-    assert action.shape == (1, 1) and np.abs(action).max() <= 2
+def test_estimates_while_it_learns():
+    quick = {"hidden_dim": 16, "cmi_freq": 2, "cmi_batch_size": 8}
+    dynamics = tiny_fcdl(dynamics=CDLDynamics, dynamics_kwargs=quick).learn(40).dynamics
+    assert not th.equal(dynamics.cmi, th.full_like(dynamics.cmi, 0.001))

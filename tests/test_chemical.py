@@ -19,7 +19,14 @@ from fcdl_envs.chemical_system import ChemicalSystem
 
 ENV_ID = "FCDL/Chemical-v0"
 NOISY_TEST = {"task": "test", "n_noisy": 4}
-TASKS = [{}, NOISY_TEST, {"rule": "full_chain", "task": "test", "n_noisy": 2}, {"rule": "none", "n_objects": 5, "n_colors": 3}]
+COLOR_TEST = NOISY_TEST | {"noise": "color"}
+TASKS = [
+    {},
+    NOISY_TEST,
+    COLOR_TEST,
+    {"rule": "full_chain", "task": "test", "n_noisy": 2},
+    {"rule": "none", "n_objects": 5, "n_colors": 3},
+]
 
 
 def decode(observation, key="state", n_colors=5):
@@ -109,10 +116,10 @@ def test_random_actions_below_the_root_score_their_expectation_in_fork(n_noisy):
     assert score == pytest.approx(expected, abs=0.2)
 
 
-@pytest.mark.parametrize("task", ["train", "test"])
+@pytest.mark.parametrize("task", [{}, NOISY_TEST, COLOR_TEST], ids=["train", "scale", "color"])
 @pytest.mark.parametrize("rule", ["full_fork", "full_chain"])
 def test_batch_is_the_same_episodes_as_singles(rule, task):
-    kwargs = {"rule": rule, "task": task, "n_noisy": 4 if task == "test" else 0, "dynamics_seed": 2}
+    kwargs = {"rule": rule, "dynamics_seed": 2, **task}
     batch = gym.make_vec(ENV_ID, num_envs=5, **kwargs)
     singles = SyncVectorEnv([lambda: gym.make(ENV_ID, **kwargs)] * 5, autoreset_mode=AutoresetMode.SAME_STEP)
     assert batch.observation_space == singles.observation_space
@@ -247,6 +254,51 @@ def test_noise_does_not_touch_the_dynamics_and_stays_in_the_space():
         assert np.array_equal(decode(loud_observation)[:, 5:], decode(silent_observation)[:, 5:])
         assert (decode(silent_observation)[:, 1:5] == -1).all()
         assert loud_observation in loud.observation_space
+
+
+def shown_and_true(env, n_steps=10):
+    """Colours that the noisy objects show and have, over random steps of a batch, twice [n_steps + 1, B, n_noisy]."""
+    observation, _ = env.reset(seed=0)
+    shown, true = [observation], [env.get_state()]
+    for actions in np.random.default_rng(0).integers(50, size=(n_steps, env.num_envs)):
+        shown.append(env.step(actions)[0])
+        true.append(env.get_state())
+    shown = np.array([decode(observation)[:, 1:5] for observation in shown])
+    return shown, np.array([[state["colors"][1:5] for state in states] for states in true])
+
+
+def test_a_random_color_is_uniform_and_depends_on_nothing():
+    """Against the truth, another object and the next step: each of 25 pairs has a chance of 1/25, within four sigma."""
+    shown, true = shown_and_true(ChemicalVectorEnv(1000, **COLOR_TEST))
+    for one, other in ((shown, true), (shown[..., :3], shown[..., 1:]), (shown[:-1], shown[1:])):
+        of_other = np.bincount(other.ravel(), minlength=5) / other.size
+        pairs = np.bincount(5 * one.ravel() + other.ravel(), minlength=25).reshape(5, 5) / one.size
+        expected = of_other / 5
+        assert np.abs(pairs - expected).max() < 4 * np.sqrt(expected.max() / one.size)
+
+
+def test_without_noise_objects_show_their_color():
+    shown, true = shown_and_true(ChemicalVectorEnv(50, **NOISY_TEST, noise="none"))
+    assert np.array_equal(shown, true)
+
+
+def test_episodes_are_the_same_under_every_noise():
+    """More than two episodes: the second and third begin after all the random numbers of the noise before them."""
+    clean, *noisy = (ChemicalVectorEnv(50, **NOISY_TEST, noise=noise) for noise in ("none", "scale", "color"))
+    for env in (clean, *noisy):
+        env.reset(seed=0)
+    for actions in np.random.default_rng(0).integers(50, size=(60, 50)):
+        expected, rewards, *_, infos = clean.step(actions)
+        for env in noisy:
+            observation, noisy_rewards, *_, noisy_infos = env.step(actions)
+            assert np.array_equal(noisy_rewards, rewards)
+            assert np.array_equal(noisy_infos.get("local_graph"), infos.get("local_graph"))
+            assert np.array_equal(observation["goal"], expected["goal"])
+            shown, true = (each["state"].reshape(50, 10, 5) for each in (observation, expected))
+            untouched = [0, 5, 6, 7, 8, 9]
+            assert np.array_equal(shown[:, untouched], true[:, untouched])
+            assert (shown[:, 1:5] != true[:, 1:5]).any()
+    assert all(str(env.get_state()) == str(clean.get_state()) for env in noisy)
 
 
 def test_training_and_test_task_share_their_spaces():
@@ -413,6 +465,7 @@ def test_import_needs_neither_torch_nor_sb3():
         ({"n_noisy": 2}, "n_noisy=2 is not allowed; n_noisy must be 0 with task='train'"),
         ({"task": "test", "n_noisy": 7}, "n_noisy=7 is not allowed; n_noisy must be within 0 .. n_objects - 4 = 6"),
         ({"task": "test", "n_noisy": -1}, "n_noisy=-1 is not allowed"),
+        ({"noise": "colour"}, "noise='colour' is not allowed; noise must be one of scale, color, none"),
         ({"noise_scale": 201.0}, "noise_scale=201.0 is not allowed; noise_scale must be within 0 .. 200.0"),
         ({"noise_scale": -1.0}, "noise_scale=-1.0 is not allowed"),
         ({"noise_scale": float("nan")}, "noise_scale=nan is not allowed"),

@@ -166,23 +166,6 @@ def test_masked_parent_changes_no_bit_of_the_child():
     assert not th.equal(before[:, 3:6], after[:, 3:6])
 
 
-def test_evaluation_is_deterministic_and_independent_of_batch_mates():
-    sizes = SIZES["equal"]
-    model = make_model(sizes).double()
-    model.train()
-    model.loss(random_windows(sizes, N_ACTIONS, n_rows=64, length=3, dtype=th.float64))
-    model.eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    windows = random_windows(sizes, N_ACTIONS, n_rows=20, length=1, dtype=th.float64)
-    state, action = windows.state[:, 0], windows.action[:, 0]
-    together = model.step(state, action)
-    alone = [model.step(state[index : index + 1], action[index : index + 1]) for index in range(20)]
-    th.testing.assert_close(together.next_state.logits, th.cat([one.next_state.logits for one in alone]), rtol=0, atol=1e-12)
-    assert th.equal(together.graph, th.cat([one.graph for one in alone]))
-    assert th.equal(together.next_state.logits, model.step(state, action).next_state.logits)
-    assert all(th.equal(before[name], value) for name, value in model.state_dict().items())
-
-
 def test_graph_of_a_sample_is_the_graph_of_its_code():
     model = make_model(SIZES["equal"]).eval()
     windows = random_windows(SIZES["equal"], N_ACTIONS, n_rows=50, length=1)

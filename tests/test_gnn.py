@@ -3,10 +3,8 @@ import copy
 import numpy as np
 import pytest
 import torch as th
-from gated import GatedEnv
-from tiny import tiny_env, tiny_fcdl
 from toy import KINDS as TOY_KINDS
-from toy import factors, persist_and_set_windows, random_windows
+from toy import factors, random_windows
 
 from sb3_fcdl.dynamics import Losses, Windows
 from sb3_fcdl.dynamics.distributions import output_width
@@ -125,47 +123,6 @@ def test_gradient_by_a_sample_is_that_of_the_network_up_to_a_constant(kind):
     th.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-13)
 
 
-def test_evaluation_is_deterministic_and_independent_of_batch_mates():
-    model, windows = make_model("equal").eval(), make_windows("equal", 20)
-    state, action = windows.state[:, 0], windows.action[:, 0]
-    step = model.stepper()
-    alone = [step(state[index : index + 1], action[index : index + 1]).next_state.logits for index in range(20)]
-    together = step(state, action).next_state.logits
-    th.testing.assert_close(together, th.cat(alone), rtol=0, atol=1e-12)
-    assert th.equal(together, model.step(state, action).next_state.logits)
-    # Nor does it matter that the table exists by now.
-    assert th.equal(alone[0], step(state[:1], action[:1]).next_state.logits)
-
-
 def test_published_widths_have_the_published_number_of_parameters():
     model = GNNDynamics(factors([5] * 10, 50), feature_dim=256, hidden_dim=512)
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(1.89e6, rel=2e-3)
-
-
-def test_overfits_a_deterministic_system():
-    th.manual_seed(0)
-    model = GNNDynamics(factors([3] * 4, 12), feature_dim=16, hidden_dim=32)
-    optimizer = th.optim.Adam(model.parameters(), lr=1e-2)
-    windows = persist_and_set_windows(4, 3, 100)
-    model.train()
-    for _ in range(100):
-        optimizer.zero_grad()
-        model.loss(windows).total.backward()
-        optimizer.step()
-    predicted = model.eval().step(windows.state[:, 0], windows.action[:, 0]).next_state.mode()
-    assert (predicted == windows.next_state[:, 0]).all(-1).float().mean() > 0.99
-
-
-def test_has_no_graph():
-    model = make_model("equal").eval()
-    assert model.context_graphs() == []
-    with pytest.raises(ValueError, match="no graph"):
-        model.local_graph(th.zeros(1, 12), th.zeros(1, 12))
-
-
-@pytest.mark.parametrize("env", [tiny_env, GatedEnv])
-def test_learns_and_plans(env):
-    model = tiny_fcdl(env(), dynamics=GNNDynamics, dynamics_kwargs=WIDTHS).learn(40)
-    loss = model.dynamics.train().loss(model._windows(16)).total
-    action, _ = model.predict(env().reset(seed=0)[0], deterministic=True)
-    assert loss.isfinite() and model.action_space.contains(action)

@@ -4,10 +4,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch as th
-from dense import accuracy, array, assert_same_distribution, fit, parent_features, relu, scrambled, sigmoid
-from gated import GatedEnv
-from tiny import N_ACTIONS, tiny_fcdl
-from toy import KINDS, factors, one_hot_state, persist_and_set_windows, random_windows
+from dense import array, assert_same_distribution, parent_features, relu, scrambled, sigmoid
+from tiny import tiny_fcdl
+from toy import KINDS, factors, one_hot_state, random_windows
 
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.dynamics.distributions import output_width
@@ -125,30 +124,11 @@ def test_masked_parent_changes_no_bit_of_the_child(kind):
         assert same == [True, True] + [False] * (len(sizes) - 2)
 
 
-def test_evaluation_is_deterministic_and_independent_of_batch_mates():
-    sizes, action_sizes = KINDS["mixed"]
-    model = make_model(sizes, action_sizes).double().eval()
-    windows = random_windows(sizes, *action_sizes, n_rows=20, length=1, dtype=th.float64)
-    state, action = windows.state[:, 0], windows.action[:, 0]
-    together = model.step(state, action).next_state
-    alone = [model.step(state[index : index + 1], action[index : index + 1]).next_state for index in range(20)]
-    th.testing.assert_close(together.logits, th.cat([one.logits for one in alone]), rtol=0, atol=1e-12)
-    th.testing.assert_close(together.mean, th.cat([one.mean for one in alone]), rtol=0, atol=1e-12)
-    assert th.equal(together.logits, model.step(state, action).next_state.logits)
-
-
 def test_published_size():
     """Ten GRUs of 128, features shared, heads: about a million parameters (spec 0.4)."""
     model = GRADERDynamics(factors([5] * 10, 50))
     features, of_child = 100 * 128 + 11 * 128, 2 * (128 * 384 + 384) + 128 * 5 + 5
     assert sum(parameter.numel() for parameter in model.parameters()) == features + 10 * of_child == 1_011_378
-
-
-def test_small_deterministic_data_set_is_learned_by_heart():
-    model = make_model([3] * 4, (12,), hidden_dim=32)
-    windows = persist_and_set_windows(4, 3, 100)
-    fit(model, windows, n_updates=120)
-    assert accuracy(model, windows) > 0.99
 
 
 def buffer_of(windows: Windows):
@@ -293,22 +273,7 @@ def test_unknown_test_and_prior_list_the_known_ones():
         make_model([2, 3], (2,), graph_prior="causal")
 
 
-SMALL = {"hidden_dim": 16, "discovery_freq": 5, "n_discovery_windows": 500}
-
-
-def test_learns_chemical_and_saves_its_graph(tmp_path):
-    model = tiny_fcdl(dynamics=GRADERDynamics, dynamics_kwargs=SMALL).learn(60)
-    assert model.dynamics.loss(model._windows(16)).total.isfinite()
-    assert not model.dynamics.graph[model.dynamics.free_entries].all()
-    action, _ = model.predict(model.env.reset(), deterministic=True)
-    assert 0 <= action[0] < N_ACTIONS
-    model.save(tmp_path / "model")
-    loaded = type(model).load(tmp_path / "model", env=model.env)
-    assert th.equal(loaded.dynamics.graph, model.dynamics.graph)
-
-
-def test_learns_mixed_variables_and_box_actions():
-    model = tiny_fcdl(GatedEnv(), dynamics=GRADERDynamics, dynamics_kwargs=SMALL | {"graph_prior": "none"}).learn(60)
-    assert model.dynamics.loss(model._windows(16)).total.isfinite()
-    action, _ = model.predict(model.env.reset(), deterministic=True)
-    assert action.shape == (1, 1) and np.abs(action) <= 2
+def test_drops_edges_while_it_learns():
+    small = {"hidden_dim": 16, "discovery_freq": 5, "n_discovery_windows": 500}
+    dynamics = tiny_fcdl(dynamics=GRADERDynamics, dynamics_kwargs=small).learn(40).dynamics
+    assert not dynamics.graph[dynamics.free_entries].all()

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch as th
 from gated import GatedEnv
@@ -10,6 +11,7 @@ from tiny import ENV_ID, tiny_fcdl
 
 from sb3_fcdl.benchmark import Task
 from sb3_fcdl.benchmark.graphs import evaluate_graphs, format_graphs
+from sb3_fcdl.dynamics import Prediction
 
 TASKS = (Task("train"), Task("n=2", {"task": "test", "n_noisy": 2}))
 SIX = {"n_objects": 6, "n_colors": 3}
@@ -32,7 +34,7 @@ def make_policy(**kwargs):
 def test_all_edges_and_none_by_hand(everything, monkeypatch):
     policy = make_policy()
     graph = th.full((6, 7), float(everything))
-    monkeypatch.setattr(policy.dynamics, "local_graph", lambda state, action: graph.expand(len(state), 6, 7))
+    monkeypatch.setattr(policy.dynamics, "step", lambda state, action: Prediction(None, graph.expand(len(state), 6, 7)))
     results = evaluate_graphs(policy, ENV_ID, SIX, TASKS, n_steps=40)
     assert {result.task for result in results} == {"train", "n=2"}
     for task in TASKS:
@@ -47,9 +49,68 @@ def test_all_edges_and_none_by_hand(everything, monkeypatch):
     assert len(format_graphs(results).splitlines()) == 2 + len(results)
 
 
+CLEAN = {"noise": "none"}
+
+
+def reads(monkeypatch, policy, variable):
+    """The code is the largest of a variable's three columns; there is an edge from x1 to x2, unless the code is 0."""
+
+    def step(state, action):
+        code = state.unflatten(-1, (6, 3))[:, variable].argmax(-1)
+        graph = th.zeros(len(state), 6, 7)
+        graph[:, 2, 1] = (code > 0).float()
+        return Prediction(None, graph, code)
+
+    monkeypatch.setattr(policy.dynamics, "step", step)
+
+
+def shares(results, name):
+    """Mean over the contexts of the test task."""
+    own = [result for result in results if result.task == "n=2"]
+    return sum(result.share * getattr(result, name) for result in own)
+
+
+def test_a_context_that_a_corrupted_variable_chooses_by_hand(monkeypatch):
+    """
+    A random colour out of three is the true one once in three times. A one-hot times a negative number, as half of them are,
+    has its largest column elsewhere: 0 in place of 1 or 2, and 1 in place of 0, so that the edge changes, too.
+    """
+    policy = make_policy()
+    reads(monkeypatch, policy, variable=1)
+    color = evaluate_graphs(policy, ENV_ID, SIX | {"noise": "color"}, TASKS, CLEAN, n_steps=300)
+    assert shares(color, "same_code") == pytest.approx(1 / 3, abs=0.035)  # four sigma of 3000 draws
+    scale = evaluate_graphs(policy, ENV_ID, SIX, TASKS, CLEAN, n_steps=300)
+    assert shares(scale, "same_code") == shares(scale, "same_graph") == pytest.approx(1 / 2, abs=0.037)
+    assert all(result.same_code == result.same_graph == 1 for result in (*color, *scale) if result.task == "train")
+    # Whether both colours are 0 or neither: of all three colours, once in three times 1/3, else 2/3.
+    assert 1 / 3 < shares(color, "same_graph") < 2 / 3
+
+
+def test_a_context_that_clean_variables_choose_is_always_the_same(monkeypatch):
+    policy = make_policy()
+    reads(monkeypatch, policy, variable=0)
+    for noise in ("scale", "color"):
+        results = evaluate_graphs(policy, ENV_ID, SIX | {"noise": noise}, TASKS, CLEAN, n_steps=20)
+        assert len(results) == 4
+        assert all(result.same_code == result.same_graph == 1 for result in results)
+    text = format_graphs(results).splitlines()[-1]
+    assert text.endswith("| 100.0 % | 100.0 % |")
+
+
+def test_nothing_is_compared_without_a_clean_twin():
+    results = evaluate_graphs(make_policy(), ENV_ID, SIX, TASKS, n_steps=5)
+    assert np.isnan([[result.same_code, result.same_graph] for result in results]).all()
+    assert format_graphs(results).splitlines()[-1].endswith("| - | - |")
+
+
+def test_a_twin_with_other_episodes_is_refused():
+    with pytest.raises(ValueError, match="clean_kwargs change the episodes"):
+        evaluate_graphs(make_policy(), ENV_ID, SIX, TASKS[1:], {"task": "train", "n_noisy": 0}, n_steps=50)
+
+
 def test_the_same_seed_gives_the_same_result():
     policy = make_policy()
-    first, second = (evaluate_graphs(policy, ENV_ID, SIX, TASKS, n_steps=5) for _ in range(2))
+    first, second = (evaluate_graphs(policy, ENV_ID, SIX, TASKS, CLEAN, n_steps=5) for _ in range(2))
     assert first == second
 
 

@@ -1,10 +1,11 @@
+"""Magnetic as a Gymnasium environment: scores, observations, rewards, seeds and mistakes."""
+
 import copy
 import itertools
 import os
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import gymnasium as gym
@@ -12,20 +13,17 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+from magnets import BOTH_RED, ROLLING, STILL, act_randomly
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from fcdl_envs import Variable
 from fcdl_envs.magnetic import MagneticEnv, reach_reward
 from fcdl_envs.magnetic_simulator import BLACK, RED, MagneticSimulator
 
 ENV_ID = "FCDL/Magnetic-v0"
 EXAMPLE = Path(__file__).parent.parent / "examples" / "magnetic_gif.py"
-ROLLING = {"ball_speed": (0.1, 0.3)}
 VARIANTS = [{}, {"task": "test"}, {"task": "test", "observe_velocity": True, **ROLLING}]
-BOTH_RED = {"ball_color": RED, "box_color": RED}
-STILL = np.zeros(3)
 
 
 def why_not_renderable():
@@ -47,10 +45,6 @@ def go_to(observation, xy):
     return np.clip((np.array([*xy, 0.8]) - observation[-3:]) / 0.05, -1, 1)
 
 
-def act_randomly(observation, rng):
-    return rng.uniform(-1, 1, 3)
-
-
 def chase_the_ball(observation, rng):
     return go_to(observation, observation[2:4])
 
@@ -70,32 +64,6 @@ def mean_score(policy, n_episodes=100, **kwargs):
             total += reward
         successes += info["is_success"]
     return total / n_episodes, successes / n_episodes
-
-
-def ball_path(n_steps, policy=None, seed=0, **options):
-    """Where the ball is after each step, [n_steps, 2]."""
-    env, rng, path = MagneticEnv(), np.random.default_rng(seed), []
-    env.reset(seed=seed, options=options)
-    for _ in range(n_steps):
-        env.step(STILL if policy is None else policy(None, rng))
-        path.append(env.simulator.ball_position)
-    return np.array(path)
-
-
-def closed_form_path(distance, n_steps):
-    """
-    How far a pulled ball at rest is from the box, [n_steps]: the law of docs/magnetic.md as a differential equation of one
-    dimension, in steps of 10 microseconds. A rolling sphere has 7/5 of its mass; damping acts on its speed and its spin.
-    """
-    speed, path, dt = 0.0, [], 1e-5
-    drag = 0.5 + 1.2e-5 * (1 + 1 / 0.03**2)
-    for _ in range(n_steps):
-        for _ in range(5000):
-            length = np.sqrt(distance**2 + 0.1**2)
-            speed += dt * (-0.3 * (1 - length) * distance / length - drag * speed) / (0.05 * 7 / 5)
-            distance += dt * speed
-        path.append(distance)
-    return np.array(path)
 
 
 @pytest.mark.filterwarnings("ignore:.*A Box observation space m..imum value is -?infinity:UserWarning")
@@ -130,196 +98,6 @@ def test_scripted_policies_score_as_documented(policy, kwargs, expected, success
     score, success_rate = mean_score(policy, **kwargs)
     assert score == pytest.approx(expected, abs=tolerance)
     assert success_rate == pytest.approx(success, abs=0.05)
-
-
-@pytest.mark.parametrize(("distance", "n_steps"), [(0.2, 11), (0.3, 16), (0.5, 29)])
-def test_pulled_ball_follows_the_documented_force_law(distance, n_steps):
-    """The specification's median number of steps until the ball is within 5 cm, and the law as a differential equation."""
-    options = {**BOTH_RED, "ball_position": (-0.1, 0.35 - distance), "box_position": (-0.1, 0.35)}
-    path = ball_path(35, **options)
-    distances = np.linalg.norm(path - options["box_position"], axis=1)
-    assert abs((distances < 0.05).argmax() + 1 - n_steps) <= 1
-    assert np.allclose(distances, np.abs(closed_form_path(distance, 35)), atol=2e-3)
-    assert np.allclose(path[:, 0], -0.1, atol=1e-12)
-    assert distances[-1] < 0.03
-
-
-def test_black_ball_does_not_depend_on_the_box():
-    still = [ball_path(25, ball_color=ball, box_color=box) for ball, box in ((BLACK, RED), (RED, BLACK), (BLACK, BLACK))]
-    for path in still:
-        assert np.array_equal(path, np.tile(path[0], (25, 1)))
-    rolls = {"ball_color": BLACK, "box_color": RED, "ball_velocity": (0.2, -0.1)}
-    places = [(0.0, 0.0), (0.1, 0.2), (120.0, -40.0)]
-    paths = [ball_path(25, act_randomly, box_position=place, **rolls) for place in places]
-    assert np.linalg.norm(paths[0][-1] - paths[0][0]) > 0.1
-    assert np.array_equal(paths[0], paths[1])
-    assert np.array_equal(paths[0], paths[2])
-
-
-def test_rolling_ball_slows_down_as_its_damping_says():
-    """A torque of 1.2e-5 N m s on the spin, and a force of 1.2e-5 N s/m, against 7/5 of 50 g."""
-    env = MagneticEnv()
-    env.reset(seed=0, options={"ball_color": BLACK, "ball_position": (0.0, -0.3), "ball_velocity": (0.0, 0.2)})
-    for _ in range(25):
-        env.step(STILL)
-    rate = 1.2e-5 * (1 + 1 / 0.03**2) / 0.07
-    assert env.simulator.ball_velocity == pytest.approx([0.0, 0.2 * np.exp(-rate * 1.25)], abs=1e-3)
-    assert env.simulator.ball_position == pytest.approx([0.0, -0.3 + 0.2 * -np.expm1(-rate * 1.25) / rate], abs=2e-3)
-
-
-def test_ball_never_leaves_the_table():
-    """The rims are 0.28 m and 0.43 m from the centre, and stop a centre 0.03 m earlier; a contact gives by 2 mm."""
-    env = MagneticEnv(**ROLLING)
-    simulator = env.simulator
-    furthest = np.zeros(2)
-    for seed in range(300):
-        env.reset(seed=seed)
-        for _ in range(25):
-            simulator.step(STILL)
-            furthest = np.maximum(furthest, np.abs(simulator.ball_position))
-            assert 0.799 < simulator.data.joint("ball").qpos[2] <= 0.8
-    assert (furthest < [0.252, 0.402]).all()
-    assert (furthest > [0.25, 0.40]).all()
-
-
-def test_arm_reaches_every_corner_of_its_workspace_from_every_other():
-    corners = np.array(list(itertools.product((-0.27, 0.27), (-0.42, 0.42), (0.80, 1.05))))
-    simulator = MagneticSimulator()
-    for start, end in itertools.permutations(corners, 2):
-        for goal in (start, end):
-            for _ in range(21):
-                simulator.step((goal - simulator.eef_position) / 0.05)
-            assert np.abs(simulator.eef_position - goal).max() < 0.01
-        tilt = np.degrees(np.arccos(simulator.data.site("eef").xmat[8]))
-        assert tilt < 2
-
-
-def test_actions_are_clipped_and_so_is_the_workspace():
-    ends = []
-    for scale in (1, 100):
-        env = MagneticEnv()
-        env.reset(seed=0)
-        for _ in range(30):
-            env.step(scale * np.array([1.0, -1.0, -1.0]))
-        ends.append(env.simulator.eef_position)
-    assert np.array_equal(*ends)
-    assert ends[0] == pytest.approx([0.27, -0.42, 0.80], abs=2e-3)
-
-
-@pytest.mark.parametrize("observe_velocity", [False, True])
-@pytest.mark.parametrize("colors", [BOTH_RED, {"ball_color": RED, "box_color": BLACK}])
-def test_local_graph_agrees_with_finite_differences(colors, observe_velocity):
-    """Exact for ball and box; the end effector moves 1 % across the direction of an action."""
-    env = MagneticEnv(observe_velocity=observe_velocity)
-    names = env.factorization.state_names
-    continuous = [row for row, name in enumerate(names) if "color" not in name]
-    of_ball = [row for row in continuous if names[row].startswith("ball")]
-    largest = np.zeros((len(names), len(names) + 3))
-    for seed in range(10):
-        rng = np.random.default_rng(seed)
-        ball, box = rng.uniform(-0.2, 0.2, (2, 2))
-        inputs = np.concatenate([ball, rng.uniform(-0.2, 0.2, 2), box, rng.uniform(-0.5, 0.5, 3)])
-        columns = [names.index(name) if name in names else None for name in ("ball_x", "ball_y", "ball_vx", "ball_vy")]
-        columns += [names.index("box_x"), names.index("box_y"), *range(len(names), len(names) + 3)]
-        for index, column in enumerate(columns):
-            if column is None:
-                continue
-            ends = [next_values(env, seed, colors, inputs + sign * 1e-4 * np.eye(9)[index]) for sign in (1, -1)]
-            slope = np.abs(ends[0] - ends[1]) / 2e-4
-            largest[continuous, column] = np.maximum(largest[continuous, column], slope)
-    graph = env.step(STILL)[-1]["local_graph"]
-    of_eef = [names.index(f"eef_{axis}") for axis in "xyz"]
-    checked = np.ix_([*of_ball, names.index("box_x"), names.index("box_y")], range(len(names) + 3))
-    varied = np.ones(len(names) + 3, dtype=bool)
-    varied[[names.index("ball_color"), names.index("box_color"), *of_eef]] = False
-    assert np.array_equal((largest[checked] > 1e-9)[:, varied], graph[checked][:, varied])
-    to_eef = largest[np.ix_(of_eef, range(len(names), len(names) + 3))]
-    assert np.allclose(np.diag(to_eef), 0.0425, atol=2e-3)
-    assert np.abs(to_eef - np.diag(np.diag(to_eef))).max() < 0.01 * 0.05
-    assert not largest[of_eef, : len(names)].any()
-
-
-def next_values(env, seed, colors, inputs):
-    """Continuous variables after a step from ball place and velocity, box place, and action; the seed places the arm."""
-    options = {"ball_position": inputs[:2], "ball_velocity": inputs[2:4], "box_position": inputs[4:6]}
-    env.reset(seed=seed, options={**colors, **options})
-    env.step(inputs[6:])
-    simulator = env.simulator
-    ball = [simulator.ball_position, *([simulator.ball_velocity] if env.observe_velocity else [])]
-    return np.concatenate([*ball, simulator.box_position, simulator.eef_position])
-
-
-def test_arm_moves_neither_ball_nor_box():
-    paths = [ball_path(25, policy, **BOTH_RED) for policy in (None, act_randomly)]
-    assert np.allclose(*paths, atol=1e-12)
-    assert np.ptp(paths[0], axis=0).max() > 0.05
-
-
-def test_end_effector_persists_but_for_the_action():
-    """Small changes of the joints at the start shift it now and after the step by the same."""
-    simulator = MagneticSimulator()
-    shifts = []
-    for offset in 1e-3 * np.vstack([np.zeros(6), np.eye(6)]):
-        simulator.reset(BLACK, BLACK, np.zeros(2), np.zeros(2), np.zeros(2), offset)
-        before = simulator.eef_position
-        simulator.step(np.array([0.3, -0.2, -0.4]))
-        shifts.append([before, simulator.eef_position])
-    now, after = np.swapaxes(np.array(shifts[1:]) - shifts[0], 0, 1)
-    assert np.abs(now).max() > 3e-4
-    assert np.allclose(after, now, atol=0.1 * np.abs(now).max())
-
-
-def test_graphs_by_name():
-    env = MagneticEnv(observe_velocity=True)
-    factors = env.factorization
-    assert factors.state_names == (
-        *("ball_color", "ball_x", "ball_y", "ball_vx", "ball_vy", "box_color", "box_x", "box_y"),
-        *("eef_x", "eef_y", "eef_z"),
-    )
-    assert MagneticEnv().factorization.parent_names == (
-        *("ball_color", "ball_x", "ball_y", "box_color", "box_x", "box_y", "eef_x", "eef_y", "eef_z"),
-        *("move_x", "move_y", "move_z"),
-    )
-    assert [variable for variable in factors.parents if variable.is_categorical] == [
-        Variable("ball_color", 2),
-        Variable("box_color", 2),
-    ]
-
-    def parents(graph, child):
-        return {factors.parent_names[column] for column in np.flatnonzero(graph[factors.state_names.index(child)])}
-
-    pull = {"ball_x", "ball_y", "ball_vx", "ball_vy", "box_x", "box_y"}
-    env.reset(seed=0, options={"ball_color": RED, "box_color": BLACK})
-    graph = env.step(STILL)[-1]["local_graph"]
-    assert parents(graph, "ball_x") == {"ball_x", "ball_vx"}
-    assert parents(graph, "ball_vy") == {"ball_vy"}
-    assert parents(graph, "eef_z") == {"eef_z", "move_z"}
-    env.reset(seed=0, options=BOTH_RED)
-    graph = env.step(STILL)[-1]["local_graph"]
-    assert parents(graph, "ball_vy") == pull
-    assert parents(graph, "box_x") == {"box_x"}
-    assert parents(env.global_graph, "ball_y") == pull | {"ball_color", "box_color"}
-    assert parents(env.global_graph, "ball_color") == {"ball_color"}
-
-
-def test_graph_follows_the_colors_and_differs_in_four_edges_and_colors():
-    """Of the six edges that the paper counts, those of the colours are in the global graph alone."""
-    env = MagneticEnv()
-    graphs = {}
-    for colors in itertools.product((BLACK, RED), repeat=2):
-        env.reset(seed=0, options=dict(zip(("ball_color", "box_color"), colors, strict=True)))
-        info = env.step(STILL)[-1]
-        assert info["magnetic"] is (colors == (RED, RED))
-        graphs[colors] = info["local_graph"]
-        info["local_graph"] = None
-    identity = np.hstack([np.eye(9), np.vstack([np.zeros((6, 3)), np.eye(3)])]).astype(bool)
-    for colors in graphs.keys() - {(RED, RED)}:
-        assert np.array_equal(graphs[colors], identity)
-    added = np.argwhere(graphs[RED, RED] & ~identity).tolist()
-    assert added == [[1, 2], [1, 4], [1, 5], [2, 1], [2, 4], [2, 5]]
-    assert np.argwhere(env.global_graph & ~graphs[RED, RED]).tolist() == [[1, 0], [1, 3], [2, 0], [2, 3]]
-    env.global_graph[:] = False
-    assert env.global_graph.any()
 
 
 @pytest.mark.parametrize("kwargs", VARIANTS)
@@ -434,40 +212,6 @@ def test_state_round_trip_continues_identically(kwargs):
     env.set_state(pickle.loads(pickle.dumps(state)))
     for other in (clone, pickled, fresh, env):
         assert run(other) == expected
-
-
-def test_simulator_is_its_own_perfect_model():
-    """Candidates tried from a state leave no trace in what follows it."""
-    env, model = MagneticEnv(), MagneticSimulator()
-    env.reset(seed=1, options=BOTH_RED)
-    actions = np.random.default_rng(0).uniform(-1, 1, (25, 3))
-    for action in actions:
-        state = env.simulator.get_state()
-        tried = []
-        for candidate in (-action, STILL, action):
-            model.set_state(state)
-            assert np.array_equal(model.eef_position, env.simulator.eef_position)
-            model.step(candidate)
-            tried.append(model.get_state())
-        env.step(action)
-        assert np.array_equal(tried[-1], env.simulator.get_state())
-        assert not np.array_equal(tried[0], tried[-1])
-
-
-def test_at_least_2500_steps_a_second():
-    """Alone on a core it is three times as fast; a neighbour on the same core takes its share."""
-    env, simulator = MagneticEnv(), MagneticSimulator()
-    env.reset(seed=0)
-    action, state = np.full(3, 0.1), simulator.get_state()
-    start = time.process_time()
-    for _ in range(1000):
-        env.step(action)
-    stepped = time.process_time()
-    for _ in range(1000):
-        simulator.set_state(state)
-        simulator.step(action)
-    assert stepped - start < 0.4
-    assert time.process_time() - stepped < 0.4
 
 
 @pytest.mark.parametrize("vec_env_cls", [None, SubprocVecEnv])

@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
 import torch as th
-from dense import accuracy, array, assert_same_distribution, fit, relu, scrambled
-from gated import GatedEnv
-from tiny import N_ACTIONS, tiny_fcdl
-from toy import KINDS, factors, persist_and_set_windows, random_windows
+from dense import array, assert_same_distribution, relu, scrambled
+from toy import KINDS, factors, random_windows
 
 from sb3_fcdl.dynamics.distributions import output_width
 from sb3_fcdl.dynamics.modular import ModularDynamics
@@ -56,44 +54,3 @@ def test_loss_of_one_variable_trains_the_network_of_that_variable_alone():
     for name, parameter in model.named_parameters():
         sizes = parameter.grad.abs().flatten(1).amax(1)
         assert sizes[1] > 0 and sizes[0] == sizes[2] == 0, name
-
-
-def test_evaluation_is_deterministic_and_independent_of_batch_mates():
-    sizes, action_sizes = KINDS["mixed"]
-    model = make_model(sizes, action_sizes).double().eval()
-    windows = random_windows(sizes, *action_sizes, n_rows=20, length=1, dtype=th.float64)
-    state, action = windows.state[:, 0], windows.action[:, 0]
-    together = model.step(state, action).next_state
-    alone = [model.step(state[index : index + 1], action[index : index + 1]).next_state for index in range(20)]
-    th.testing.assert_close(together.logits, th.cat([one.logits for one in alone]), rtol=0, atol=1e-12)
-    th.testing.assert_close(together.mean, th.cat([one.mean for one in alone]), rtol=0, atol=1e-12)
-    assert th.equal(together.logits, model.step(state, action).next_state.logits)
-
-
-def test_small_deterministic_data_set_is_learned_by_heart():
-    th.manual_seed(0)
-    model = ModularDynamics(factors([3] * 4, 12), hidden_dim=32)
-    windows = persist_and_set_windows(4, 3, 100)
-    fit(model, windows, n_updates=80, learning_rate=1e-2)
-    assert accuracy(model, windows) > 0.99
-
-
-def test_has_no_graph():
-    model = make_model([2, 3], (4,)).eval()
-    assert model.context_graphs() == []
-    with pytest.raises(ValueError, match="no graph"):
-        model.local_graph(th.zeros(1, 5), th.zeros(1, 4))
-
-
-def test_learns_chemical():
-    model = tiny_fcdl(dynamics=ModularDynamics, dynamics_kwargs={"hidden_dim": 16}).learn(60)
-    assert model.dynamics.loss(model._windows(16)).total.isfinite()
-    action, _ = model.predict(model.env.reset(), deterministic=True)
-    assert 0 <= action[0] < N_ACTIONS
-
-
-def test_learns_mixed_variables_and_box_actions():
-    model = tiny_fcdl(GatedEnv(), dynamics=ModularDynamics, dynamics_kwargs={"hidden_dim": 16}).learn(60)
-    assert model.dynamics.loss(model._windows(16)).total.isfinite()
-    action, _ = model.predict(model.env.reset(), deterministic=True)
-    assert action.shape == (1, 1) and np.abs(action) <= 2

@@ -14,8 +14,6 @@ from dense import (
     scrambled,
     sigmoid,
 )
-from gated import GatedEnv
-from tiny import N_ACTIONS, tiny_fcdl
 from toy import KINDS, factors, one_hot_state, persist_and_set_windows, random_windows
 
 from sb3_fcdl.dynamics import Windows, ncd
@@ -158,23 +156,6 @@ def test_label_tells_masks_apart_and_passes_no_gradient():
         assert (outputs.std(0) > 1e-3).all() if code_labelling else (outputs == outputs[0]).all()
 
 
-def test_evaluation_is_deterministic_and_independent_of_batch_mates():
-    sizes, action_sizes = KINDS["mixed"]
-    model = varied(make_model(sizes, action_sizes), sizes, action_sizes)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    windows = random_windows(sizes, *action_sizes, n_rows=20, length=1, dtype=th.float64)
-    state, action = windows.state[:, 0], windows.action[:, 0]
-    together = model.step(state, action)
-    alone = [model.step(state[index : index + 1], action[index : index + 1]) for index in range(20)]
-    assert len(together.graph.unique(dim=0)) > 1
-    assert th.equal(together.graph, th.cat([one.graph for one in alone]))
-    for name in ("logits", "mean"):
-        each = th.cat([getattr(one.next_state, name) for one in alone])
-        th.testing.assert_close(getattr(together.next_state, name), each, rtol=0, atol=1e-12)
-    assert th.equal(together.next_state.logits, model.step(state, action).next_state.logits)
-    assert all(th.equal(before[name], value) for name, value in model.state_dict().items())
-
-
 def test_price_of_an_edge_and_the_running_mean_of_the_edges_by_hand():
     """Every free edge has probability 0.8: six of them on four variables; the mean starts at one half."""
     model = make_model([3, 3, 3, 3], (12,)).train()
@@ -226,23 +207,3 @@ def test_graph_is_local_to_the_sample():
     graph = model.local_graph(windows.state[:, 0], windows.action[:, 0])
     assert (graph[is_open, 2, 1] == 1).all() and (graph[~is_open, 2, 1] == 0).all()
     assert (graph[:, 1, 0] == 0).all()
-
-
-def test_learns_chemical_and_saves_its_mean_graph(tmp_path):
-    model = tiny_fcdl(dynamics=NCDDynamics, dynamics_kwargs={"hidden_dim": 16}).learn(60)
-    assert model.dynamics.loss(model._windows(16)).total.isfinite()
-    observation = model.env.reset()
-    action, _ = model.predict(observation, deterministic=True)
-    assert 0 <= action[0] < N_ACTIONS
-    model.save(tmp_path / "model")
-    loaded = type(model).load(tmp_path / "model", env=model.env)
-    assert loaded.predict(observation, deterministic=True)[0] == action
-    saved, present = (each.dynamics.context_graphs()[0].probabilities for each in (loaded, model))
-    assert np.array_equal(saved, present) and (saved[1, 0] != 0.5)
-
-
-def test_learns_mixed_variables_and_box_actions():
-    model = tiny_fcdl(GatedEnv(), dynamics=NCDDynamics, dynamics_kwargs={"hidden_dim": 16, "graph_prior": "self"}).learn(60)
-    assert model.dynamics.loss(model._windows(16)).total.isfinite()
-    action, _ = model.predict(model.env.reset(), deterministic=True)
-    assert action.shape == (1, 1) and np.abs(action) <= 2

@@ -3,9 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch as th
-from gated import GatedEnv
-from tiny import tiny_env, tiny_fcdl
-from toy import KINDS, factors, persist_and_set_windows, random_windows
+from toy import KINDS, factors, random_windows
 
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution, output_width
@@ -120,15 +118,6 @@ def test_loss_and_every_gradient_equal_those_with_all_rules(kind):
         th.testing.assert_close(gradients[name] / scale, gradient / scale, rtol=0, atol=1e-10)
 
 
-def test_evaluation_is_deterministic_and_independent_of_batch_mates():
-    model, windows = make_model("equal").eval(), make_windows("equal", 20)
-    state, action = windows.state[:, 0], windows.action[:, 0]
-    together = model.step(state, action).next_state.logits
-    alone = [model.step(state[index : index + 1], action[index : index + 1]).next_state.logits for index in range(20)]
-    th.testing.assert_close(together, th.cat(alone), rtol=0, atol=1e-12)
-    assert th.equal(together, model.step(state, action).next_state.logits)
-
-
 def test_unselected_slots_and_rules_change_no_bit_in_evaluation():
     model, windows = make_model("equal").eval(), make_windows("equal", 1)
     state, action = windows.state[:, 0], windows.action[:, 0]
@@ -169,32 +158,3 @@ def test_unknown_selector_init_lists_the_known_ones():
 def test_default_widths_have_the_published_number_of_parameters():
     model = NPSDynamics(factors([5] * 10, 50))
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(2.5e6, rel=1e-2)
-
-
-def test_overfits_a_deterministic_system():
-    th.manual_seed(0)
-    model = NPSDynamics(factors([3] * 4, 12), n_rules=4, hidden_dim=48)
-    optimizer = th.optim.Adam(model.parameters(), lr=5e-3)
-    windows = persist_and_set_windows(4, 3, 100)
-    model.train()
-    for _ in range(120):
-        optimizer.zero_grad()
-        model.loss(windows).total.backward()
-        optimizer.step()
-    predicted = model.eval().step(windows.state[:, 0], windows.action[:, 0]).next_state.mode()
-    assert (predicted == windows.next_state[:, 0]).all(-1).float().mean() > 0.99
-
-
-def test_has_no_graph():
-    model = make_model("equal").eval()
-    assert model.context_graphs() == []
-    with pytest.raises(ValueError, match="no graph"):
-        model.local_graph(th.zeros(1, 12), th.zeros(1, 12))
-
-
-@pytest.mark.parametrize("env", [tiny_env, GatedEnv])
-def test_learns_and_plans(env):
-    model = tiny_fcdl(env(), dynamics=NPSDynamics, dynamics_kwargs=SMALL).learn(40)
-    loss = model.dynamics.train().loss(model._windows(16)).total
-    action, _ = model.predict(env().reset(seed=0)[0], deterministic=True)
-    assert loss.isfinite() and model.action_space.contains(action)

@@ -9,7 +9,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector.utils import batch_space
 
 from fcdl_envs.arguments import check
-from fcdl_envs.chemical_episodes import MAX_EPISODE_STEPS, ChemicalEpisodes, Task
+from fcdl_envs.chemical_episodes import MAX_EPISODE_STEPS, ChemicalEpisodes, Noise, Task
 from fcdl_envs.chemical_system import ChemicalSystem, Rule
 from fcdl_envs.variables import Factors
 
@@ -59,7 +59,7 @@ class ChemicalEnv(_Published, gym.Env[Any, np.int64]):
 
     Which object depends on which changes with the context: while the root, object 0, has colour 0, most dependencies vanish.
     An agent that knows this *local* graph is not disturbed by objects that do not matter in it. The ``test`` task asks for
-    just that: it takes place in the local regime, and shows some objects with strong noise.
+    just that: it takes place in the local regime, and shows some objects with noise.
 
     The environment follows Ke et al. (2021), with the local rules of Hwang et al. (2024).
 
@@ -93,10 +93,16 @@ class ChemicalEnv(_Published, gym.Env[Any, np.int64]):
 
     | key     | bounds          | content                                                              |
     |---------|-----------------|----------------------------------------------------------------------|
-    | `state` | -1000 .. 1000   | colours now; those of noisy objects times `noise_scale * N(0, 1)`       |
+    | `state` | -1000 .. 1000   | colours now; of noisy objects what the noise makes of them             |
     | `goal`  | 0 .. 1          | goal colours, without noise; zero for objects outside the match set     |
 
-    Noise is one normal number for each noisy object and observation, clipped to the bounds.
+    | noise   | a noisy object shows, in each observation anew                                       |
+    |---------|---------------------------------------------------------------------------------------|
+    | `scale` | its one-hot colour times one number, `noise_scale * N(0, 1)`, clipped to the bounds      |
+    | `color` | any colour, each with the same chance: nothing in it tells that it is wrong             |
+    | `none`  | its colour: the same task without corruption                                           |
+
+    Noise changes what is observed and nothing else: with the same seed and actions, episodes are the same under each.
 
     ## Reward
 
@@ -129,7 +135,8 @@ class ChemicalEnv(_Published, gym.Env[Any, np.int64]):
     :param dynamics_seed: of the networks; the same number is the same system
     :param task: ``train`` or ``test``
     :param n_noisy: how many objects are noisy, ``0 .. n_objects - 4``; 0 in the ``train`` task
-    :param noise_scale: ``0 .. 200``
+    :param noise: ``scale``, ``color`` or ``none``
+    :param noise_scale: of the noise ``scale``, ``0 .. 200``
     :param forbid_root: whether ``action_masks`` excludes the root
     :param render_mode: ``rgb_array``, ``ansi`` or nothing
     :raises ValueError: if an argument is out of range
@@ -150,12 +157,13 @@ class ChemicalEnv(_Published, gym.Env[Any, np.int64]):
         dynamics_seed: int = 0,
         task: Task = "train",
         n_noisy: int = 0,
+        noise: Noise = "scale",
         noise_scale: float = 100.0,
         forbid_root: bool = False,
         render_mode: str | None = None,
     ) -> None:
         system = ChemicalSystem(rule, graph, n_objects, n_colors, dynamics_seed)
-        self._episodes = ChemicalEpisodes(1, system, task, n_noisy, noise_scale, forbid_root)
+        self._episodes = ChemicalEpisodes(1, system, task, n_noisy, noise, noise_scale, forbid_root)
         self._row = np.arange(1)
         self.observation_space = self._episodes.observation_space
         self.action_space = self._episodes.action_space
@@ -203,9 +211,10 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
     :param num_envs: how many
     :param max_episode_steps: after how many steps an episode is truncated
     :param render_mode: ``rgb_array``, ``ansi`` or nothing
-    :param task: see :class:`ChemicalEnv`, as the next three and all other arguments
+    :param task: see :class:`ChemicalEnv`, as the next four and all other arguments
     :param n_noisy: how many objects are noisy
-    :param noise_scale: standard deviation of the noise
+    :param noise: ``scale``, ``color`` or ``none``
+    :param noise_scale: standard deviation of the noise ``scale``
     :param forbid_root: whether ``action_masks`` excludes the root
     :param system_kwargs: arguments of :class:`ChemicalSystem`
     :raises ValueError: if an argument is out of range
@@ -220,6 +229,7 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
         render_mode: str | None = None,
         task: Task = "train",
         n_noisy: int = 0,
+        noise: Noise = "scale",
         noise_scale: float = 100.0,
         forbid_root: bool = False,
         **system_kwargs: Any,
@@ -227,7 +237,7 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
         check(num_envs >= 1, "num_envs", num_envs, "at least 1")
         check(max_episode_steps >= 1, "max_episode_steps", max_episode_steps, "at least 1")
         system = ChemicalSystem(**system_kwargs)
-        self._episodes = ChemicalEpisodes(num_envs, system, task, n_noisy, noise_scale, forbid_root)
+        self._episodes = ChemicalEpisodes(num_envs, system, task, n_noisy, noise, noise_scale, forbid_root)
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.render_mode = _check_render_mode(render_mode)

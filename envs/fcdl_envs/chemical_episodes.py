@@ -12,6 +12,7 @@ from fcdl_envs.chemical_system import ChemicalSystem, Colors
 from fcdl_envs.variables import Factors, Variable
 
 Task = Literal["train", "test"]
+Noise = Literal["scale", "color", "none"]
 
 # Bounds of the `state` box in both tasks, so that an agent can move from one to the other. Noise beyond them is clipped.
 STATE_BOUND = 1000.0
@@ -31,22 +32,31 @@ class ChemicalEpisodes:
     :param system: the dynamics
     :param task: where episodes start and what their goal is
     :param n_noisy: objects ``1 .. n_noisy`` are observed with noise and do not count for the reward
-    :param noise_scale: standard deviation of that noise
+    :param noise: what is observed of them
+    :param noise_scale: standard deviation of the noise ``scale``
     :param forbid_root: whether the action mask excludes actions on object 0
     :raises ValueError: if an argument is out of range
     """
 
     def __init__(
-        self, n_episodes: int, system: ChemicalSystem, task: Task, n_noisy: int, noise_scale: float, forbid_root: bool
+        self,
+        n_episodes: int,
+        system: ChemicalSystem,
+        task: Task,
+        n_noisy: int,
+        noise: Noise,
+        noise_scale: float,
+        forbid_root: bool,
     ) -> None:
         n_objects, n_colors = system.n_objects, system.n_colors
         check(task in get_args(Task), "task", task, f"one of {', '.join(get_args(Task))}")
         check(task == "test" or n_noisy == 0, "n_noisy", n_noisy, "0 with task='train'")
         check(0 <= n_noisy <= n_objects - 4, "n_noisy", n_noisy, f"within 0 .. n_objects - 4 = {n_objects - 4}")
+        check(noise in get_args(Noise), "noise", noise, f"one of {', '.join(get_args(Noise))}")
         check(0 <= noise_scale <= MAX_NOISE_SCALE, "noise_scale", noise_scale, f"within 0 .. {MAX_NOISE_SCALE}")
         self.system = system
         self.task = task
-        self.n_noisy, self.noise_scale = n_noisy, noise_scale
+        self.n_noisy, self.noise, self.noise_scale = n_noisy, noise, noise_scale
         self.action_mask = np.ones(system.n_actions, dtype=bool)
         self.action_mask[:n_colors] = not forbid_root
         self.match_set = np.arange(n_objects)
@@ -108,9 +118,8 @@ class ChemicalEpisodes:
         """
         state = self._one_hot(self.colors[rows])
         if self.n_noisy:
-            noise = self.noise_scale * self._normals[rows, self.steps[rows] % BLOCK]
             noisy = state.reshape(len(rows), -1, self.system.n_colors)[:, 1 : self.n_noisy + 1]
-            noisy *= np.clip(noise, -STATE_BOUND, STATE_BOUND)[:, :, None].astype(np.float32)
+            self._corrupt(noisy, self._normals[rows, self.steps[rows] % BLOCK])
         return {"state": state, "goal": self._goal_observations[rows]}
 
     def get_state(self, row: int) -> dict[str, Any]:
@@ -158,6 +167,21 @@ class ChemicalEpisodes:
         encoded = np.zeros((colors.size, self.system.n_colors), dtype=np.float32)
         encoded[np.arange(colors.size), colors.ravel()] = 1.0
         return encoded.reshape(len(colors), -1)
+
+    def _corrupt(self, noisy: np.ndarray, normals: np.ndarray) -> None:
+        """
+        Every kind of noise uses up the same random numbers, so that the episodes behind it are the same.
+
+        :param noisy: one-hot colours of the noisy objects, ``[R, n_noisy, C]``, replaced by what is observed of them
+        :param normals: ``[R, n_noisy]``
+        """
+        if self.noise == "scale":
+            factors = np.clip(self.noise_scale * normals, -STATE_BOUND, STATE_BOUND)
+            noisy *= factors[:, :, None].astype(np.float32)
+        elif self.noise == "color":
+            # The far digits of a normal number are uniform.
+            colors = np.abs(1e6 * normals).astype(np.int64) % self.system.n_colors
+            noisy[:] = self._one_hot(colors).reshape(noisy.shape)
 
     def _observe_goals(self, goals: Colors) -> np.ndarray:
         in_match_set = np.zeros(self.system.n_objects, dtype=np.float32)

@@ -5,10 +5,12 @@ from sb3_fcdl.benchmark.callback import TaskEvalCallback
 from sb3_fcdl.benchmark.chemical import chemical_tasks
 from sb3_fcdl.benchmark.environments import benchmark_of
 from sb3_fcdl.benchmark.evaluation import Task, TaskResult, evaluate_tasks, make_env
+from sb3_fcdl.benchmark.graphs import ContextResult, evaluate_graphs, format_graphs
 from sb3_fcdl.benchmark.table import Run, append_csv, check_csv, format_table, read_csv
 
 __all__ = [
     "Benchmark",
+    "ContextResult",
     "Preset",
     "Run",
     "Task",
@@ -18,7 +20,9 @@ __all__ = [
     "benchmark_of",
     "check_csv",
     "chemical_tasks",
+    "evaluate_graphs",
     "evaluate_tasks",
+    "format_graphs",
     "format_table",
     "make_env",
     "read_csv",

@@ -34,12 +34,16 @@ class Benchmark:
     :param references: from its name, keyword arguments and a seed to policies that learn nothing, by name, from the lowest up
     :param presets: by name; the first one is the default
     :param env_kwargs: from the seed of a run to keyword arguments of the environment
+    :param clean_kwargs: what an environment is made with to show the same episodes without corruption; empty if there is none
+    :param tells_graphs: whether ``info["local_graph"]`` is the true graph of a transition
     """
 
     tasks: Callable[[dict[str, Any]], tuple[Task, ...]]
     references: Callable[[str, dict[str, Any], int], dict[str, PolicyPredictor]]
     presets: dict[str, Preset]
     env_kwargs: Callable[[int], dict[str, Any]] = lambda seed: {}
+    clean_kwargs: dict[str, Any] = field(default_factory=dict)
+    tells_graphs: bool = True
 
     def preset(self, name: str | None) -> Preset:
         """
@@ -106,4 +110,5 @@ ANY = Benchmark(
     tasks=lambda env_kwargs: (Task("train"),),
     references=lambda env_id, env_kwargs, seed: {"random": RandomActions(env_id, env_kwargs, seed)},
     presets={"default": Preset()},
+    tells_graphs=False,
 )

@@ -40,25 +40,34 @@ class SimulatesEnv(Protocol):
 
 
 @dataclass(frozen=True)
-class TaskResult:
+class Returns:
     """
-    How a policy does on one task.
+    The returns of a policy on one task.
 
     :param task: name of the task
     :param mean: mean return of an episode
     :param ci_low: lower end of the 95 % bootstrap interval of the mean over episodes
     :param ci_high: its upper end
-    :param success_rate: share of the episodes whose last ``info["is_success"]`` was true, in [0, 1]
+    :param success: share of the episodes whose last ``info["is_success"]`` was true, in [0, 1]
     :param n_episodes: number of episodes
-    :param predict_ms: mean time of a call of ``predict``, on the whole batch of environments, in ms
     """
 
     task: str
     mean: float
     ci_low: float
     ci_high: float
-    success_rate: float
+    success: float
     n_episodes: int
+
+
+@dataclass(frozen=True)
+class TaskResult(Returns):
+    """
+    How a policy does on one task.
+
+    :param predict_ms: mean time of a call of ``predict``, on the whole batch of environments, in ms
+    """
+
     predict_ms: float
 
 

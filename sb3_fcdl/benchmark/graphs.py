@@ -1,13 +1,14 @@
-"""How far the local graphs of a model are from the true ones, in each context of each task."""
+"""How far the local graphs of a model are from the true ones, and whether corrupted inputs change them, context by context."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, Task, make_env
 from sb3_fcdl.fcdl import FCDLPolicy
@@ -23,6 +24,9 @@ class ContextResult:
     :param share: of the task's transitions that are in this context, in [0, 1]
     :param missing: true edges that a graph lacks, mean over transitions
     :param extra: edges of a graph that are not true, mean over transitions
+    :param same_code: share of the transitions whose code is the one that the same state has without corruption, in [0, 1];
+        NaN: the model has no codes, or nothing was compared
+    :param same_graph: the same of the graph
     """
 
     task: str
@@ -30,6 +34,8 @@ class ContextResult:
     share: float
     missing: float
     extra: float
+    same_code: float
+    same_graph: float
 
     @property
     def shd(self) -> float:
@@ -42,64 +48,114 @@ def evaluate_graphs(
     env_id: str,
     env_kwargs: dict[str, Any],
     tasks: Sequence[Task],
+    clean_kwargs: dict[str, Any] | None = None,
     n_steps: int = 200,
     seed: int = 0,
     n_envs: int = 10,
 ) -> list[ContextResult]:
     """
-    Compare local graphs with those that the environment tells in ``info["local_graph"]``, under random actions.
+    Compare local graphs with those that the environment tells in ``info["local_graph"]``, under random actions; and codes and
+    graphs with those of the same states without corruption.
 
     :param policy: a trained policy whose model has graphs
     :param env_id: registered name of the environment
     :param env_kwargs: its keyword arguments, without the task
     :param tasks: what to evaluate on
+    :param clean_kwargs: what the environment is made with to show the same episodes without corruption; None or empty: nothing
+        is compared
     :param n_steps: steps of each environment
     :param seed: of the environments and the actions
     :param n_envs: environments that are stepped at once
     :return: a result for each context of each task, the one with the fewest edges first
-    :raises ValueError: if the model has no graph, or the environment does not tell the true one
+    :raises ValueError: if the model has no graph, the environment does not tell the true one, or its episodes without
+        corruption are others
     """
+    if not policy.dynamics.has_graph:
+        raise ValueError(f"{type(policy.dynamics).__name__} predicts every variable from all parents: it has no graph")
     policy.set_training_mode(False)
     results = []
     for task in tasks:
-        graphs, truths = _local_graphs(policy, env_id, {**env_kwargs, **task.env_kwargs}, n_steps, seed, n_envs)
-        counts = truths.sum(axis=(1, 2))
-        for n_true_edges in np.unique(counts):
-            graph, truth = graphs[counts == n_true_edges], truths[counts == n_true_edges]
-            free = policy.dynamics.free_entries
-            missing, extra = ((wrong & free).sum(axis=(1, 2)).mean() for wrong in (truth & ~graph, graph & ~truth))
-            share = len(graph) / len(graphs)
-            results.append(ContextResult(task.name, int(n_true_edges), share, float(missing), float(extra)))
+        made_with = [{**env_kwargs, **task.env_kwargs}]
+        if clean_kwargs:
+            made_with.append({**made_with[0], **clean_kwargs})
+        transitions = _transitions(policy, [make_env(env_id, n_envs, each) for each in made_with], n_steps, seed)
+        counts, free = transitions.truth.sum(axis=(1, 2)), policy.dynamics.free_entries
+        results += [_context(task.name, transitions, counts == n_edges, free) for n_edges in np.unique(counts)]
     return results
 
 
 def format_graphs(results: Iterable[ContextResult]) -> str:
     """A Markdown table with a row a context."""
-    lines = ["| task | true edges | share | SHD | missing | extra |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| task | true edges | share | SHD | missing | extra | same code | same graph |", "| --- " * 8 + "|"]
     for each in results:
         numbers = f"{100 * each.share:.0f} % | {each.shd:.2f} | {each.missing:.2f} | {each.extra:.2f}"
-        lines.append(f"| {each.task} | {each.n_true_edges} | {numbers} |")
+        same = " | ".join("-" if np.isnan(share) else f"{100 * share:.1f} %" for share in (each.same_code, each.same_graph))
+        lines.append(f"| {each.task} | {each.n_true_edges} | {numbers} | {same} |")
     return "\n".join(lines)
 
 
-def _local_graphs(
-    policy: FCDLPolicy, env_id: str, env_kwargs: dict[str, Any], n_steps: int, seed: int, n_envs: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The model's and the true graph of each transition, twice ``[n_steps * n_envs, V, P]``, bool."""
-    env = make_env(env_id, n_envs, env_kwargs)
-    env.seed(EVALUATION_SEED_OFFSET + seed)
-    env.action_space.seed(seed)
-    observation = env.reset()
-    graphs, truths = [], []
+class _Transitions(NamedTuple):
+    """
+    :param graph: the model's, ``[N, V, P]`` bool
+    :param truth: the environment's, ``[N, V, P]`` bool
+    :param same_code: 1 if the code is the same without corruption, else 0; NaN: not known, ``[N]``
+    :param same_graph: the same of the graph, ``[N]``
+    """
+
+    graph: np.ndarray
+    truth: np.ndarray
+    same_code: np.ndarray
+    same_graph: np.ndarray
+
+
+def _context(task: str, transitions: _Transitions, rows: np.ndarray, free: np.ndarray) -> ContextResult:
+    """:param rows: the transitions of the context, ``[N]`` bool"""
+    graph, truth, same_code, same_graph = (part[rows] for part in transitions)
+    missing, extra = ((wrong & free).sum(axis=(1, 2)).mean() for wrong in (truth & ~graph, graph & ~truth))
+    numbers = (rows.mean(), missing, extra, same_code.mean(), same_graph.mean())
+    return ContextResult(task, int(truth[0].sum()), *map(float, numbers))
+
+
+def _transitions(policy: FCDLPolicy, envs: list[VecEnv], n_steps: int, seed: int) -> _Transitions:
+    """:param envs: the environments, and those that show the same episodes without corruption if there are any"""
+    n_envs, action_space = envs[0].num_envs, envs[0].action_space
+    action_space.seed(seed)
+    for env in envs:
+        env.seed(EVALUATION_SEED_OFFSET + seed)
+    observations = [env.reset() for env in envs]
+    steps = []
     for _ in range(n_steps):
-        actions = np.stack([env.action_space.sample() for _ in range(n_envs)])
-        stored = policy.scale_action(actions) if isinstance(env.action_space, spaces.Box) else actions.reshape(n_envs, -1)
-        with th.no_grad():
-            encoded = policy.encode(obs_as_tensor(observation, policy.device), th.as_tensor(stored, device=policy.device))
-            graphs.append(policy.dynamics.local_graph(*encoded).bool().cpu().numpy())
-        observation, _, _, infos = env.step(actions)
-        if "local_graph" not in infos[0]:
-            raise ValueError(f"{env_id} does not tell the true graph of a transition in info['local_graph']")
-        truths.append(np.stack([info["local_graph"] for info in infos]))
-    env.close()
-    return np.concatenate(graphs), np.concatenate(truths)
+        actions = np.stack([action_space.sample() for _ in range(n_envs)])
+        (graph, code), *clean = [_graph_and_code(policy, observation, actions) for observation in observations]
+        moved = [env.step(actions) for env in envs]
+        observations = [step[0] for step in moved]
+        truth, *clean_truth = [_true_graphs(step[3]) for step in moved]
+        same_code = same_graph = np.full(n_envs, np.nan)
+        if clean:
+            if not np.array_equal(truth, clean_truth[0]):
+                raise ValueError("clean_kwargs change the episodes; they must change nothing but what is observed")
+            (clean_graph, clean_code) = clean[0]
+            same_graph = (graph == clean_graph).all(axis=(1, 2)).astype(float)
+            same_code = same_code if code is None else (code == clean_code).astype(float)
+        steps.append((graph, truth, same_code, same_graph))
+    for env in envs:
+        env.close()
+    return _Transitions(*map(np.concatenate, zip(*steps, strict=True)))
+
+
+def _graph_and_code(policy: FCDLPolicy, observation: Any, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """``[B, V, P]`` bool, and ``[B]`` if the model has codes."""
+    is_box = isinstance(policy.action_space, spaces.Box)
+    stored = policy.scale_action(actions) if is_box else actions.reshape(len(actions), -1)
+    with th.no_grad():
+        encoded = policy.encode(obs_as_tensor(observation, policy.device), th.as_tensor(stored, device=policy.device))
+        prediction = policy.dynamics.step(*encoded)
+    assert prediction.graph is not None
+    return prediction.graph.bool().cpu().numpy(), None if prediction.code is None else prediction.code.cpu().numpy()
+
+
+def _true_graphs(infos: list[dict[str, Any]]) -> np.ndarray:
+    """``[B, V, P]`` bool"""
+    if "local_graph" not in infos[0]:
+        raise ValueError("the environment does not tell the true graph of a transition in info['local_graph']")
+    return np.stack([info["local_graph"] for info in infos])

@@ -101,7 +101,13 @@ def magnetic_references(env_id: str, env_kwargs: dict[str, Any], seed: int = 0) 
 
 
 PLANNER = {"horizon": 1}
-SCHEDULE = {"learning_starts": 2000, "train_horizon": 1, "planner_kwargs": PLANNER}
+SCHEDULE = {
+    "learning_rate": 1e-4,
+    "learning_starts": 2000,
+    "train_horizon": 1,
+    "planner": "cem",
+    "planner_kwargs": PLANNER,
+}
 MLP = {"hidden_dim": 512, "n_layers": 4}
 
 MAGNETIC = Benchmark(

@@ -1,12 +1,13 @@
-"""Results as a table to read and as a CSV file to keep."""
+"""Results as a table to read and as CSV files to keep."""
 
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import get_type_hints
+from typing import TypeVar, get_type_hints
 
-from sb3_fcdl.benchmark.evaluation import TaskResult
+from sb3_fcdl.benchmark.evaluation import Returns, TaskResult
+from sb3_fcdl.benchmark.graphs import ContextResult
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,16 @@ class Run:
 
 
 @dataclass(frozen=True)
-class CsvRow:
+class CsvRow(Returns, Run):
     """One line of a result file: a run on a task. The fields are the columns."""
 
-    env: str
-    env_kwargs: str
-    algo: str
-    seed: int
-    timesteps: int
-    task: str
-    mean: float
-    ci_low: float
-    ci_high: float
-    success: float
-    n_episodes: int
-    wall_s: float
+
+@dataclass(frozen=True)
+class ContextCsvRow(ContextResult, Run):
+    """One line of a file of graphs: a run in a context of a task. The fields are the columns."""
+
+
+Row = TypeVar("Row", CsvRow, ContextCsvRow)
 
 
 def format_table(results: Mapping[str, Sequence[TaskResult]]) -> str:
@@ -65,69 +61,60 @@ def format_table(results: Mapping[str, Sequence[TaskResult]]) -> str:
 
 
 def _cell(result: TaskResult) -> str:
-    return f"{result.mean:.2f} [{result.ci_low:.2f}, {result.ci_high:.2f}] {100 * result.success_rate:.0f} %"
+    return f"{result.mean:.2f} [{result.ci_low:.2f}, {result.ci_high:.2f}] {100 * result.success:.0f} %"
 
 
-def check_csv(path: str | Path) -> None:
+def check_csv(path: str | Path, row_class: type[Row] = CsvRow) -> None:  # type: ignore[assignment]
     """
     :param path: a result file, which need not exist yet
+    :param row_class: what its lines are
     :raises ValueError: if it exists and has other columns
     """
-    path = Path(path)
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open(newline="") as file:
-        header = next(csv.reader(file))
-    columns = [column.name for column in fields(CsvRow)]
-    if header != columns:
-        raise ValueError(f"{path} has the columns {', '.join(header)}; a result file has {', '.join(columns)}")
+    _columns(Path(path), row_class)
 
 
-def append_csv(path: str | Path, run: Run, results: Sequence[TaskResult]) -> None:
+def append_csv(path: str | Path, run: Run, results: Sequence[Returns] | Sequence[ContextResult]) -> None:
     """
-    Add a line a task to a result file; a new file gets its header first.
+    Add a line a result to a file; a new file gets its header first.
 
     :param path: the file
     :param run: what was evaluated
-    :param results: its results
+    :param results: its results, at least one, all of one kind
     :raises ValueError: if the file exists and has other columns
     """
     path = Path(path)
-    columns = [column.name for column in fields(CsvRow)]
-    check_csv(path)
+    columns = _columns(path, CsvRow if isinstance(results[0], Returns) else ContextCsvRow)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
-        writer.writerows(asdict(_row(run, result)) for result in results)
+        for result in results:
+            values = {**asdict(run), **asdict(result)}
+            writer.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in values.items()})
 
 
-def read_csv(path: str | Path) -> list[CsvRow]:
+def read_csv(path: str | Path, row_class: type[Row] = CsvRow) -> list[Row]:  # type: ignore[assignment]
     """
     :param path: a result file
+    :param row_class: what its lines are
     :return: its lines
     :raises ValueError: if the file has other columns
     """
     path = Path(path)
-    check_csv(path)
-    types = get_type_hints(CsvRow)
+    check_csv(path, row_class)
+    types = get_type_hints(row_class)
     with path.open(newline="") as file:
-        return [CsvRow(**{key: types[key](value) for key, value in line.items()}) for line in csv.DictReader(file)]
+        return [row_class(**{key: types[key](value) for key, value in line.items()}) for line in csv.DictReader(file)]
 
 
-def _row(run: Run, result: TaskResult) -> CsvRow:
-    return CsvRow(
-        env=run.env,
-        env_kwargs=run.env_kwargs,
-        algo=run.algo,
-        seed=run.seed,
-        timesteps=run.timesteps,
-        task=result.task,
-        mean=round(result.mean, 4),
-        ci_low=round(result.ci_low, 4),
-        ci_high=round(result.ci_high, 4),
-        success=round(result.success_rate, 4),
-        n_episodes=result.n_episodes,
-        wall_s=round(run.wall_s, 1),
-    )
+def _columns(path: Path, row_class: type[CsvRow] | type[ContextCsvRow]) -> list[str]:
+    """The columns of a result file in its own order, those of a new one in the order of the fields."""
+    columns = [column.name for column in fields(row_class)]
+    if not path.exists() or path.stat().st_size == 0:
+        return columns
+    with path.open(newline="") as file:
+        header = next(csv.reader(file))
+    if sorted(header) != sorted(columns):
+        raise ValueError(f"{path} has the columns {', '.join(header)}; a result file has {', '.join(columns)}")
+    return header

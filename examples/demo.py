@@ -11,7 +11,7 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import VecMonitor
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
-from sb3_fcdl.benchmark import benchmark_of, evaluate_tasks, format_table
+from sb3_fcdl.benchmark import CHEMICAL, evaluate_tasks, format_table
 
 ENV_ID = "FCDL/Chemical-v0"
 
@@ -37,19 +37,17 @@ def main() -> None:
         learning_starts=min(10_000, arguments.timesteps // 3),
         train_freq=1,
         gradient_steps=1,
-        # The objects are in causal order, as the published FCDL is told, too.
-        dynamics_kwargs={"graph_prior": "order", "quantize": "latents"},
         tensorboard_log=arguments.log_dir,
         seed=0,
+        **CHEMICAL.preset("default").arguments("fcdl"),
     )
     start = time.perf_counter()
     model.learn(arguments.timesteps, log_interval=env.num_envs, progress_bar=True)
     print(f"\nTrained on {model.num_timesteps} transitions in {time.perf_counter() - start:.0f} s. Evaluating ...\n")
 
     # The test tasks corrupt n objects and ask for colours that training never asked for.
-    benchmark = benchmark_of(ENV_ID)
-    policies = {"FCDL": model, **benchmark.references(ENV_ID, env_kwargs, 0)}
-    tasks = benchmark.tasks(env_kwargs)
+    policies = {"FCDL": model, **CHEMICAL.references(ENV_ID, env_kwargs, 0)}
+    tasks = CHEMICAL.tasks(env_kwargs)
     results = {
         name: evaluate_tasks(policy, ENV_ID, env_kwargs, tasks, arguments.episodes) for name, policy in policies.items()
     }

@@ -1,4 +1,4 @@
-"""The command ``sb3-fcdl``: train a model, evaluate it beside the floors and the ceiling, time it on this machine."""
+"""The command ``sb3-fcdl``: train a model, evaluate it beside floors and ceiling, disturb it, time it on this machine."""
 
 import argparse
 import ast
@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stable_baselines3.common.type_aliases import PolicyPredictor
     from stable_baselines3.common.vec_env import VecEnv
 
+    from sb3_fcdl.benchmark import ContextResult, TaskResult
     from sb3_fcdl.benchmark.record import TrainRecord
     from sb3_fcdl.fcdl import FCDL
 
 PROGRAM = "sb3-fcdl"
 DEFAULT_ENV = "FCDL/Chemical-v0"
+# Behind the name of a model whose inputs are not corrupted.
+NOT_CORRUPTED = ", not corrupted"
 # Timesteps between two savings of all that a run needs to go on after an interruption: minutes of work, less than a second.
 CHECKPOINT_FREQUENCY = 10_000
 DESCRIPTION = """\
@@ -25,6 +29,7 @@ Causal world models for Stable-Baselines3.
 
 `train` learns a model of an environment online and writes a run folder; `evaluate` measures its model on the training task
 and on the test tasks, beside policies that learn nothing (floors) and the same planner on the true dynamics (ceiling).
+`robustness` measures models while chosen variables are observed wrongly.
 `profile` tells how fast its model is on this machine, and which device to choose.
 """
 EPILOG = f"""\
@@ -56,16 +61,25 @@ EVALUATE_EPILOG = f"""\
 The environment is the one of train.json beside the model. The columns are its training task (`train`) and its test tasks
 with n corrupted objects (`n=2`, `n=4`, `n=6`; in a small system only those with n <= n_objects - 4). Every policy meets the
 same initial states, and none that training has seen. ms/predict is the mean time of one decision for ten environments at once.
+What a corrupted object shows: with `--noise scale` its one-hot colour times 100 * N(0, 1), with `--noise color` any colour.
 
 rows:
+  MODEL, not corrupted    the model, shown the corrupted objects as they are: what it would reach if corruption did not matter
   no-op                   sets the last object to the colour that it has
   random                  uniform over all actions
   random, root excluded   uniform over the actions that do not change the regime
-  fix in index order      sets the first wrong object right; it reads the true colours of corrupted objects
-  CEM on the true dynamics  the planner of FCDL with the true system as its model: what a perfect model would reach
+  fix in index order      sets the first wrong object right
+  CEM on the true dynamics  the planner of FCDL with the true system as its model and the true colours of corrupted objects:
+                          what a perfect model would reach
+
+A second table has the graphs of the model under random actions, by task and true context (number of edges of the true graph):
+the share of the transitions that are in it; the structural Hamming distance to the true graph, missing and extra edges; and
+how often code and graph are those that the same state has without corruption. With `--csv results.csv` it goes to
+results_contexts.csv.
 
 examples:
   {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
+  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --noise color
   {PROGRAM} evaluate --model model.zip --env-kwargs rule=full_fork dynamics_seed=3 --csv results.csv
 """
 PROFILE_EPILOG = f"""\
@@ -77,6 +91,16 @@ examples:
   {PROGRAM} profile --model model.zip --n-envs 100 --json profile.json
 """
 
+ROBUSTNESS_EPILOG = f"""\
+The environment is the training task of train.json beside the first model; all models meet the same initial states. What is
+observed of a variable instead of its value: `noise`, the value times 100 * N(0, 1); `Normal(MEAN,STD)`, a number; or a fixed
+number or category. What the columns mean: docs/trust.md.
+
+examples:
+  {PROGRAM} robustness --model runs/Chemical-v0_full_fork_seed0_1/model.zip --shift obj3=noise obj4=noise
+  {PROGRAM} robustness --model a/model.zip b/model.zip --shift "box_x=Normal(0,100)" --plot box.png
+"""
+
 
 def main(argv: list[str] | None = None) -> int:
     """
@@ -86,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     :return: 0; wrong arguments and files end the process with 2 and a message
     """
     arguments = _parser().parse_args(argv)
-    command = {"train": train, "evaluate": evaluate, "profile": profile}[arguments.command]
+    command = {"train": train, "evaluate": evaluate, "robustness": robustness, "profile": profile}[arguments.command]
     command(arguments)
     return 0
 
@@ -156,28 +180,64 @@ def _old_run(folder: Path) -> tuple["FCDL", Path, "TrainRecord"]:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl evaluate``"""
-    from sb3_fcdl.benchmark import Run, append_csv, benchmark_of, check_csv, evaluate_tasks, format_table
+    from sb3_fcdl.benchmark import benchmark_of, check_csv, evaluate_graphs, evaluate_tasks, format_graphs, format_table
+    from sb3_fcdl.benchmark.table import ContextCsvRow
 
-    path = Path(arguments.model)
+    path, seed = Path(arguments.model), arguments.seed
     with _mistakes_end_the_program():
         if arguments.csv is not None:
             check_csv(arguments.csv)
+            check_csv(_contexts_file(arguments.csv), ContextCsvRow)
         record = _load_record(path, arguments.env_kwargs)
-        benchmark = benchmark_of(record.env)
-        model = _load_model(path, record.env, record.env_kwargs)
-        policies = {record.algo: model, **benchmark.references(record.env, record.env_kwargs, arguments.seed)}
+        if arguments.noise is not None:
+            record = replace(record, env_kwargs={**record.env_kwargs, "noise": arguments.noise})
+        env, env_kwargs, benchmark = record.env, record.env_kwargs, benchmark_of(record.env)
+        model = _load_model(path, env, env_kwargs)
+        policies = _policies(model, record, seed)
+    tasks = benchmark.tasks(env_kwargs)
     results = {}
-    for name, policy in policies.items():
+    for name, (policy, made_with) in policies.items():
         print(f"evaluating {name} ...", file=sys.stderr)
-        tasks = benchmark.tasks(record.env_kwargs)
-        results[name] = evaluate_tasks(policy, record.env, record.env_kwargs, tasks, arguments.episodes, arguments.seed)
-    system = " ".join(f"{key}={value}" for key, value in sorted(record.env_kwargs.items()))
-    print(f"{record.env} {system}; trained for {record.timesteps} timesteps\n")
-    print(format_table(results))
+        results[name] = evaluate_tasks(policy, env, made_with, tasks, arguments.episodes, seed)
+    print(f"{env} {_words(env_kwargs)}; trained for {record.timesteps} timesteps\n\n{format_table(results)}")
+    contexts = []
+    if model.dynamics.has_graph and benchmark.tells_graphs:
+        contexts = evaluate_graphs(model.policy, env, env_kwargs, tasks, benchmark.clean_kwargs, seed=seed)
+        print(f"\n{format_graphs(contexts)}")
     if arguments.csv is not None:
-        for name, row in results.items():
-            timesteps, wall_s = (record.timesteps, record.wall_s) if name == record.algo else (0, 0.0)
-            append_csv(arguments.csv, Run(record.env, system, name, record.seed, timesteps, wall_s), row)
+        _append_results(arguments.csv, record, results, contexts)
+
+
+def _policies(model: "FCDL", record: "TrainRecord", seed: int) -> dict[str, tuple["PolicyPredictor", dict[str, Any]]]:
+    """What is evaluated and keyword arguments of the environment that it meets, by name; the model first."""
+    from sb3_fcdl.benchmark import benchmark_of
+
+    benchmark = benchmark_of(record.env)
+    policies: dict[str, tuple[PolicyPredictor, dict[str, Any]]] = {record.algo: (model, record.env_kwargs)}
+    if benchmark.clean_kwargs:
+        policies[record.algo + NOT_CORRUPTED] = (model, {**record.env_kwargs, **benchmark.clean_kwargs})
+    references = benchmark.references(record.env, record.env_kwargs, seed)
+    return policies | {name: (policy, record.env_kwargs) for name, policy in references.items()}
+
+
+def robustness(arguments: argparse.Namespace) -> None:
+    """:param arguments: those of ``sb3-fcdl robustness``"""
+    from sb3_fcdl.benchmark import make_env
+    from sb3_fcdl.robustness import evaluate_shift, parse_shift
+
+    with _mistakes_end_the_program():
+        shifts = {name: parse_shift(text) for name, text in (word.split("=", 1) for word in arguments.shift)}
+        record = _load_record(Path(arguments.model[0]), arguments.env_kwargs)
+        models = {name: _load_model(Path(name), record.env, record.env_kwargs) for name in arguments.model}
+        n_envs = min(10, arguments.episodes)
+        report = evaluate_shift(
+            models, lambda: make_env(record.env, n_envs, record.env_kwargs), shifts, arguments.episodes, arguments.seed
+        )
+        print(report)
+        if arguments.json is not None:
+            Path(arguments.json).write_text(report.to_json() + "\n")
+        if arguments.plot is not None:
+            report.plot().savefig(arguments.plot)
 
 
 def profile(arguments: argparse.Namespace) -> None:
@@ -226,13 +286,12 @@ def _make_model(arguments: argparse.Namespace, env: "VecEnv") -> "FCDL":
         # One update for every ten transitions, as published, whatever the number of environments.
         "train_freq": max(1, 10 // arguments.n_envs),
         "gradient_steps": max(1, arguments.n_envs // 10),
-        **preset.settings,
-        "dynamics": arguments.dynamics,
+        **preset.arguments(arguments.dynamics),
         "tensorboard_log": arguments.log_dir,
         "seed": arguments.seed,
     }
     settings["learning_starts"] = min(settings["learning_starts"], arguments.timesteps // 3)
-    settings["dynamics_kwargs"] = {**preset.dynamics_kwargs.get(arguments.dynamics, {}), **arguments.dynamics_kwargs}
+    settings["dynamics_kwargs"] = {**settings["dynamics_kwargs"], **arguments.dynamics_kwargs}
     settings["planner_kwargs"] = {**settings.get("planner_kwargs", {}), **arguments.planner_kwargs}
     return FCDL(FCDLPolicy, env, **settings)
 
@@ -254,6 +313,28 @@ def _eval_callback(arguments: argparse.Namespace, env_kwargs: dict[str, Any], fo
         callback_after_eval=TaskEvalCallback(arguments.env, env_kwargs, tests, seed=arguments.seed) if tests else None,
         verbose=0,
     )
+
+
+def _append_results(
+    csv: str, record: "TrainRecord", results: dict[str, list["TaskResult"]], contexts: list["ContextResult"]
+) -> None:
+    from sb3_fcdl.benchmark import Run, append_csv
+
+    learned = Run(record.env, _words(record.env_kwargs), record.algo, record.seed, record.timesteps, record.wall_s)
+    for name, row in results.items():
+        is_learned = name in (record.algo, record.algo + NOT_CORRUPTED)
+        run = learned if is_learned else replace(learned, timesteps=0, wall_s=0.0)
+        append_csv(csv, replace(run, algo=name), row)
+    if contexts:
+        append_csv(_contexts_file(csv), learned, contexts)
+
+
+def _words(env_kwargs: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(env_kwargs.items()))
+
+
+def _contexts_file(csv: str) -> Path:
+    return Path(csv).with_stem(f"{Path(csv).stem}_contexts")
 
 
 def _load_record(path: Path, env_kwargs: dict[str, Any]) -> Any:
@@ -318,6 +399,15 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=style,
         )
     )
+    _add_robustness_options(
+        commands.add_parser(
+            "robustness",
+            help="saved models while chosen variables are observed wrongly",
+            description="Compare saved models with and without a shift of what they observe.",
+            epilog=ROBUSTNESS_EPILOG,
+            formatter_class=style,
+        )
+    )
     _add_profile_options(
         commands.add_parser(
             "profile",
@@ -375,6 +465,7 @@ def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     add("--model", required=True, metavar="FILE", help="model.zip of a run folder")
     add("--episodes", type=_positive, default=50, metavar="N", help="episodes a task, 25 steps each (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the evaluation's initial states (default: %(default)s)")
+    add("--noise", choices=("scale", "color"), help="how Chemical's test tasks corrupt objects (default: scale)")
     add("--csv", metavar="FILE", help="also append the results to this file, a line a policy and task (default: none)")
     _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
 
@@ -384,6 +475,23 @@ def _add_profile_options(parser: argparse.ArgumentParser) -> None:
     add("--model", required=True, metavar="FILE", help="model.zip of a run folder, or any file that FCDL.save wrote")
     add("--n-envs", type=_positive, default=10, metavar="N", help="environments to act in, beside one (default: %(default)s)")
     add("--json", metavar="FILE", help="also write the times, versions and machine to this file (default: none)")
+
+
+def _add_robustness_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, nargs="+", metavar="FILE", help="model.zip of one run folder or several")
+    add("--shift", required=True, nargs="+", type=_assignment, metavar="VARIABLE=SHIFT", help="what is observed instead")
+    add("--episodes", type=_positive, default=20, metavar="N", help="with and without the shift each (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the initial states and the noise (default: %(default)s)")
+    add("--json", metavar="FILE", help="also write the results to this file (default: none)")
+    add("--plot", metavar="FILE", help="also draw them into this file, such as robustness.png (default: none)")
+    _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
+
+
+def _assignment(word: str) -> str:
+    if not all(word.partition("=")):
+        raise argparse.ArgumentTypeError(f"expected VARIABLE=SHIFT, such as obj3=noise, got {word!r}")
+    return word
 
 
 def _add_keywords(parser: argparse.ArgumentParser, option: str, what: str) -> None:

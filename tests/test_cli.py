@@ -9,6 +9,7 @@ import pytest
 
 from sb3_fcdl import FCDL, cli
 from sb3_fcdl.benchmark import profile, read_csv
+from sb3_fcdl.benchmark.table import ContextCsvRow
 from sb3_fcdl.cli import main
 
 SMALL = ["n_objects=4", "n_colors=3"]
@@ -48,7 +49,8 @@ def model_path(tmp_path_factory):
             ["train"],
             ["--timesteps", "default: 30000", "--n-envs", "default: 10", "--rule", "full_chain", "train.json", "examples:"],
         ),
-        (["evaluate"], ["--episodes", "default: 50", "--csv", "no-op", "CEM on the true dynamics", "examples:"]),
+        (["evaluate"], ["--episodes", "default: 50", "--noise", "--csv", "no-op", "CEM on the true dynamics", "examples:"]),
+        (["robustness"], ["--shift", "default: 20", "--json", "--plot", "Normal(MEAN,STD)", "examples:"]),
         (["profile"], ["--model", "--n-envs", "default: 10", "--json", "examples:"]),
     ],
 )
@@ -75,6 +77,7 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         (["train", "--timesteps", "many"], "--timesteps: must be a whole number of at least 1, got 'many'"),
         (["evaluate", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["evaluate"], "--model"),
+        (["evaluate", "--model", "model.zip", "--noise", "pink"], "argument --noise: invalid choice: 'pink'"),
         (["profile", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["profile", "--model", "model.zip", "--n-envs", "0"], "--n-envs: must be a whole number of at least 1, got '0'"),
         ([], "COMMAND"),
@@ -134,15 +137,20 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
 
 def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path, tmp_path):
     csv_path = tmp_path / "results.csv"
-    assert main(["evaluate", "--model", str(model_path), "--episodes", "3", "--csv", str(csv_path)]) == 0
+    assert main(["evaluate", "--model", str(model_path), "--episodes", "3", "--noise", "color", "--csv", str(csv_path)]) == 0
     out = capsys.readouterr().out
-    names = ["FCDL", "no-op", "random", "random, root excluded", "fix in index order", "CEM on the true dynamics"]
-    assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")][2:] == names
+    references = ["no-op", "random", "random, root excluded", "fix in index order", "CEM on the true dynamics"]
+    names = ["FCDL", "FCDL, not corrupted", *references]
+    assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")][2:9] == names
     rows = read_csv(csv_path)
     assert [row.algo for row in rows] == names
-    assert [row.timesteps for row in rows] == [300, 0, 0, 0, 0, 0]
-    system = "dynamics_seed=5 n_colors=3 n_objects=4 rule=full_fork"
+    assert [row.timesteps for row in rows] == [300, 300, 0, 0, 0, 0, 0]
+    system = "dynamics_seed=5 n_colors=3 n_objects=4 noise=color rule=full_fork"
     assert {(row.env_kwargs, row.task, row.seed, row.n_episodes) for row in rows} == {(system, "train", 5, 3)}
+    contexts = read_csv(tmp_path / "results_contexts.csv", ContextCsvRow)
+    # Both regimes of four objects, self and action edges counted; on the training task nothing is corrupted.
+    assert [row.n_true_edges for row in contexts] == [8, 14] and sum(row.share for row in contexts) == pytest.approx(1)
+    assert {(row.env_kwargs, row.algo, row.same_code, row.same_graph) for row in contexts} == {(system, "FCDL", 1, 1)}
 
 
 def test_evaluate_tells_what_is_wrong_with_the_files(capsys, model_path, tmp_path):

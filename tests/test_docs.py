@@ -55,3 +55,14 @@ def test_planner_of_the_example_brings_the_mass_to_the_goal():
 @pytest.mark.parametrize("name", PLANNERS)
 def test_every_planner_is_in_the_table(name):
     assert f"| `{name}` |" in (DOCS / "planners.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*disagrees with the environment")
+def test_examples_on_environments_run():
+    """With fewer timesteps."""
+    examples = re.findall(r"```python\n(.*?)```", (DOCS / "environments.md").read_text(), flags=re.DOTALL)
+    names: dict = {}
+    for example in examples:
+        exec(compile(example.replace("learn(1000)", "learn(20)"), "environments.md", "exec"), names)
+    assert len(examples) == 5 and names["model"].dynamics.free_entries.sum() == 4 * 5 - 6
+    assert names["action"].shape == (1,) and [variable.width for variable in names["factorization"].state] == [2, 1, 1]

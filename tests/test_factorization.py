@@ -7,7 +7,7 @@ from gymnasium import spaces
 from toy import one_hot_state
 
 from fcdl_envs.variables import Factors, Variable
-from sb3_fcdl.factorization import Factorization
+from sb3_fcdl.factorization import Factorization, default_factors
 
 FACTORS = Factors(
     state={"hand": (Variable("held", 3),), "table": (Variable("lamp", 2), Variable("door", 2))},
@@ -34,7 +34,7 @@ def test_encoding_keeps_leading_dimensions():
     factored = Factorization(observation_space(), spaces.Discrete(4), FACTORS)
     observation = {key: th.zeros(6, 3, *space.shape) for key, space in observation_space().items()}
     assert factored.encode_state(observation).shape == (6, 3, 7)
-    assert factored.encode_action(th.tensor([[0, 3]])).tolist() == [[[1, 0, 0, 0], [0, 0, 0, 1]]]
+    assert factored.encode_action(th.tensor([[[0], [3]]])).tolist() == [[[1, 0, 0, 0], [0, 0, 0, 1]]]
 
 
 def test_corrupted_values_pass_through_unchanged():
@@ -64,14 +64,14 @@ def test_no_state_key_where_it_would_not_be_exact():
 @pytest.mark.parametrize(
     ("observation", "action", "message"),
     [
-        (spaces.Box(-1, 1, (3,)), spaces.Discrete(4), "flat Dict of them"),
+        (spaces.Box(-1, 1, (3,)), spaces.Discrete(4), "no Dict"),
         (spaces.Dict(hand=spaces.Box(-1, 1, (3,))), spaces.Discrete(4), "'table'; the space has"),
-        (observation_space(hand=spaces.Box(-1, 1, (2,))), spaces.Discrete(4), "its variables take 3 columns"),
-        (observation_space(hand=spaces.Discrete(3)), spaces.Discrete(4), "one-dimensional float Box"),
-        (observation_space(), spaces.Box(-1, 1, (2,), np.float32), "2 continuous action variables"),
-        (observation_space(), spaces.Box(-np.inf, 1, (2,), np.float32), "bounded"),
-        (observation_space(), spaces.MultiDiscrete([2, 2]), "Discrete action space"),
-        (observation_space(), spaces.Discrete(5), "one variable of 5 categories"),
+        (observation_space(hand=spaces.Box(-1, 1, (2,))), spaces.Discrete(4), "has 2 columns, its variables 3.*wrapper"),
+        (observation_space(hand=spaces.Discrete(5)), spaces.Discrete(4), r"variables of \(5,\) categories"),
+        (observation_space(), spaces.Box(-1, 1, (2,), np.float32), "the action space has 2 columns, its variables 4"),
+        (observation_space(), spaces.Box(-np.inf, 1, (2,), np.float32), "finite bounds"),
+        (observation_space(), spaces.MultiDiscrete([2, 2]), r"variables of \(2, 2\) categories"),
+        (observation_space(), spaces.Discrete(5), r"variables of \(5,\) categories"),
     ],
 )
 def test_what_does_not_fit_is_named(observation, action, message):
@@ -98,8 +98,8 @@ def test_running_moments_of_batches_are_those_of_all_data():
     data = np.random.default_rng(0).normal([0, 0, 3, -1e3], [1, 1, 0.1, 50], size=(70, 4))
     for batch in np.split(data, [10, 11, 40]):
         factored.observe(th.as_tensor(batch, dtype=th.float32))
-    np.testing.assert_allclose(factored.mean.numpy()[2:], data.mean(0)[2:], rtol=1e-5)
-    np.testing.assert_allclose(factored.std.numpy()[2:], data.std(0)[2:], rtol=1e-5)
+    np.testing.assert_allclose(factored.moments.mean.numpy()[2:], data.mean(0)[2:], rtol=1e-5)
+    np.testing.assert_allclose(factored.moments.std.numpy()[2:], data.std(0)[2:], rtol=1e-5)
     rows = th.as_tensor(data, dtype=th.float32)
     encoded = factored.encode_state(rows)
     np.testing.assert_allclose(encoded.numpy()[:, 2:], ((data - data.mean(0)) / data.std(0))[:, 2:], atol=1e-3)
@@ -129,3 +129,115 @@ def test_a_box_observation_has_no_goal_keys():
     factors = Factors(state=(Variable("x"),), action=(Variable("action", 2),), goal=("wish",))
     with pytest.raises(ValueError, match="only a Dict observation has goal keys"):
         Factorization(spaces.Box(-1, 1, (1,)), spaces.Discrete(2), factors)
+
+
+def test_entries_of_every_space_have_names():
+    observation = spaces.Dict(
+        action=spaces.Discrete(3, start=5),
+        arm=spaces.Box(-1, 1, (2, 2)),
+        bits=spaces.MultiBinary(2),
+        dial=spaces.MultiDiscrete([2, 4]),
+    )
+    factors = default_factors(observation, spaces.MultiDiscrete([3, 2]))
+    assert factors.state_names == (
+        *("action", "arm[0,0]", "arm[0,1]", "arm[1,0]", "arm[1,1]"),
+        *("bits[0]", "bits[1]", "dial[0]", "dial[1]"),
+    )
+    assert [variable.n_categories for variable in factors.state_variables] == [3, 0, 0, 0, 0, 2, 2, 2, 4]
+    # The observation has the name "action" already.
+    assert factors.action == (Variable("agent_action[0]", 3), Variable("agent_action[1]", 2))
+    plain = default_factors(spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (1,)))
+    assert plain.parent_names == ("obs[0]", "obs[1]", "action[0]")
+    assert default_factors(spaces.Discrete(4), spaces.Discrete(2)).parent_names == ("obs", "action")
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "expected"),
+    [
+        # As obs_to_tensor has it, and as the buffers have it: windows of two steps.
+        (spaces.Discrete(3), th.tensor([2, 0]), [[0, 0, 1], [1, 0, 0]]),
+        (spaces.Discrete(3, start=-1), th.tensor([[[-1], [1]]]), [[[1, 0, 0], [0, 0, 1]]]),
+        (spaces.MultiDiscrete([2, 3]), th.tensor([[1, 0]]), [[0, 1, 1, 0, 0]]),
+        (spaces.MultiDiscrete([2, 3], start=[4, 10]), th.tensor([[5, 12]]), [[0, 1, 0, 0, 1]]),
+        (spaces.MultiBinary(2), th.tensor([[0, 1]], dtype=th.int8), [[1, 0, 0, 1]]),
+        (spaces.MultiBinary((1, 2)), th.tensor([[[1, 0]]], dtype=th.int8), [[0, 1, 1, 0]]),
+        (spaces.Box(-9, 9, (2, 2)), th.tensor([[[1.0, 2], [3, 4]]]), [[1, 2, 3, 4]]),
+        (spaces.Box(0, 9, (2,), np.uint8), th.tensor([[[7, 8]]], dtype=th.uint8), [[[7, 8]]]),
+        (spaces.Box(-9, 9, ()), th.tensor([3.0, 4.0]), [[3], [4]]),
+    ],
+)
+def test_every_space_becomes_columns(space, values, expected):
+    assert Factorization(space, spaces.Discrete(2)).encode_state(values).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("space", "buffered", "encoded", "planned"),
+    [
+        (spaces.Discrete(3, start=2), [[4], [2]], [[0, 0, 1], [1, 0, 0]], [2, 0]),
+        (spaces.MultiDiscrete([2, 3]), [[1, 2]], [[0, 1, 0, 0, 1]], [[1, 2]]),
+        (spaces.MultiBinary(2), [[1, 0]], [[0, 1, 1, 0]], [[1, 0]]),
+    ],
+)
+def test_actions_of_the_buffer_and_of_the_planner_are_the_same(space, buffered, encoded, planned):
+    factored = Factorization(spaces.Discrete(2), space)
+    assert factored.encode_action(th.tensor(buffered)).tolist() == encoded
+    assert factored.actions.encode(th.tensor(planned), th.float32).tolist() == encoded
+    taken = factored.buffer_action(th.tensor(planned))
+    assert taken.reshape(len(planned), -1).tolist() == buffered
+    assert taken.dtype == space.dtype and all(space.contains(action) for action in taken)
+
+
+def test_a_box_of_any_shape_is_planned_flat():
+    space = spaces.Box(-1, 1, (2, 3))
+    factored = Factorization(spaces.Discrete(2), space)
+    assert len(factored.actions.low) == 6
+    planned = th.arange(6.0)[None] / 10
+    assert factored.buffer_action(planned)[0].tolist() == planned.reshape(2, 3).tolist()
+    assert factored.encode_action(planned).tolist() == planned.tolist()
+
+
+def test_constant_columns_and_huge_numbers_stay_small():
+    factored = Factorization(spaces.Box(-np.inf, np.inf, (4,), np.float64), spaces.Discrete(2))
+    rows = th.tensor([[1e30, 1.7e9 + 100.0 * step, 5.0, 1e25 * step] for step in range(50)], dtype=th.float64)
+    for row in rows:
+        factored.observe(row[None])
+    encoded = factored.encode_state(rows)
+    assert encoded.abs().max() < 3 and encoded[:, [0, 2]].abs().max() < 1e-6
+    # A uniform ladder of 50 steps, standardised: a float32 could not have told these timestamps apart.
+    ladder = (np.arange(50) - 24.5) / np.arange(50).std()
+    np.testing.assert_allclose(encoded[:, 1], ladder, atol=1e-4)
+    np.testing.assert_allclose(encoded[:, 3], ladder, atol=1e-4)
+
+
+def test_numbers_that_are_not_finite_are_named():
+    factored = Factorization(spaces.Box(-np.inf, np.inf, (2,)), spaces.Discrete(2))
+    with pytest.raises(ValueError, match=r"obs\[1\] = \[nan\]"):
+        factored.observe(th.tensor([[0.0, float("nan")]]))
+    assert factored.moments.count == 0
+
+
+IMAGE = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (IMAGE, spaces.Discrete(2), "is an image.*extract"),
+        (spaces.Dict(camera=IMAGE), spaces.Discrete(2), "'camera' is an image"),
+        (spaces.Dict(arm=spaces.Dict(hand=spaces.Discrete(2))), spaces.Discrete(2), "key 'arm'.*FlattenObservation"),
+        (spaces.Tuple([spaces.Discrete(2)]), spaces.Discrete(2), "FlattenObservation"),
+        (spaces.Text(3), spaces.Discrete(2), "ObservationWrapper"),
+        (spaces.MultiDiscrete([[2, 2], [2, 2]]), spaces.Discrete(2), "one-dimensional MultiDiscrete"),
+        (spaces.Box(-1, 1, (0,)), spaces.Discrete(2), "holds nothing"),
+        (spaces.Dict(), spaces.Discrete(2), "names no state variable"),
+        (spaces.Discrete(2), spaces.Tuple([spaces.Discrete(2)]), "ActionWrapper"),
+        (spaces.Discrete(2), spaces.MultiBinary((2, 2)), "flatten"),
+        (spaces.Discrete(2), spaces.Box(0, 0, (1,)), "low below high"),
+        (spaces.Discrete(2), spaces.Box(0, 1, ()), "at least one dimension"),
+        (spaces.Discrete(2), spaces.Box(-np.inf, np.inf, (1,)), "finite bounds"),
+        (spaces.Discrete(2), spaces.Box(0, 3, (1,), np.int64), "needs floats"),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_a_remedy(observation, action, message):
+    with pytest.raises(ValueError, match=message):
+        Factorization(observation, action)

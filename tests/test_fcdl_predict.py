@@ -66,11 +66,6 @@ def test_policy_predicts_as_the_algorithm_does(model, observations):
     assert model.policy(tensors, deterministic=True).tolist() == ours.tolist()
 
 
-def test_state_is_handed_back(model, observations):
-    state = (np.ones((20, 3)),)
-    assert model.predict(observations, state=state, episode_start=np.ones(20, bool))[1] is state
-
-
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_masked_actions_are_never_planned(model, observations, deterministic):
     masks = np.zeros((20, N_ACTIONS), dtype=bool)

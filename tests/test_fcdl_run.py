@@ -63,6 +63,8 @@ def test_registered_name_makes_the_environment():
         ({"dynamics_kwargs": {"n_code": 3}}, TypeError, "'n_code', allowed: graph_prior.*n_codes"),
         ({"planner_kwargs": {"n_actions": 3}}, TypeError, "'n_actions', allowed: horizon"),
         ({"planner_kwargs": {"n_elites": 65}}, ValueError, "n_elites"),
+        ({"planner": "shooting"}, ValueError, "'shooting', allowed: cem, icem, mppi"),
+        ({"reward_fn": "nowhere:reward"}, ValueError, "package.module:function"),
         ({"dynamics_kwargs": {"graph_prior": "dag"}}, ValueError, "order, self, none"),
     ],
 )
@@ -79,11 +81,6 @@ def test_mlp_policy_is_refused_for_dict_observations():
 def test_cnn_policy_is_unknown():
     with pytest.raises(ValueError, match="CnnPolicy unknown"):
         tiny_fcdl(policy="CnnPolicy")
-
-
-def test_environment_without_factorization_is_refused_with_a_reason():
-    with pytest.raises(ValueError, match="no attribute 'factorization'"):
-        FCDL("MlpPolicy", "CartPole-v1")
 
 
 def test_normalized_categorical_observations_are_refused():

@@ -1,21 +1,61 @@
 import pytest
 import torch as th
+from toy import factors, random_windows
 
+from sb3_fcdl.dynamics import DYNAMICS, GraphPrior
+from sb3_fcdl.dynamics.edges import FreeEdges
 from sb3_fcdl.dynamics.masks import CERTAIN, prior_log_odds, sample_edges
 
 
+def log_odds(prior, n_states: int, n_actions: int = 1) -> th.Tensor:
+    """Of variables x0, x1, ... and a0, a1, ..."""
+    return prior_log_odds(prior, factors([2] * n_states, *[2] * n_actions))
+
+
 def test_order_prior_gives_self_and_action_edges_and_frees_the_lower_triangle():
-    prior = prior_log_odds("order", 3, 4)
     nan, yes, no = float("nan"), CERTAIN, -CERTAIN
     expected = th.tensor([[yes, no, no, yes], [nan, yes, no, yes], [nan, nan, yes, yes]])
-    th.testing.assert_close(prior, expected, equal_nan=True)
-    assert prior_log_odds("order", 10, 11).isnan().sum() == 45
+    th.testing.assert_close(log_odds("order", 3), expected, equal_nan=True)
+    assert log_odds("order", 10).isnan().sum() == 45
 
 
 def test_self_prior_and_none():
-    assert prior_log_odds("self", 3, 5).isnan().sum() == 3 * 5 - 3
-    assert (prior_log_odds("self", 3, 5).diagonal() == CERTAIN).all()
-    assert prior_log_odds("none", 3, 5).isnan().all()
+    assert log_odds("self", 3, 2).isnan().sum() == 3 * 5 - 3
+    assert (log_odds("self", 3, 2).diagonal() == CERTAIN).all()
+    assert log_odds("none", 3, 2).isnan().all()
+
+
+def test_edges_are_given_by_name_beside_the_base():
+    prior = GraphPrior("self", required_edges=(("a0", "x0"), ("x1", "x1")), forbidden_edges=(("x0", "x1"),))
+    nan, yes, no = float("nan"), CERTAIN, -CERTAIN
+    th.testing.assert_close(log_odds(prior, 2), th.tensor([[yes, nan, yes], [no, yes, nan]]), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (GraphPrior(required_edges=(("x7", "x0"),)), "no parent 'x7', there are x0, x1, a0"),
+        (GraphPrior(forbidden_edges=(("x0", "a0"),)), "no child 'a0', there are x0, x1"),
+        (GraphPrior("none", (("x0", "x1"),), (("x0", "x1"),)), r"\('x0', 'x1'\) is both required and forbidden"),
+        (GraphPrior("self", forbidden_edges=(("x0", "x0"),)), "base 'self'"),
+        (GraphPrior("order", required_edges=(("x1", "x0"),)), "base 'order'"),
+        ("dag", "unknown graph_prior 'dag', allowed: order, self, none, or a GraphPrior"),
+    ],
+)
+def test_what_contradicts_or_is_unknown_is_named(prior, message):
+    with pytest.raises(ValueError, match=message):
+        log_odds(prior, 2)
+
+
+@pytest.mark.parametrize("name", ["fcdl", "ncd", "cdl", "grader"])
+def test_every_model_with_a_graph_keeps_to_what_it_is_told(name):
+    prior = GraphPrior(required_edges=(("a0", "x1"),), forbidden_edges=(("x0", "x1"), ("x1", "x2")))
+    model = DYNAMICS[name](factors([2, 3, 2], 4), graph_prior=prior).eval()
+    # Three variables, four parents: three self edges, one required and two forbidden ones are given.
+    assert model.free_entries.sum() == 3 * 4 - 6
+    windows = random_windows([2, 3, 2], 4, n_rows=40, length=1)
+    graphs = model.local_graph(windows.state[:, 0], windows.action[:, 0])
+    assert (graphs[:, 1, 3] == 1).all() and (graphs[:, 1, 0] == 0).all() and (graphs[:, 2, 1] == 0).all()
 
 
 def test_given_entries_never_flip():
@@ -41,3 +81,8 @@ def test_gradient_of_a_sample_is_that_of_its_relaxation():
     uniform = th.rand(1000, dtype=th.float64).clamp(1e-6, 1 - 1e-6)
     # sigmoid(0 + logit(u)) is u itself, and its slope u (1 - u).
     th.testing.assert_close(log_odds.grad, uniform * (1 - uniform))
+
+
+def test_a_prior_that_leaves_nothing_to_learn_is_refused():
+    with pytest.raises(ValueError, match=r"no graph to learn.*dynamics='oracle'"):
+        FreeEdges(factors([2], 2), "order")

@@ -23,12 +23,15 @@ def tiny_vec_env(n_envs: int = 2, **kwargs: Any) -> VecEnv:
 
 def tiny_fcdl(env: Any = None, **kwargs: Any) -> FCDL:
     defaults: dict[str, Any] = {
+        "learning_rate": 1e-4,
         "learning_starts": 20,
         "train_freq": 2,
         "batch_size": 16,
+        "train_horizon": 3,
         "buffer_size": 1000,
         "seed": 0,
         "dynamics_kwargs": {"graph_prior": "order", "hidden_dim": 16, "n_codes": 4, "code_dim": 4},
+        "planner": "cem",
         "planner_kwargs": {"horizon": 2, "n_iterations": 2, "n_candidates": 8, "n_elites": 4},
     }
     return FCDL(kwargs.pop("policy", FCDLPolicy), tiny_env() if env is None else env, **(defaults | kwargs))

@@ -24,6 +24,13 @@ class Preset:
     settings: dict[str, Any] = field(default_factory=dict)
     dynamics_kwargs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def arguments(self, dynamics: str) -> dict[str, Any]:
+        """
+        :param dynamics: name of a dynamics model
+        :return: keyword arguments of ``FCDL`` with that model
+        """
+        return {**self.settings, "dynamics": dynamics, "dynamics_kwargs": self.dynamics_kwargs.get(dynamics, {})}
+
 
 @dataclass(frozen=True)
 class Benchmark:

@@ -5,6 +5,7 @@ from sb3_fcdl.dynamics.cdl import CDLDynamics
 from sb3_fcdl.dynamics.fcdl import FCDLDynamics
 from sb3_fcdl.dynamics.gnn import GNNDynamics
 from sb3_fcdl.dynamics.grader import GRADERDynamics
+from sb3_fcdl.dynamics.masks import GraphPrior
 from sb3_fcdl.dynamics.mlp import MLPDynamics
 from sb3_fcdl.dynamics.modular import ModularDynamics
 from sb3_fcdl.dynamics.ncd import NCDDynamics
@@ -43,6 +44,7 @@ __all__ = [
     "FCDLDynamics",
     "GNNDynamics",
     "GRADERDynamics",
+    "GraphPrior",
     "Losses",
     "MLPDynamics",
     "ModularDynamics",

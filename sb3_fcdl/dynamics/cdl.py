@@ -12,7 +12,7 @@ from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Wi
 from sb3_fcdl.dynamics.child_features import ChildFeatures
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.layers import ParentInputs
-from sb3_fcdl.dynamics.masks import GraphPriorName, prior_log_odds
+from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName, prior_log_odds
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
 from sb3_fcdl.graph import CausalGraph
 
@@ -32,7 +32,7 @@ class CDLDynamics(DynamicsModel):
     ``graph_prior="self"``.
 
     :param factors: the variables
-    :param graph_prior: what the model is told about the graph, see ``prior_log_odds``
+    :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
     :param hidden_dim: width of the features and of every layer
     :param n_layers: predictor layers of a variable
     :param cmi_threshold: information that makes an edge, nats
@@ -49,7 +49,7 @@ class CDLDynamics(DynamicsModel):
     def __init__(
         self,
         factors: Factors,
-        graph_prior: GraphPriorName = "self",
+        graph_prior: GraphPriorName | GraphPrior = "self",
         hidden_dim: int = 128,
         n_layers: int = 2,
         cmi_threshold: float = 0.001,
@@ -62,7 +62,7 @@ class CDLDynamics(DynamicsModel):
         self.cmi_freq = cmi_freq
         self.cmi_batch_size = cmi_batch_size
         n_children = len(factors.state_variables)
-        log_odds = prior_log_odds(graph_prior, n_children, len(factors.parents))
+        log_odds = prior_log_odds(graph_prior, factors)
         self.register_buffer("is_free", log_odds.isnan(), persistent=False)
         self.register_buffer("is_allowed", log_odds.isnan() | (log_odds > 0), persistent=False)
         # A tensor like the average that begins there: in any precision the two are equal, and the edge is there.

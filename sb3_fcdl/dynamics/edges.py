@@ -5,7 +5,7 @@ import torch as th
 from torch import nn
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.masks import GraphPriorName, prior_log_odds
+from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName, prior_log_odds
 
 
 class FreeEdges(nn.Module):
@@ -14,14 +14,20 @@ class FreeEdges(nn.Module):
 
     :param factors: the variables
     :param graph_prior: which entries are given, see ``prior_log_odds``
+    :raises ValueError: if all of them are, or ``graph_prior`` cannot be
     """
 
     given: th.Tensor
     index: th.Tensor
 
-    def __init__(self, factors: Factors, graph_prior: GraphPriorName) -> None:
+    def __init__(self, factors: Factors, graph_prior: GraphPriorName | GraphPrior) -> None:
         super().__init__()
-        log_odds = prior_log_odds(graph_prior, len(factors.state_variables), len(factors.parents))
+        log_odds = prior_log_odds(graph_prior, factors)
+        if not log_odds.isnan().any():
+            raise ValueError(
+                f"{graph_prior!r} gives every edge between {', '.join(factors.parent_names)}: there is no graph to learn. "
+                "Tell less, or give the graph to dynamics='oracle'"
+            )
         self.register_buffer("given", log_odds.nan_to_num(), persistent=False)
         self.register_buffer("index", log_odds.isnan().flatten().nonzero().squeeze(-1), persistent=False)
 

@@ -13,7 +13,7 @@ from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.edges import FreeEdges
 from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedNetwork
-from sb3_fcdl.dynamics.masks import GraphPriorName, antithetic_edges, edge_surrogate, sample_edges
+from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName, antithetic_edges, edge_surrogate, sample_edges
 from sb3_fcdl.dynamics.quantizer import GraphQuantizer, LatentQuantizer, Quantized, Quantizer
 from sb3_fcdl.graph import CausalGraph
 
@@ -51,7 +51,7 @@ class FCDLDynamics(DynamicsModel):
     lower; with 0.01 the contexts of Chemical form sooner and hold better against corrupted inputs.
 
     :param factors: the variables
-    :param graph_prior: what the model is told about the graph, see ``prior_log_odds``
+    :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
     :param hidden_dim: width of the features and of every layer
     :param n_layers: predictor layers of a variable
     :param n_codes: number of contexts
@@ -79,7 +79,7 @@ class FCDLDynamics(DynamicsModel):
     def __init__(
         self,
         factors: Factors,
-        graph_prior: GraphPriorName = "self",
+        graph_prior: GraphPriorName | GraphPrior = "self",
         hidden_dim: int = 128,
         n_layers: int = 2,
         n_codes: int = 16,

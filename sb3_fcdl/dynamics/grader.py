@@ -11,7 +11,7 @@ from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Wi
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
 from sb3_fcdl.dynamics.edges import FreeEdges
 from sb3_fcdl.dynamics.independence import association, quantile_bins
-from sb3_fcdl.dynamics.masks import GraphPriorName
+from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.parent_gru import ParentGRU, Reading
 from sb3_fcdl.dynamics.stacked import VariableHeads
 from sb3_fcdl.graph import CausalGraph
@@ -42,7 +42,7 @@ class GRADERDynamics(DynamicsModel):
     those that are alike one counts, lest copies pass for evidence.
 
     :param factors: the variables
-    :param graph_prior: what the model is told about the graph, see ``prior_log_odds``
+    :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
     :param ci_test: the independence test
     :param hidden_dim: width of features and hidden states
     :param discovery_freq: updates between two rounds of tests (published: 10 episodes of 25 steps, an update every 10 steps)
@@ -57,7 +57,7 @@ class GRADERDynamics(DynamicsModel):
     def __init__(
         self,
         factors: Factors,
-        graph_prior: GraphPriorName = "self",
+        graph_prior: GraphPriorName | GraphPrior = "self",
         ci_test: CITestName = "stratified_chi2",
         hidden_dim: int = 128,
         discovery_freq: int = 25,

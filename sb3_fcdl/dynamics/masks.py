@@ -1,8 +1,11 @@
 """Which entries of a graph a model may learn, and how it samples them."""
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch as th
+
+from fcdl_envs.variables import Factors
 
 GraphPriorName = Literal["order", "self", "none"]
 
@@ -10,30 +13,61 @@ GraphPriorName = Literal["order", "self", "none"]
 CERTAIN = 100.0
 
 
-def prior_log_odds(prior: GraphPriorName, n_states: int, n_parents: int) -> th.Tensor:
+@dataclass(frozen=True)
+class GraphPrior:
     """
     What a model is told about the graph before it sees data.
 
-    ``"self"``: each variable depends on itself; the default, because a wrong order is an error that nothing would show.
-    ``"order"``: variables are in causal order besides, and each depends on the action (what the published Chemical
-    experiments tell FCDL, NCD and the oracle). ``"none"``: nothing.
-
-    :param prior: name of the prior
-    :param n_states: number of state variables, ``V``
-    :param n_parents: number of state and action variables, ``P``
-    :return: ``[V, P]``: ``+-CERTAIN`` where the entry is given, NaN where it is free to be learned
-    :raises ValueError: if the name is unknown
+    :param base: ``"self"``: each variable depends on itself; the default, because a wrong order is an error that nothing would
+        show. ``"order"``: variables are in causal order besides, and each depends on the action (what the published Chemical
+        experiments tell FCDL, NCD and the oracle). ``"none"``: nothing
+    :param required_edges: edges that are there in every context, pairs of names ``(parent, child)``
+    :param forbidden_edges: edges that are there in none
     """
-    if prior not in get_args(GraphPriorName):
-        raise ValueError(f"unknown graph_prior {prior!r}, allowed: {', '.join(get_args(GraphPriorName))}")
+
+    base: GraphPriorName = "self"
+    required_edges: tuple[tuple[str, str], ...] = ()
+    forbidden_edges: tuple[tuple[str, str], ...] = ()
+
+
+def prior_log_odds(prior: GraphPriorName | GraphPrior, factors: Factors) -> th.Tensor:
+    """
+    :param prior: what is known; the name of a base alone if there is nothing else
+    :param factors: the variables
+    :return: ``[V, P]``: ``+-CERTAIN`` where the entry is given, NaN where it is free to be learned
+    :raises ValueError: if the base or a variable is unknown, or an edge is both required and forbidden
+    """
+    if not isinstance(prior, GraphPrior):
+        prior = GraphPrior(prior)
+    if prior.base not in get_args(GraphPriorName):
+        raise ValueError(
+            f"unknown graph_prior {prior.base!r}, allowed: {', '.join(get_args(GraphPriorName))}, or a GraphPrior"
+        )
+    n_states, n_parents = len(factors.state_variables), len(factors.parents)
     log_odds = th.full((n_states, n_parents), th.nan)
-    if prior != "none":
+    if prior.base != "none":
         log_odds.fill_diagonal_(CERTAIN)
-    if prior == "order":
+    if prior.base == "order":
         rows, columns = th.triu_indices(n_states, n_states, offset=1)
         log_odds[rows, columns] = -CERTAIN
         log_odds[:, n_states:] = CERTAIN
+    for edges, value in ((prior.required_edges, CERTAIN), (prior.forbidden_edges, -CERTAIN)):
+        for parent, child in edges:
+            row = _position("child", child, factors.state_names)
+            column = _position("parent", parent, factors.parent_names)
+            if log_odds[row, column] == -value:
+                raise ValueError(
+                    f"the edge ({parent!r}, {child!r}) is both required and forbidden, by the edges given or by the base "
+                    f"{prior.base!r}: take it out, or choose another base of {', '.join(get_args(GraphPriorName))}"
+                )
+            log_odds[row, column] = value
     return log_odds
+
+
+def _position(role: str, name: str, names: tuple[str, ...]) -> int:
+    if name not in names:
+        raise ValueError(f"there is no {role} {name!r}, there are {', '.join(names)}")
+    return names.index(name)
 
 
 def sample_edges(log_odds: th.Tensor) -> th.Tensor:

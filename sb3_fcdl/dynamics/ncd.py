@@ -12,7 +12,7 @@ from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.edges import FreeEdges
 from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedNetwork
-from sb3_fcdl.dynamics.masks import GraphPriorName, sample_edges
+from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName, sample_edges
 from sb3_fcdl.dynamics.norms import batch_norm
 from sb3_fcdl.graph import CausalGraph
 
@@ -57,7 +57,7 @@ class NCDDynamics(DynamicsModel):
     number of free edges a variable, so that the coefficient is the price of an edge in nats, as in ``FCDLDynamics``.
 
     :param factors: the variables
-    :param graph_prior: what the model is told about the graph, see ``prior_log_odds``
+    :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
     :param hidden_dim: width of the features and of every layer
     :param n_layers: predictor layers of a variable
     :param sparsity_coef: price of an edge, in nats
@@ -72,7 +72,7 @@ class NCDDynamics(DynamicsModel):
     def __init__(
         self,
         factors: Factors,
-        graph_prior: GraphPriorName = "self",
+        graph_prior: GraphPriorName | GraphPrior = "self",
         hidden_dim: int = 128,
         n_layers: int = 2,
         sparsity_coef: float = 0.01,

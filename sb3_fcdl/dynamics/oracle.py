@@ -32,7 +32,7 @@ class OracleDynamics(DynamicsModel):
         super().__init__(factors)
         shape = (len(factors.state_variables), len(factors.parents))
         if graph is None:
-            graph = prior_log_odds("order", *shape).nan_to_num(nan=1.0).numpy() > 0
+            graph = prior_log_odds("order", factors).nan_to_num(nan=1.0).numpy() > 0
         edges = np.asarray(graph, dtype=bool)
         if edges.shape != shape:
             raise ValueError(f"graph has shape {edges.shape}, the variables ask for {shape}: a row a child, a column a parent")

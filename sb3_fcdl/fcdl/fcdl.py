@@ -3,6 +3,8 @@
 import io
 import pathlib
 import time
+import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -17,12 +19,24 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.buffers import sample_windows
+from sb3_fcdl.buffers import WindowBatch, sample_windows
+from sb3_fcdl.codes import Code, codes_of
 from sb3_fcdl.dynamics import DynamicsModel, Windows
+from sb3_fcdl.explain import Explanation
+from sb3_fcdl.factorization import check_spaces, default_factors
 from sb3_fcdl.fcdl.meter import TrainingMeter
 from sb3_fcdl.fcdl.policies import FCDLPolicy, Observation
+from sb3_fcdl.fcdl.report import (
+    N_WINDOWS,
+    REPORT_EVERY,
+    has_tensorboard,
+    record_hyperparameters,
+    report,
+    report_lengths,
+)
 from sb3_fcdl.graph import CausalGraph
-from sb3_fcdl.planning.base import RewardFn
+from sb3_fcdl.planning import Planner, RewardFn, TerminationFn
+from sb3_fcdl.rewards import Outcomes, never_ends
 
 SelfFCDL = TypeVar("SelfFCDL", bound="FCDL")
 
@@ -33,14 +47,17 @@ class FCDL(OffPolicyAlgorithm):
 
     Learns a model of the environment online from the replay buffer: the model quantizes states and actions into contexts,
     learns a sparse causal graph for each and predicts every variable from its parents in that graph alone. Acts by planning
-    on the model with the cross-entropy method and the environment's reward function.
+    on the model.
 
-    The environment must publish ``factorization`` (its named variables) and ``reward_fn``, as ``FCDL/Chemical-v0`` does.
+    Every entry of the observation is a variable, unless the environment publishes a ``factorization`` that says more. Reward
+    and end of an episode are learned too, unless they are given here or the environment publishes them as ``reward_fn`` and
+    ``termination_fn``; one that publishes its reward alone ends by time limits alone. What is given or published is compared
+    with recorded transitions before the first update, and a disagreement reported.
 
-    The published schedule is one update every ten transitions: ``train_freq=10`` with one environment (the default), or
-    ``train_freq=1`` with ten.
+    The defaults learn ``CartPole-v1`` and ``Pendulum-v1`` in a few thousand steps. The published experiments on Chemical learn
+    more slowly and plan less far: ``sb3_fcdl.benchmark.CHEMICAL.preset("paper").settings``.
 
-    :param policy: ``FCDLPolicy``, or ``"MultiInputPolicy"``
+    :param policy: ``FCDLPolicy``, ``"MlpPolicy"``, or ``"MultiInputPolicy"`` for a ``Dict`` observation
     :param env: the environment, or its registered name
     :param learning_rate: of Adam; a function of the remaining progress (1 to 0) or a constant
     :param buffer_size: capacity of the replay buffer, transitions
@@ -55,7 +72,10 @@ class FCDL(OffPolicyAlgorithm):
     :param exploration_rate: probability of a random action, drawn for each environment, while training
     :param dynamics: the model: a name in ``sb3_fcdl.dynamics.DYNAMICS``, or a class of one's own
     :param dynamics_kwargs: keyword arguments of its class
-    :param planner_kwargs: keyword arguments of ``CEM``
+    :param planner: a name in ``sb3_fcdl.planning.PLANNERS``, or a class of one's own, see ``FCDLPolicy``
+    :param planner_kwargs: keyword arguments of its class
+    :param reward_fn: what the planner maximises, a function or ``"package.module:function"``, see ``FCDLPolicy``
+    :param termination_fn: when an episode ends, likewise
     :param stats_window_size: episodes that ``rollout/`` statistics average over
     :param tensorboard_log: directory for TensorBoard; no log if None
     :param policy_kwargs: further arguments of the policy, such as ``optimizer_kwargs``
@@ -73,25 +93,32 @@ class FCDL(OffPolicyAlgorithm):
 
     # Transitions with a known local graph that `causal/shd` looks at.
     N_GRAPH_SAMPLES = 256
+    # Transitions that `codes` and `causal_graph` look at.
+    N_DESCRIBED = 4096
+    # Transitions that a given reward or termination is compared with.
+    N_CHECKED = 256
 
     def __init__(
         self,
         policy: str | type[FCDLPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 1e-4,
+        learning_rate: float | Schedule = 1e-3,
         buffer_size: int = 1_000_000,
-        learning_starts: int = 10_000,
+        learning_starts: int = 500,
         batch_size: int = 256,
-        train_freq: int | tuple[int, str] = 10,
+        train_freq: int | tuple[int, str] = 2,
         gradient_steps: int = 1,
         replay_buffer_class: type[ReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
-        train_horizon: int = 3,
+        train_horizon: int = 1,
         exploration_rate: float = 0.05,
         dynamics: str | type[DynamicsModel] = "fcdl",
         dynamics_kwargs: dict[str, Any] | None = None,
+        planner: str | type[Planner] | None = None,
         planner_kwargs: dict[str, Any] | None = None,
+        reward_fn: RewardFn | str | None = None,
+        termination_fn: TerminationFn | str | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -120,7 +147,7 @@ class FCDL(OffPolicyAlgorithm):
             support_multi_env=True,
             seed=seed,
             sde_support=False,
-            supported_action_spaces=(spaces.Discrete, spaces.Box),
+            supported_action_spaces=(spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box),
         )
         if train_horizon < 1:
             raise ValueError(f"train_horizon must be at least 1, got {train_horizon}")
@@ -130,33 +157,47 @@ class FCDL(OffPolicyAlgorithm):
         self.exploration_rate = exploration_rate
         self.dynamics_name = dynamics
         self.dynamics_kwargs = dynamics_kwargs
+        self.planner_name = planner
         self.planner_kwargs = planner_kwargs
+        self.reward_fn = reward_fn
+        self.termination_fn = termination_fn
         # Not known when a model is loaded without an environment: load() fills them in from the file.
         self.factors: Factors | None = None
-        self.reward_fn: RewardFn | None = None
         if self.env is not None:
-            self.factors = _published(self.env, "factorization", "which named variables the observation holds")
-            self.reward_fn = _published(self.env, "reward_fn", "what the planner is to maximise")
+            self.factors = _factors(self.env)
+            published = _published(self.env, "reward_fn")
+            self.reward_fn = reward_fn or published
+            self.termination_fn = termination_fn or _published(self.env, "termination_fn")
+            if self.termination_fn is None and published is not None:
+                self.termination_fn = never_ends
         if _init_setup_model:
             self._setup_model()
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         # SB3 comes through here whenever it is given an environment: constructor, set_env, load.
+        check_spaces(env.observation_space, env.action_space)
         wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
         normalizer = unwrap_vec_normalize(wrapped)
         if normalizer is not None and normalizer.norm_obs:
-            raise ValueError("VecNormalize would turn one-hot variables into other numbers: pass norm_obs=False to it")
+            _check_normalized(_factors(wrapped), normalizer.norm_obs_keys)
         return wrapped
 
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        self._check_reward_units(env)
+        super().set_env(env, force_reset)
+
     def _setup_model(self) -> None:
+        self._check_reward_units(self.env)
         # The user's dictionary stays as it was: load() compares it with the saved one.
         user_kwargs = self.policy_kwargs
         self.policy_kwargs = {
             "factors": self.factors,
             "reward_fn": self.reward_fn,
+            "termination_fn": self.termination_fn,
             "dynamics": self.dynamics_name,
             "dynamics_kwargs": self.dynamics_kwargs,
+            "planner": self.planner_name,
             "planner_kwargs": self.planner_kwargs,
             **user_kwargs,
         }
@@ -165,17 +206,32 @@ class FCDL(OffPolicyAlgorithm):
         self.dynamics = self.policy.dynamics
         self._meter = TrainingMeter(self.N_GRAPH_SAMPLES)
         self._window_rng = np.random.default_rng(self.seed)
+        self._n_dumps = 0
+        # What the planner knows of the plans that it is carrying out, see FCDLPolicy.predict.
+        self._last_plan: tuple[np.ndarray, ...] | None = None
+
+    def _check_reward_units(self, env: GymEnv | None) -> None:
+        normalizer = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
+        given = self.reward_fn is not None or self.termination_fn not in (None, never_ends)
+        if normalizer is not None and normalizer.norm_obs and given:
+            raise ValueError(
+                "reward_fn and termination_fn are written in the environment's units, which VecNormalize hides: pass "
+                "norm_obs=False to it. FCDL has a normalization of its own"
+            )
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         masks = self._action_masks()
         actions = self._random_actions(n_envs, masks)
+        last_plan, self._last_plan = self._last_plan, None
         # After the warm-up SB3 acts once before it trains: an untrained model is no better than chance.
         if self.num_timesteps >= learning_starts and self._n_updates > 0:
             assert self._last_obs is not None
             start = time.perf_counter()
-            planned, _ = self.policy.predict(self._last_obs, action_masks=masks)
+            planned, self._last_plan = self.policy.predict(
+                self._last_obs, last_plan, self._last_episode_starts, action_masks=masks
+            )
             self._meter.add_plan(time.perf_counter() - start)
             follows_plan = np.random.rand(n_envs) >= self.exploration_rate
             actions[follows_plan] = planned[follows_plan]
@@ -186,7 +242,7 @@ class FCDL(OffPolicyAlgorithm):
     def _random_actions(self, n_envs: int, masks: np.ndarray | None) -> np.ndarray:
         if masks is None:
             return np.array([self.action_space.sample() for _ in range(n_envs)])
-        return np.array([self.action_space.sample(mask=row) for row in masks.astype(np.int8)])
+        return np.array([self.action_space.sample(mask=_sample_mask(self.action_space, row)) for row in masks])
 
     def _action_masks(self) -> np.ndarray | None:
         """Allowed actions, ``[n_envs, n_actions]``, where the environment tells (sb3-contrib's convention)."""
@@ -205,43 +261,86 @@ class FCDL(OffPolicyAlgorithm):
         assert self._last_obs is not None
         self.policy.factorization.observe(obs_as_tensor(self._last_obs, self.device))
         if "local_graph" in infos[0]:
-            actions = th.as_tensor(buffer_action, device=self.device)
+            actions = th.as_tensor(buffer_action.reshape(len(infos), -1), device=self.device)
             encoded = self.policy.encode(obs_as_tensor(self._last_obs, self.device), actions)
             self._meter.add_graphs(*encoded, np.stack([info["local_graph"] for info in infos]))
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        # SB3 does this for on-policy algorithms only.
+        self._last_episode_starts = dones
 
     def _on_step(self) -> None:
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
+        if self._n_updates == 0:
+            self._check_outcomes()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         start = time.perf_counter()
         for _ in range(gradient_steps):
-            losses = self.dynamics.loss(self._windows(batch_size))
+            windows, outcomes = self._sample(batch_size)
+            losses, heads = self.dynamics.loss(windows), self.policy.outcome_losses(outcomes)
             self.policy.optimizer.zero_grad()
-            losses.total.backward()
+            sum(heads.values(), losses.total).backward()
             self.policy.optimizer.step()
             self._n_updates += 1
             self.dynamics.after_update(self._n_updates, self._windows)
-            self._meter.add_losses(losses)
+            self._meter.add_losses(losses._replace(terms=losses.terms | {name: loss.detach() for name, loss in heads.items()}))
         self._meter.add_updates(gradient_steps, time.perf_counter() - start)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def _windows(self, batch_size: int) -> Windows:
+    def _check_outcomes(self) -> None:
+        """Warns if a reward or termination that is given is not that of the environment."""
         assert self.replay_buffer is not None
-        batch = sample_windows(self.replay_buffer, batch_size, self.train_horizon, self._window_rng)
-        actions = th.as_tensor(batch.actions, device=self.device)
-        if isinstance(self.action_space, spaces.Discrete):
-            actions = actions.squeeze(-1)
-        state, action = self.policy.encode(obs_as_tensor(batch.observations, self.device), actions)
-        next_state = self.policy.factorization.encode_state(obs_as_tensor(batch.next_observations, self.device))
-        return Windows(state, action, next_state, th.as_tensor(batch.valid, device=self.device))
+        self.policy.set_training_mode(False)
+        # Of its own generator: who gives nothing to check gets the same windows.
+        batch = sample_windows(self.replay_buffer, self.N_CHECKED, 1, np.random.default_rng(0))
+        for sentence in self.policy.check_outcomes(self._encode(batch)[1]):
+            warnings.warn(sentence, stacklevel=2)
+
+    def _windows(self, batch_size: int) -> Windows:
+        return self._sample(batch_size)[0]
+
+    def _sample(self, batch_size: int) -> tuple[Windows, Outcomes]:
+        """Windows for the dynamics, and their transitions for reward and termination."""
+        assert self.replay_buffer is not None
+        return self._encode(sample_windows(self.replay_buffer, batch_size, self.train_horizon, self._window_rng))
+
+    def _encode(self, batch: WindowBatch) -> tuple[Windows, Outcomes]:
+        assert self.replay_buffer is not None
+        # The buffer holds what VecNormalize was given; predict() is given what it returns.
+        before, after = (
+            obs_as_tensor(self.replay_buffer._normalize_obs(each, self._vec_normalize_env), self.device)
+            for each in (batch.observations, batch.next_observations)
+        )
+        state, action = self.policy.encode(before, th.as_tensor(batch.actions, device=self.device))
+        next_state, goal = self.policy.factorization.encode_state(after), self.policy.factorization.encode_goal(before)
+        valid, reward, terminated, rows = (
+            th.as_tensor(each, device=self.device)
+            for each in (batch.valid, batch.rewards, batch.terminated, np.flatnonzero(batch.valid))
+        )
+        transitions = (each.flatten(0, 1)[rows] for each in (state, action, next_state, goal, reward, terminated))
+        return Windows(state, action, next_state, valid), Outcomes(*transitions)
 
     def dump_logs(self) -> None:
         for key, value in self._meter.summary(self.policy).items():
             self.logger.record(key, value)
+        if self._n_updates and has_tensorboard(self.logger):
+            if self._n_dumps == 0:
+                record_hyperparameters(self.logger, self)
+            if self._n_dumps % REPORT_EVERY == 0:
+                self._report()
+            self._n_dumps += 1
         super().dump_logs()
+
+    def _report(self) -> None:
+        assert self.replay_buffer is not None
+        # Of its own generator: training is the same with and without TensorBoard.
+        rng, length = np.random.default_rng(self.num_timesteps), max(report_lengths(self.policy))
+        batch = sample_windows(self.replay_buffer, N_WINDOWS, length, rng)
+        windows, _ = self._encode(batch)
+        goal = self.policy.factorization.encode_goal(obs_as_tensor(batch.observations, self.device))
+        report(self.logger, self.policy, windows, goal[:, 0], batch.rewards)
 
     def predict(
         self,
@@ -258,6 +357,38 @@ class FCDL(OffPolicyAlgorithm):
         """See ``FCDLPolicy.local_graph``."""
         return self.policy.local_graph(observation, action)
 
+    def explain(self, observation: Observation, action_masks: np.ndarray | None = None) -> Explanation:
+        """See ``sb3_fcdl.explain.explain``."""
+        return self.policy.explain(observation, action_masks)
+
+    def codes(self) -> list[Code]:
+        """
+        The contexts of the recorded transitions, the most frequent first: share, graph, rule in words, samples.
+
+        :raises ValueError: if the replay buffer is empty, or the model has no contexts
+        """
+        return codes_of(self.policy, self._recorded(self.N_DESCRIBED))
+
+    def causal_graph(self) -> CausalGraph:
+        """
+        The union of the graphs of all contexts, which are its ``parts``: of the contexts met in the replay buffer, or of all
+        if it is empty, as after ``load``. The label says which.
+
+        :raises ValueError: if the model has no graph
+        """
+        graphs = self.dynamics.context_graphs()
+        if len(graphs) > 1 and self.replay_buffer is not None and self.replay_buffer.size():
+            met = [code.graph for code in self.codes()]
+            return CausalGraph.union(met, f"union of the {len(met)} contexts met")
+        return CausalGraph.union(graphs, f"union of all {len(graphs)} contexts" if len(graphs) > 1 else "all contexts")
+
+    def _recorded(self, n_windows: int, length: int = 1) -> Windows:
+        """Windows for looking at the model: the same ones for the same buffer, and training draws what it would have drawn."""
+        assert self.replay_buffer is not None
+        if not self.replay_buffer.size():
+            raise ValueError("the replay buffer is empty: learn() first, or load_replay_buffer()")
+        return self._encode(sample_windows(self.replay_buffer, n_windows, length, np.random.default_rng(0)))[0]
+
     def learn(
         self: SelfFCDL,
         total_timesteps: int,
@@ -267,6 +398,7 @@ class FCDL(OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfFCDL:
+        self._n_dumps = 0
         return super().learn(
             total_timesteps=total_timesteps,
             callback=callback,
@@ -293,21 +425,42 @@ class FCDL(OffPolicyAlgorithm):
             )
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "dynamics", "_meter", "_window_rng"]
+        return [*super()._excluded_save_params(), "dynamics", "_meter", "_window_rng", "_last_plan"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
 
 
-def _published(env: VecEnv, attribute: str, meaning: str) -> Any:
-    """
-    An attribute that the environment publishes on its unwrapped class.
+def _published(env: VecEnv, attribute: str) -> Any:
+    """An attribute that the environment publishes on its unwrapped class; None if it does not."""
+    return env.get_attr(attribute, indices=0)[0] if env.has_attr(attribute) else None
 
-    :raises ValueError: if it does not
+
+def _factors(env: VecEnv) -> Factors:
+    """The variables that the environment names, or else those of its spaces."""
+    return _published(env, "factorization") or default_factors(env.observation_space, env.action_space)
+
+
+def _check_normalized(factors: Factors, keys: Sequence[str] | None) -> None:
     """
-    if not env.has_attr(attribute):
+    :raises ValueError: if VecNormalize would turn one-hot variables into other numbers
+    """
+    observed = factors.state if isinstance(factors.state, dict) else {"": factors.state}
+    touched = [name for name in observed if keys is None or name in keys]
+    categorical = [variable.name for name in touched for variable in observed[name] if variable.is_categorical]
+    if categorical:
         raise ValueError(
-            f"the environment has no attribute '{attribute}' ({meaning}). FCDL needs it for now; "
-            "FCDL/Chemical-v0 shows how an environment publishes it"
+            f"VecNormalize would turn the categories of {', '.join(categorical)} into other numbers: pass norm_obs=False to "
+            "it, or norm_obs_keys without them"
         )
-    return env.get_attr(attribute, indices=0)[0]
+
+
+def _sample_mask(space: spaces.Space, mask: np.ndarray) -> Any:
+    """The mask of one action, in sb3-contrib's convention, as the space's own ``sample`` wants it."""
+    mask = mask.astype(np.int8)
+    if isinstance(space, spaces.MultiDiscrete):
+        return tuple(np.split(mask, np.cumsum(space.nvec)[:-1]))
+    if isinstance(space, spaces.MultiBinary):
+        zero, one = mask.reshape(-1, 2).T
+        return np.where(zero & one, 2, one).astype(np.int8)
+    return mask

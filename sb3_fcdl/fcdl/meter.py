@@ -66,7 +66,7 @@ class TrainingMeter:
         if self._last_codes is not None:
             values |= self._contexts(policy, self._last_codes)
         if self._n_losses and self._graph_samples and policy.dynamics.has_graph and policy.dynamics.free_entries.any():
-            values["causal/shd"] = self._distance_from_truth(policy)
+            values |= self._scores(policy)
         self._reset()
         return values
 
@@ -81,10 +81,13 @@ class TrainingMeter:
             "causal/edges_per_code": float(shares @ n_edges),
         }
 
-    def _distance_from_truth(self, policy: FCDLPolicy) -> float:
-        """SHD over the entries that the model is free to learn, mean over the latest transitions."""
-        state, action, truth = zip(*self._graph_samples, strict=True)
+    def _scores(self, policy: FCDLPolicy) -> dict[str, float]:
+        """SHD (mean) and F1 over the entries that the model is free to learn, of the latest transitions."""
+        state, action, true_graphs = zip(*self._graph_samples, strict=True)
         policy.set_training_mode(False)
         with th.no_grad():
             graphs = policy.dynamics.local_graph(th.stack(state), th.stack(action)).bool().cpu().numpy()
-        return hamming_distance(graphs, np.stack(truth), policy.dynamics.free_entries)
+        truth, free = np.stack(true_graphs), policy.dynamics.free_entries
+        scores = {"causal/shd": hamming_distance(graphs, truth, free)}
+        n_edges = int((graphs & free).sum() + (truth & free).sum())
+        return scores | ({"causal/f1": 2 * int((graphs & truth & free).sum()) / n_edges} if n_edges else {})

@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
-from fcdl_envs.variables import Factors
+from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
+from sb3_fcdl.explain import Explanation, explain
 from sb3_fcdl.factorization import Factorization
 from sb3_fcdl.graph import CausalGraph
-from sb3_fcdl.planning import CEM
-from sb3_fcdl.planning.base import RewardFn
+from sb3_fcdl.planning import PLANNERS, Plan, Planner, RewardFn, TerminationFn
+from sb3_fcdl.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
 
 Observation = np.ndarray | dict[str, np.ndarray]
 
@@ -25,35 +26,46 @@ class FCDLPolicy(BasePolicy):
     """
     Model-predictive control on a learned causal model of the environment.
 
-    ``predict`` plans from each observation anew: it needs no ``state``, and hands back the one that it was given.
+    The functions that it is given see a flat state in the environment's units, in the order of ``factors.state_variables``
+    (categorical variables one-hot), likewise the action, and the task description: ``reward_fn(state [R, D], action [R, A],
+    next_state [R, D], goal [R, G])`` and ``termination_fn(state, action, next_state)`` return ``[R]``.
 
     :param observation_space: observation space
     :param action_space: action space
     :param lr_schedule: learning rate schedule
-    :param factors: what the observation's columns mean; ``FCDL`` takes it from the environment's ``factorization``
-    :param reward_fn: what the planner maximises; ``FCDL`` takes it from the environment's ``reward_fn``
+    :param factors: what observation and action mean; ``FCDL`` takes it from the environment's ``factorization``. None: a
+        variable for each entry of the spaces
+    :param reward_fn: what the planner maximises, a function or ``"package.module:function"``; None: learned
+    :param termination_fn: whether, or how likely, an episode ended with a step, likewise; None: learned
     :param dynamics: the model: a name in ``DYNAMICS`` or a class
     :param dynamics_kwargs: keyword arguments of its class
-    :param planner_kwargs: keyword arguments of ``CEM``
+    :param planner: a name in ``PLANNERS`` or a class. None: ``"icem"`` for a ``Box``, whose best plan it refines from step to
+        step; else ``"cem"``, whose elites take a vote where many plans pay alike, as those do that keep a pole up
+    :param planner_kwargs: keyword arguments of its class; the horizon is ``HORIZON`` unless it says otherwise
     :param clip_obs: largest absolute value of a continuous variable, in its standard deviations in the data; None: no limit
     :param normalize_images: for SB3's sake; there are no images
-    :param optimizer_class: optimizer of the dynamics model
+    :param optimizer_class: optimizer of the dynamics model and the learned heads
     :param optimizer_kwargs: its keyword arguments, without the learning rate
-    :raises ValueError: if the spaces are not supported, or ``dynamics`` is unknown
+    :raises ValueError: if the spaces are not supported, or ``dynamics``, ``planner`` or a function is unknown
     :raises TypeError: if ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
     """
 
     optimizer: th.optim.Optimizer
+
+    # Environment steps; the planners' own default is the published one of Chemical.
+    HORIZON = 15
 
     def __init__(
         self,
         observation_space: spaces.Space,
         action_space: spaces.Space,
         lr_schedule: Schedule,
-        factors: Factors,
-        reward_fn: RewardFn,
+        factors: Factors | None = None,
+        reward_fn: RewardFn | str | None = None,
+        termination_fn: TerminationFn | str | None = None,
         dynamics: str | type[DynamicsModel] = "fcdl",
         dynamics_kwargs: dict[str, Any] | None = None,
+        planner: str | type[Planner] | None = None,
         planner_kwargs: dict[str, Any] | None = None,
         clip_obs: float | None = None,
         normalize_images: bool = True,
@@ -70,53 +82,120 @@ class FCDLPolicy(BasePolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        self.factors = factors
-        self.reward_fn = reward_fn
+        self.reward_fn: RewardFn | None = function_named(reward_fn)
+        self.termination_fn: TerminationFn | None = function_named(termination_fn)
         self.dynamics_name = dynamics
         self.dynamics_kwargs = dynamics_kwargs or {}
+        self.planner_name = planner
         self.planner_kwargs = planner_kwargs or {}
         self.clip_obs = clip_obs
         self.factorization = Factorization(observation_space, action_space, factors, clip_obs)
+        self.factors = self.factorization.factors
         model = dynamics_class(dynamics)
+        search = planner_class(planner or ("icem" if isinstance(action_space, spaces.Box) else "cem"))
         check_keywords("dynamics_kwargs", model, self.dynamics_kwargs)
-        check_keywords("planner_kwargs", CEM, self.planner_kwargs)
-        self.planner = CEM(self.factorization.actions, **self.planner_kwargs)
-        self.dynamics = model(factors, **self.dynamics_kwargs)
+        check_keywords("planner_kwargs", search, self.planner_kwargs)
+        self.planner = search(self.factorization.actions, **{"horizon": self.HORIZON, **self.planner_kwargs})
+        self.dynamics = model(self.factors, **self.dynamics_kwargs)
+        n_inputs = 2 * self.factors.state_width + self.factors.action_width
+        self.reward_head = None if self.reward_fn else RewardHead(n_inputs + self.factorization.goal_width)
+        self.termination_head = None if self.termination_fn else TerminationHead(n_inputs)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self._predict(observation, deterministic)
 
-    def _predict(
-        self, observation: PyTorchObs, deterministic: bool = False, action_masks: th.Tensor | None = None
-    ) -> th.Tensor:
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        return self.plan(observation, deterministic).actions[:, 0]
+
+    def plan(
+        self,
+        observation: PyTorchObs,
+        deterministic: bool = False,
+        action_masks: th.Tensor | None = None,
+        warm_start: th.Tensor | None = None,
+    ) -> Plan:
         """
         :param observation: observations, a batch of ``B``
         :param deterministic: whether the planner's randomness is a function of the observation
-        :param action_masks: allowed actions, ``[B, n_actions]``, bool; all if None
-        :return: encoded actions, ``[B]`` int64 or ``[B, A]`` in [-1, 1]
+        :param action_masks: allowed actions, ``[B, A]``, bool; all if None
+        :param warm_start: of the last plan; None: every environment starts anew
+        :return: the plan, in the planner's units: whole numbers from 0, or a box scaled to [-1, 1]
         """
+        state, goal = self.factorization.encode_state(observation), self.factorization.encode_goal(observation)
+        return self.plan_from(state, goal, deterministic, action_masks, warm_start)
+
+    def plan_from(
+        self,
+        state: th.Tensor,
+        goal: th.Tensor,
+        deterministic: bool = False,
+        action_masks: th.Tensor | None = None,
+        warm_start: th.Tensor | None = None,
+    ) -> Plan:
+        """See ``plan``; from encoded states ``[B, D]`` and goals ``[B, G]``."""
         step = self.dynamics.stepper()
 
         def most_likely(state: th.Tensor, action: th.Tensor) -> th.Tensor:
             return step(state, action).next_state.mode()
 
-        state, goal = self.factorization.encode_state(observation), self.factorization.encode_goal(observation)
-        plan = self.planner.plan(
+        return self.planner.plan(
             most_likely,
             self._reward,
             state,
             goal,
+            termination=None if self.termination_fn is never_ends else self._termination,
             generators=observation_generators(state, goal) if deterministic else None,
             action_mask=action_masks,
             key=self.factorization.state_key,
+            warm_start=warm_start,
         )
-        return plan.actions[:, 0]
 
     def _reward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-        """The reward function, which knows the environment's units, on encoded states and actions."""
+        """The reward of encoded states and actions."""
+        if self.reward_fn is None:
+            assert self.reward_head is not None
+            return self.reward_head(state, action, next_state, goal)
         raw = self.factorization
         return self.reward_fn(raw.decode_state(state), raw.decode_action(action), raw.decode_state(next_state), goal)
+
+    def _termination(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
+        """How likely encoded states and actions ended their episodes."""
+        if self.termination_fn is None:
+            assert self.termination_head is not None
+            return self.termination_head(state, action, next_state)
+        raw = self.factorization
+        return self.termination_fn(raw.decode_state(state), raw.decode_action(action), raw.decode_state(next_state))
+
+    def outcome_losses(self, outcomes: Outcomes) -> dict[str, th.Tensor]:
+        """
+        :param outcomes: recorded transitions
+        :return: the loss of each learned head by name, a scalar each
+        """
+        heads = {"reward": self.reward_head, "termination": self.termination_head}
+        return {name: head.loss(outcomes) for name, head in heads.items() if head is not None}
+
+    @th.no_grad()
+    def check_outcomes(self, outcomes: Outcomes) -> list[str]:
+        """
+        :param outcomes: recorded transitions
+        :return: a sentence for each given function that disagrees with them
+        :raises ValueError: if a function has not returned one number for each row
+        """
+        raw, transition = self.factorization, (outcomes.state, outcomes.action, outcomes.next_state)
+        numbers = (raw.decode_state(transition[0]), raw.decode_action(transition[1]), raw.decode_state(transition[2]))
+        variables = (self.factors.state_variables, self.factors.action, self.factors.state_variables)
+
+        def describe(row: int) -> str:
+            shown = [in_words(of, values[row]) for of, values in zip(variables, numbers, strict=True)]
+            return f"state {shown[0]}, action {shown[1]}, next state {shown[2]}"
+
+        return disagreements(
+            outcomes,
+            None if self.reward_fn is None else self._reward(*transition, outcomes.goal),
+            None if self.termination_fn is None else self._termination(*transition),
+            describe,
+        )
 
     def predict(
         self,
@@ -130,12 +209,15 @@ class FCDLPolicy(BasePolicy):
         Plan, and return the first action of the plan.
 
         :param observation: one observation or a batch of ``B``
-        :param state: not used, returned as it is
-        :param episode_start: not used
-        :param deterministic: whether the action is a function of weights, observation and mask alone
-        :param action_masks: allowed actions, ``[n_actions]`` or ``[B, n_actions]``, bool; all if None
-        :return: actions, shape ``action_space.shape`` or ``[B, *action_space.shape]``, and ``state``
-        :raises ValueError: if the observation is a tuple, as ``env.reset()`` of Gymnasium returns it
+        :param state: what the last call returned: the rest of its plans, ``([B, K, H, *],)``. None: start anew
+        :param episode_start: which environments start anew, ``[B]``, bool; none if None
+        :param deterministic: whether the action is a function of weights, observation, state and mask alone
+        :param action_masks: allowed actions, ``[A]`` or ``[B, A]``, bool; all if None. Of several dimensions those of the
+            first, then those of the second and so on, as sb3-contrib has them
+        :return: actions, shape ``action_space.shape`` or ``[B, *action_space.shape]``, and the ``state`` of the next
+            call, None if the planner always starts anew
+        :raises ValueError: if the observation is a tuple, as ``env.reset()`` of Gymnasium returns it, or ``state`` or the
+            masks have another shape
         """
         self.set_training_mode(False)
         if isinstance(observation, tuple):
@@ -144,14 +226,22 @@ class FCDLPolicy(BasePolicy):
                 "API: `obs, info = env.reset()` (Gym) vs `obs = vec_env.reset()` (SB3 VecEnv)."
             )
         tensors, is_batch = self.obs_to_tensor(observation)
-        masks = None
+        masks = warm_start = None
         if action_masks is not None:
-            masks = th.as_tensor(action_masks, dtype=th.bool, device=self.device).reshape(-1, self.factors.action_width)
+            masks = th.as_tensor(action_masks, dtype=th.bool, device=self.device)
+            masks = masks.reshape(-1, masks.shape[-1])
+        if state is not None:
+            warm_start = th.as_tensor(state[0])
+            if episode_start is not None:
+                starts = th.as_tensor(episode_start, dtype=th.bool)
+                warm_start = warm_start.where(~starts.view(-1, *(1,) * (warm_start.dim() - 1)), th.nan)
         with th.no_grad():
-            actions = self._predict(tensors, deterministic, masks).cpu().numpy()
+            plan = self.plan(tensors, deterministic, masks, warm_start)
+        actions = self.factorization.buffer_action(plan.actions[:, 0])
         if isinstance(self.action_space, spaces.Box):
             actions = self.unscale_action(actions)
-        return (actions if is_batch else actions.squeeze(axis=0)), state
+        rest = None if plan.warm_start is None else (plan.warm_start.cpu().numpy(),)
+        return (actions if is_batch else actions.squeeze(axis=0)), rest
 
     def local_graph(self, observation: Observation, action: np.ndarray | int) -> CausalGraph:
         """
@@ -168,7 +258,7 @@ class FCDLPolicy(BasePolicy):
             raise ValueError("local_graph() explains one observation, it was given a batch")
         if isinstance(self.action_space, spaces.Box):
             action = self.scale_action(np.asarray(action))
-        actions = th.as_tensor(np.asarray(action)[None], device=self.device)
+        actions = th.as_tensor(np.asarray(action).reshape(1, -1), device=self.device)
         with th.no_grad():
             state_and_action = self.encode(tensors, actions)
             graph = self.dynamics.local_graph(*state_and_action)
@@ -177,10 +267,14 @@ class FCDLPolicy(BasePolicy):
             return self.dynamics.context_graphs()[int(code[0])]
         return CausalGraph(graph[0].cpu().numpy(), self.factors.state_names, self.factors.parent_names)
 
+    def explain(self, observation: Observation, action_masks: np.ndarray | None = None) -> Explanation:
+        """See ``sb3_fcdl.explain.explain``."""
+        return explain(self, observation, action_masks)
+
     def encode(self, observation: PyTorchObs, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        :param observation: observations, ``[..., width]``
-        :param action: actions as SB3's buffers hold them
+        :param observation: observations
+        :param action: actions as SB3's buffers hold them, ``[..., action_dim]``
         :return: encoded states ``[..., D]`` and actions ``[..., A]``
         """
         return self.factorization.encode_state(observation), self.factorization.encode_action(action)
@@ -191,8 +285,10 @@ class FCDLPolicy(BasePolicy):
             lr_schedule=self._dummy_schedule,
             factors=self.factors,
             reward_fn=self.reward_fn,
+            termination_fn=self.termination_fn,
             dynamics=self.dynamics_name,
             dynamics_kwargs=self.dynamics_kwargs,
+            planner=self.planner_name,
             planner_kwargs=self.planner_kwargs,
             clip_obs=self.clip_obs,
             optimizer_class=self.optimizer_class,
@@ -214,6 +310,31 @@ def observation_generators(state: th.Tensor, goal: th.Tensor) -> list[th.Generat
     rows = th.cat([state, goal], dim=-1).cpu().numpy()
     digests = [hashlib.blake2b(row.tobytes(), digest_size=7).digest() for row in rows]
     return [th.Generator().manual_seed(int.from_bytes(digest, "big")) for digest in digests]
+
+
+def in_words(variables: Sequence[Variable], values: th.Tensor) -> str:
+    """
+    :param variables: of a state or an action
+    :param values: in the environment's units, ``[D]``
+    :return: each variable with its number or category
+    """
+    parts = values.split([variable.width for variable in variables])
+    return ", ".join(
+        f"{variable.name}={int(part.argmax()) if variable.is_categorical else round(part.item(), 4)}"
+        for variable, part in zip(variables, parts, strict=True)
+    )
+
+
+def planner_class(planner: str | type[Planner]) -> type[Planner]:
+    """
+    :param planner: a name in ``PLANNERS``, or a class of one's own
+    :raises ValueError: if there is no such name
+    """
+    if isinstance(planner, type) and issubclass(planner, Planner):
+        return planner
+    if planner not in PLANNERS:
+        raise ValueError(f"unknown planner {planner!r}, allowed: {', '.join(PLANNERS)}, or a subclass of Planner")
+    return PLANNERS[planner]
 
 
 def check_keywords(argument: str, target: Callable[..., Any], keywords: dict[str, Any]) -> None:

@@ -1,0 +1,104 @@
+"""How far a graph is from the true one."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class EdgeScore(NamedTuple):
+    """
+    One entry of a graph.
+
+    :param parent: name of the variable now
+    :param child: name of the variable at the next step
+    :param probability: that the graph gives the edge
+    :param is_edge: whether the graph has it
+    :param is_true: whether the truth has it
+    """
+
+    parent: str
+    child: str
+    probability: float
+    is_edge: bool
+    is_true: bool
+
+
+@dataclass(frozen=True)
+class GraphScore:
+    """
+    A graph beside the truth. What would be zero over zero is NaN.
+
+    :param shd: structural Hamming distance, the number of entries that are wrong
+    :param precision: share of the graph's edges that are true
+    :param recall: share of the true edges that the graph has
+    :param f1: harmonic mean of both
+    :param auroc: probability that a true edge has a higher probability than one that is not, ties count half
+    :param edges: the entries that were counted
+    """
+
+    shd: int
+    precision: float
+    recall: float
+    f1: float
+    auroc: float
+    edges: tuple[EdgeScore, ...]
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row an entry. Needs pandas (extra ``plot``)."""
+        import pandas as pd
+
+        return pd.DataFrame(self.edges, columns=EdgeScore._fields)
+
+    def __str__(self) -> str:
+        values = {name: value for name, value in asdict(self).items() if name != "edges"}
+        lines = [f"{name:<9} {value:.3g}" for name, value in values.items()]
+        lines += [f"  {'extra' if edge.is_edge else 'missing'}: {edge.parent} -> {edge.child}' ({edge.probability:.2f})"
+                  for edge in self.edges if edge.is_edge != edge.is_true]  # fmt: skip
+        return "\n".join(lines)
+
+
+def score_graph(
+    probabilities: np.ndarray,
+    edges: np.ndarray,
+    truth: np.ndarray,
+    entries: np.ndarray,
+    child_names: tuple[str, ...],
+    parent_names: tuple[str, ...],
+) -> GraphScore:
+    """
+    See ``CausalGraph.score``.
+
+    :param probabilities: ``[V, P]``
+    :param edges: ``[V, P]``, bool
+    :param truth: ``[V, P]``, bool
+    :param entries: which entries count, ``[V, P]``, bool
+    :param child_names: of the rows
+    :param parent_names: of the columns
+    """
+    is_edge, is_true, value = edges[entries], truth[entries], probabilities[entries]
+    n_hits = int((is_edge & is_true).sum())
+    n_edges, n_true = int(is_edge.sum()), int(is_true.sum())
+    children, parents = np.nonzero(entries)
+    columns = zip(parents, children, value, is_edge, is_true, strict=True)
+    return GraphScore(
+        shd=int((is_edge != is_true).sum()),
+        precision=_ratio(n_hits, n_edges),
+        recall=_ratio(n_hits, n_true),
+        f1=_ratio(2 * n_hits, n_edges + n_true),
+        auroc=_auroc(value[is_true], value[~is_true]),
+        edges=tuple(EdgeScore(parent_names[p], child_names[c], float(v), bool(e), bool(t)) for p, c, v, e, t in columns),
+    )
+
+
+def _ratio(numerator: int, denominator: int) -> float:
+    return numerator / denominator if denominator else float("nan")
+
+
+def _auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Of all pairs of one of each, the share in which the positive is larger, ties half."""
+    difference = positives[:, None] - negatives[None, :]
+    return float((difference > 0).mean() + (difference == 0).mean() / 2) if difference.size else float("nan")

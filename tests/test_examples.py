@@ -1,0 +1,59 @@
+"""The examples that look at models, and what docs/graphs.md shows, are run: with little training."""
+
+import json
+import pathlib
+import re
+import runpy
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SHORT = ["--timesteps", "50"]
+# What makes the code of the pages quick.
+SHORTER = {
+    "learn(30_000": "learn(50",
+    "seed=0)": "seed=0, learning_starts=20)",
+    "video_freq=10_000": "video_freq=30",
+    '{"obj1": "noise"})': '{"obj1": "noise"}, n_episodes=1)',
+}
+
+
+@pytest.mark.parametrize(
+    ("example", "arguments", "pictures", "words"),
+    [
+        ("inspect_graphs", ["--seeds", "2"], ["codes", "union", "stability"], ["code ", "shd ", "not all of 2 seeds"]),
+        ("explain_action", [], ["explanation"], ["expected return", "runner-up", "do(obj4="]),
+        ("robustness_report", ["--episodes", "1"], ["robustness"], ["obj1: noise; 1 episodes", "fcdl", "mlp"]),
+    ],
+)
+def test_example_writes_its_pictures(example, arguments, pictures, words, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    source = ROOT / "examples" / f"{example}.py"
+    assert len(source.read_text().splitlines()) <= 80
+    monkeypatch.setattr(sys, "argv", [str(source), *SHORT, *arguments, "--output", str(tmp_path)])
+    runpy.run_path(str(source), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert [word for word in words if word not in printed] == []
+    for picture in pictures:
+        assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    if example == "robustness_report":
+        assert json.loads((tmp_path / "robustness.json").read_text())["shifts"] == {"obj1": "noise"}
+
+
+def test_code_of_the_pages_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for page in ("graphs", "trust"):
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), flags=re.DOTALL):
+            for long, short in SHORTER.items():
+                block = block.replace(long, short)
+            exec(compile(block, f"{page}.md", "exec"), names)
+            # What the second page calls the models of several seeds.
+            names["models"] = [names["model"]]
+    printed = capsys.readouterr().out
+    assert "union of the" in printed and "shd " in printed and "do(obj3=2)" in printed
+    assert names["stability"].edge_names == names["model"].causal_graph().edge_names
+    assert names["report"].results[0].model == "FCDL"
+    assert list((tmp_path / "runs" / "FCDL_2").glob("events.out.tfevents.*"))

@@ -1,0 +1,186 @@
+"""Rewards and ends of episodes: learned heads, given functions, and what is said if they disagree with the environment."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gated import GatedEnv, reward_fn
+from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit, TransformReward
+from tiny import tiny_fcdl
+
+from sb3_fcdl import FCDL
+from sb3_fcdl.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
+
+SMALL = {"dynamics": "mlp", "dynamics_kwargs": {"hidden_dim": 16, "n_layers": 1}}
+
+
+def outcomes(state: th.Tensor, reward: th.Tensor | None = None, terminated: th.Tensor | None = None) -> Outcomes:
+    """Transitions that stay where they are, with one action and no goal."""
+    n_rows = len(state)
+    reward = th.zeros(n_rows) if reward is None else reward
+    terminated = th.zeros(n_rows, dtype=th.bool) if terminated is None else terminated
+    return Outcomes(state, th.zeros(n_rows, 1), state, state[:, :0], reward, terminated)
+
+
+def fit(head, draw, n_updates: int = 300) -> None:
+    optimizer = th.optim.Adam(head.train().parameters(), lr=1e-2)
+    for _ in range(n_updates):
+        optimizer.zero_grad()
+        head.loss(draw()).backward()
+        optimizer.step()
+    head.eval()
+
+
+def test_reward_is_learned_in_the_environments_units():
+    th.manual_seed(0)
+
+    def draw() -> Outcomes:
+        state = th.randn(128, 2)
+        return outcomes(state, reward=-700 + 30 * state[:, 0] * state[:, 1])
+
+    head = RewardHead(2 + 1 + 2)
+    fit(head, draw, n_updates=200)
+    test = draw()
+    errors = head(*test[:4]) - test.reward
+    # The spread of the reward is 30.
+    assert errors.abs().mean() < 3
+
+
+def test_end_that_comes_once_in_two_hundred_transitions_is_learned():
+    th.manual_seed(0)
+    edge = 2.5758  # beyond which a standard normal number lies once in two hundred, on one side
+
+    def draw() -> Outcomes:
+        state = th.randn(256, 1)
+        return outcomes(state, terminated=state[:, 0] > edge)
+
+    head = TerminationHead(1 + 1 + 1)
+    fit(head, draw)
+    inside, outside = th.linspace(-3, edge - 0.3, 50), th.linspace(edge + 0.3, 4, 50)
+    probability = [head(state[:, None], th.zeros(50, 1), state[:, None]) for state in (inside, outside)]
+    assert probability[0].max() < 0.5 < probability[1].min()
+
+
+def test_probability_of_a_random_end_is_not_that_of_the_balanced_loss():
+    """Where nothing tells when an episode ends the answer is how often it does, not one half."""
+    th.manual_seed(0)
+    head = TerminationHead(1 + 1 + 1)
+    fit(head, lambda: outcomes(th.randn(512, 1), terminated=th.rand(512) < 0.05))
+    state = th.linspace(-1, 1, 20)[:, None]
+    assert head(state, th.zeros(20, 1), state).mean().item() == pytest.approx(0.05, abs=0.03)
+
+
+def test_end_that_was_never_seen_is_not_expected():
+    head = TerminationHead(1 + 1 + 1)
+    fit(head, lambda: outcomes(th.randn(64, 1)), n_updates=3)
+    assert head(th.randn(9, 1), th.zeros(9, 1), th.randn(9, 1)).tolist() == [0] * 9
+
+
+def test_end_that_always_comes_is_expected():
+    th.manual_seed(0)
+    head = TerminationHead(1 + 1 + 1)
+    fit(head, lambda: outcomes(th.randn(64, 1), terminated=th.ones(64, dtype=th.bool)), n_updates=20)
+    assert head(th.randn(9, 1), th.zeros(9, 1), th.randn(9, 1)).min() > 0.99
+
+
+class Cliff(gym.Env):
+    """A walk from 0, by +-1: paid by the place, and over at 3."""
+
+    observation_space = spaces.Box(-100, 100, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        self.place += 2 * int(action) - 1
+        return self._observe(), float(self.place), self.place == 3, False, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self.place], dtype=np.float32)
+
+
+def place_reward(state, action, next_state, goal):
+    return next_state[:, 0]
+
+
+def fell(state, action, next_state):
+    return next_state[:, 0] > 2.5
+
+
+def wrong_end(state, action, next_state):
+    return next_state[:, 0] > 1.5
+
+
+def cliff(**kwargs) -> FCDL:
+    return tiny_fcdl(TimeLimit(Cliff(), 20), policy="MlpPolicy", **(SMALL | kwargs))
+
+
+def test_time_limits_are_no_ends():
+    model = cliff(learning_starts=1000).learn(200)
+    outcomes = model._sample(1000)[1]
+    places = model.policy.factorization.decode_state(outcomes.next_state)[:, 0]
+    assert th.equal(outcomes.terminated, places > 2.5)
+    assert outcomes.reward.tolist() == pytest.approx(places.tolist(), abs=1e-5)
+    buffer = model.replay_buffer
+    assert buffer.timeouts[:200].sum() > 0 and outcomes.terminated.any()
+
+
+def test_both_are_learned_by_default_and_logged():
+    model = cliff().learn(60)
+    summary = model._meter.summary(model.policy)
+    assert {"train/reward_loss", "train/termination_loss"} <= summary.keys()
+    gradients = [parameter.grad for parameter in model.policy.termination_head.parameters()]
+    assert all(gradient is not None for gradient in gradients)
+
+
+def test_who_publishes_a_reward_alone_has_no_ends():
+    policy = tiny_fcdl(GatedEnv(), **SMALL).policy
+    assert policy.reward_fn is reward_fn and policy.termination_fn is never_ends
+    assert policy.reward_head is None and policy.termination_head is None
+
+
+@pytest.mark.parametrize("given", [place_reward, "test_rewards:place_reward"])
+def test_given_functions_replace_the_heads_and_are_saved(given, tmp_path):
+    model = cliff(reward_fn=given, termination_fn=fell).learn(40)
+    model.save(tmp_path / "model")
+    policy = FCDL.load(tmp_path / "model").policy
+    assert policy.reward_fn is place_reward and policy.termination_fn is fell
+    assert policy.reward_head is None and policy.termination_head is None
+    state = policy.factorization.encode_state(th.tensor([[2.0], [3.0]]))
+    assert policy._reward(state, th.zeros(2, 2), state, state[:, :0]).tolist() == pytest.approx([2, 3], abs=1e-5)
+    assert policy._termination(state, th.zeros(2, 2), state).tolist() == [False, True]
+
+
+def test_function_that_disagrees_is_reported_with_an_example():
+    with pytest.warns(
+        UserWarning, match=r"termination_fn disagrees .* for example: state obs\[0\]=\S+, action action=\d, next"
+    ):
+        cliff(reward_fn=place_reward, termination_fn=wrong_end).learn(40)
+
+
+def test_published_reward_that_a_wrapper_has_changed_is_reported():
+    with pytest.warns(UserWarning, match=r"reward_fn disagrees .* 256 recorded"):
+        tiny_fcdl(TransformReward(GatedEnv(), lambda reward: 2 * reward), **SMALL).learn(40)
+
+
+def test_disagreements_are_counted_and_shown():
+    recorded = outcomes(th.zeros(4, 1), reward=th.tensor([1.0, 2.0, 3.0, 1000.0]))
+    given = th.tensor([1.0, 2.5, float("nan"), 1000.5])
+    assert disagreements(recorded, given, None, str) == [
+        "reward_fn disagrees with the environment in 2 of 4 recorded transitions, for example: 1; reward_fn gives 2.5, the "
+        "environment gave 2"
+    ]
+    with pytest.raises(
+        ValueError, match=r"termination_fn must return one number for each of 4 rows, \[R\], got shape \(4, 1\)"
+    ):
+        disagreements(recorded, None, th.zeros(4, 1), str)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere:reward", "math:nothing", "math:pi", 3])
+def test_what_is_no_function_is_refused(name):
+    with pytest.raises(ValueError, match=r"package.module:function|is no function"):
+        function_named(name)

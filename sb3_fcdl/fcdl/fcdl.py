@@ -302,7 +302,7 @@ class FCDL(OffPolicyAlgorithm):
         return self._sample(batch_size)[0]
 
     def _sample(self, batch_size: int) -> tuple[Windows, Outcomes]:
-        """Windows for the dynamics, and their transitions for reward and termination."""
+        """Windows for the dynamics, and the first transition of each for reward and termination."""
         assert self.replay_buffer is not None
         return self._encode(sample_windows(self.replay_buffer, batch_size, self.train_horizon, self._window_rng))
 

@@ -53,7 +53,7 @@ class FCDLPolicy(BasePolicy):
     optimizer: th.optim.Optimizer
 
     # Environment steps; the planners' own default is the published one of Chemical.
-    HORIZON = 15
+    HORIZON = 20
 
     def __init__(
         self,

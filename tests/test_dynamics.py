@@ -5,8 +5,10 @@ import pytest
 import torch as th
 from toy import KINDS, factors, persist_and_set_windows, random_windows
 
+from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import FCDLDynamics, Losses, Windows
 from sb3_fcdl.dynamics.distributions import output_width
+from sb3_fcdl.dynamics.layers import ParentFeatures
 
 SIZES = {"equal": [3, 3, 3, 3], "unequal": [2, 2, 4, 3]}
 N_ACTIONS = 12
@@ -59,20 +61,42 @@ def test_corrupted_windows_have_the_gradients_of_matrix_products_too(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_planning_on_repeated_states_equals_matrix_products(kind):
-    """Without gradients each distinct value of a dense parent is multiplied out once."""
+def test_planning_equals_matrix_products(kind):
+    """Without gradients continuous parents are looked up too: here far away, repeated, and where a feature starts."""
     sizes, action_sizes = kind
     model = make_model(sizes, action_sizes, graph_prior="self").double().eval()
     windows = random_windows(sizes, *action_sizes, n_rows=40, length=1, dtype=th.float64)
     state, action = windows.state[:3, 0].repeat_interleave(10, dim=0), windows.action[:30, 0]
     state[:10, : max(sizes[0], 1)] *= 37
     with th.no_grad():
-        distinct = model.step(state, action)
+        state[20:25, model.features.is_continuous[: state.shape[1]]] = model.features.lines().knots[: sizes.count(0), 7]
+        by_table = model.step(state, action)
         model.features.use_tables = False
         dense = model.step(state, action)
     for name in ("logits", "mean", "log_std"):
-        actual, wanted = getattr(distinct.next_state, name), getattr(dense.next_state, name)
+        actual, wanted = getattr(by_table.next_state, name), getattr(dense.next_state, name)
         th.testing.assert_close(actual, wanted, rtol=0, atol=1e-11)
+
+
+def test_lines_are_the_rectified_features():
+    """By hand: features that rise, fall, are constant or never active, at their knots, between and beyond them."""
+    features = ParentFeatures(Factors((Variable("x"),), ()), 5)
+    with th.no_grad():
+        features.weight[:] = th.tensor([[2.0, -1.0, 0.0, 0.0, 0.5]])
+        features.bias[:] = th.tensor([[1.0, 3.0, 2.0, -2.0, 0.0]])
+        lines = features.lines()
+    assert lines.knots.tolist() == [[-0.5, 0.0, 3.0, th.inf, th.inf]]
+    wanted = {
+        -4.0: [0.0, 7.0, 2.0, 0.0, 0.0],
+        -0.5: [0.0, 3.5, 2.0, 0.0, 0.0],
+        0.0: [1.0, 3.0, 2.0, 0.0, 0.0],
+        1.0: [3.0, 2.0, 2.0, 0.0, 0.5],
+        3.0: [7.0, 0.0, 2.0, 0.0, 1.5],
+        1000.0: [2001.0, 0.0, 2.0, 0.0, 500.0],
+    }
+    for value, expected in wanted.items():
+        piece = int(th.searchsorted(lines.knots[0], value))
+        assert (lines.offsets[0, piece] + value * lines.slopes[0, piece]).tolist() == expected
 
 
 def test_gradient_reaches_the_logits_of_earlier_steps_as_in_the_dense_network():

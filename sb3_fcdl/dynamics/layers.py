@@ -3,7 +3,9 @@ The first layers of a masked network: features of each parent, and what each chi
 
 A categorical parent has only as many distinct features as it has categories, so a linear layer on them is a table: each
 row is computed once for a version of the weights and then looked up. ``ParentLinear`` does this for every parent whose
-input is exactly one-hot; the others add rows of their own to the table, in the same call. Plain matrix products, for devices
+input is exactly one-hot; the others add rows of their own to the table, in the same call. The features of a continuous parent
+are rectified lines of one number, so that any sum of them is a line between each two of their knots: another table, which
+planning looks up; training has too few rows a version of the weights for it. Plain matrix products, for devices
 where they are cheap, give the same numbers.
 """
 
@@ -79,6 +81,20 @@ class ParentInputs(NamedTuple):
     dense: tuple[int, ...]
 
 
+class Lines(NamedTuple):
+    """
+    The features of each of ``n`` continuous parents as functions of its value: lines between knots.
+
+    :param knots: where a feature starts or ends, ascending, ``[n, F]``
+    :param offsets: of the line of each feature on each piece between knots, ``[n, F + 1, F]``
+    :param slopes: likewise
+    """
+
+    knots: th.Tensor
+    offsets: th.Tensor
+    slopes: th.Tensor
+
+
 class ParentFeatures(nn.Module):
     """
     ``h_i = relu(x_i W_i + b_i)`` for each parent ``i``: one feature a parent, shared by all children.
@@ -88,6 +104,7 @@ class ParentFeatures(nn.Module):
     """
 
     parent_of_column: th.Tensor
+    is_continuous: th.Tensor
     # Tests and the speed benchmark hold the two ways of computing the same thing against each other.
     use_tables = True
 
@@ -96,11 +113,14 @@ class ParentFeatures(nn.Module):
         widths = [variable.width for variable in factors.parents]
         self.n_state_parents = len(factors.state_variables)
         self.runs = parent_runs(factors.parents)
+        self.continuous = [index for index, parent in enumerate(factors.parents) if not parent.is_categorical]
         # One category of a parent is active at a time, so He's fan-in is 1 whatever the number of categories.
         self.weight = nn.Parameter(th.empty(sum(widths), hidden_dim).uniform_(-(6**0.5), 6**0.5))
         self.bias = nn.Parameter(th.zeros(len(widths), hidden_dim))
         parent_of_column = th.arange(len(widths)).repeat_interleave(th.tensor(widths))
         self.register_buffer("parent_of_column", parent_of_column, persistent=False)
+        is_continuous = th.isin(parent_of_column, th.tensor(self.continuous, dtype=th.int64))
+        self.register_buffer("is_continuous", is_continuous, persistent=False)
 
     @property
     def n_parents(self) -> int:
@@ -137,6 +157,15 @@ class ParentFeatures(nn.Module):
         """The feature of every category of every parent, ``[D + A, F]``."""
         return (self.weight + self.bias[self.parent_of_column]).relu()
 
+    def lines(self) -> Lines:
+        """Of the continuous parents, in order."""
+        slope, offset = self.weight[self.is_continuous], self.bias[self.continuous]
+        knots, order = (-offset / slope).where(slope != 0, th.inf).sort(dim=-1)
+        # Piece k lies above knot k - 1 and not above knot k.
+        is_above = th.arange(knots.shape[1] + 1, device=knots.device).unsqueeze(-1) > order.argsort(dim=-1).unsqueeze(1)
+        is_active = th.where((slope > 0).unsqueeze(1), is_above, ~is_above & ((slope < 0) | (offset > 0)).unsqueeze(1))
+        return Lines(knots, is_active * offset.unsqueeze(1), is_active * slope.unsqueeze(1))
+
     def of_run(self, run: ParentRun, chosen: slice | list[int], entries: th.Tensor) -> th.Tensor:
         """
         :param run: neighbouring parents
@@ -152,13 +181,16 @@ class LinearTables(NamedTuple):
     """
     A ``ParentLinear`` for one version of the weights.
 
-    :param outputs: what each category contributes, ``[D + A, J, O]``
+    :param outputs: what each category contributes, ``[D + A, J, O]``; with knots then, for each continuous parent, the
+        offsets of its ``F + 1`` lines and their slopes
     :param tangents: for each run of parents that the model samples the derivative of ``outputs`` by the one-hot input at each
         category, ``[J, O, n_parents * width * width]``, detached; empty where no gradient by the input is wanted
+    :param knots: of the continuous parents, ``[n, F]``; None where a gradient is wanted, or nothing is continuous
     """
 
     outputs: th.Tensor
     tangents: tuple[th.Tensor, ...]
+    knots: th.Tensor | None
 
 
 class ParentLinear(nn.Module):
@@ -193,6 +225,7 @@ class ParentLinear(nn.Module):
             for run, weight in zip(features.runs, self.weights, strict=True)
         ]
         tangents: tuple[th.Tensor, ...] = ()
+        knots = None
         if with_tangents:
             with th.no_grad():
                 tangents = tuple(
@@ -200,7 +233,12 @@ class ParentLinear(nn.Module):
                     for run, weight in zip(features.runs, self.weights, strict=True)
                     if features.may_be_sampled(run)
                 )
-        return LinearTables(th.cat(outputs).unflatten(1, (self.n_children, self.output_dim)), tangents)
+        elif features.continuous and not th.is_grad_enabled():
+            lines = features.lines()
+            knots = lines.knots
+            weight = th.cat([part for run, part in zip(features.runs, self.weights, strict=True) if not run.is_categorical])
+            outputs.append(th.bmm(th.cat([lines.offsets, lines.slopes], dim=1), weight).flatten(0, 1))
+        return LinearTables(th.cat(outputs).unflatten(1, (self.n_children, self.output_dim)), tangents, knots)
 
     def _tangents(self, features: ParentFeatures, table: th.Tensor, run: ParentRun, weight: th.Tensor) -> th.Tensor:
         shape = (run.n_parents, run.width)
@@ -228,57 +266,68 @@ class ParentLinear(nn.Module):
         return output if self.bias is None else output + self.bias
 
     def _look_up(self, features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
-        table, rows, is_shared = tables.outputs, inputs.rows, mask.new_ones(features.n_parents)
-        if inputs.dense:
-            own, own_rows = self._own_rows(features, inputs)
-            rows = rows.clone()
-            rows[:, list(inputs.dense)] = len(table) + own_rows
+        table, rows, weights = tables.outputs, inputs.rows.clone(), mask
+        is_shared = mask.new_ones(features.n_parents)
+        dense = list(inputs.dense)
+        if tables.knots is not None:
+            dense = [parent for parent in dense if parent not in features.continuous]
+            rows, weights = self._on_lines(features, tables.knots, inputs, rows, mask)
+        if dense:
+            own, own_rows = self._own_rows(features, inputs.columns, dense)
+            rows[:, dense] = len(table) + own_rows
             table = th.cat([table, own.unflatten(-1, (self.n_children, self.output_dim))])
-            is_shared[list(inputs.dense)] = 0
-        n_rows, n_parents = rows.shape
+            is_shared[dense] = 0
+        n_rows, n_entries = rows.shape
         bags = rows * self.n_children + th.arange(self.n_children, device=rows.device).view(-1, 1, 1)
         output = F.embedding_bag(
-            bags.view(-1, n_parents),
+            bags.view(-1, n_entries),
             table.detach().view(-1, self.output_dim),
             mode="sum",
-            per_sample_weights=mask.reshape(-1, n_parents),
+            per_sample_weights=weights.reshape(-1, n_entries),
         )
         output = output.view(self.n_children, n_rows, self.output_dim)
+        if tables.knots is not None:
+            return output
         # The bags give the gradient by the mask; their own one by the table is eight times slower than this.
         runs = tuple(filter(features.may_be_sampled, features.runs))
         return _TableGradients.apply(
             output, table, inputs.columns, mask.detach(), is_shared, inputs.rows, rows, runs, tables.tangents
         )
 
-    def _own_rows(self, features: ParentFeatures, inputs: ParentInputs) -> tuple[th.Tensor, th.Tensor]:
+    def _on_lines(
+        self, features: ParentFeatures, knots: th.Tensor, inputs: ParentInputs, rows: th.Tensor, mask: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """
+        The table rows of the continuous parents: in their own places those of the offsets, behind all parents of the slopes.
+
+        :param knots: ``[n, F]``
+        :param rows: of the categorical parents, ``[R, P]``
+        :return: rows, ``[R, P + n]``, and the weight of each for each child, ``[J, R, P + n]``
+        """
+        first = len(features.weight) + th.arange(len(knots), device=rows.device) * 2 * (knots.shape[1] + 1)
+        values = inputs.columns[:, features.is_continuous]
+        offsets = first + th.searchsorted(knots, values.T.contiguous()).T
+        rows[:, features.continuous] = offsets
+        slopes = offsets + knots.shape[1] + 1
+        return th.cat([rows, slopes], dim=-1), th.cat([mask, mask[..., features.continuous] * values], dim=-1)
+
+    def _own_rows(self, features: ParentFeatures, columns: th.Tensor, dense: Sequence[int]) -> tuple[th.Tensor, th.Tensor]:
         """
         What each dense parent contributes in each row of the batch.
 
-        :return: ``[n_own, J * O]``, and which of these rows each parent has in each row of the batch, ``[R, n_dense]``
+        :param columns: encoded state and action, ``[R, D + A]``
+        :param dense: these parents, in order
+        :return: ``[n_dense * R, J * O]``, and which of these rows each parent has in each row of the batch, ``[R, n_dense]``
         """
-        own, index, n_own = [], [], 0
+        own = []
         for run, weight in zip(features.runs, self.weights, strict=True):
-            chosen = [parent - run.first_parent for parent in inputs.dense if run.has(parent)]
-            if not chosen:
-                continue
-            # A list where there is no choice would copy the weights, and their gradient.
-            part = slice(None) if len(chosen) == run.n_parents else chosen
-            entries = run.of(inputs.columns)[:, part].transpose(0, 1)
-            if run.width > 1 or th.is_grad_enabled():
-                distinct = [(entries, th.arange(entries.shape[1]).expand(len(chosen), -1), part)]
-            else:
-                # The candidates of a planner share the state that they start from.
-                each = (th.unique(values, return_inverse=True) for values in entries.squeeze(-1))
-                distinct = [
-                    (values.view(1, -1, 1), inverse.unsqueeze(0), [parent])
-                    for parent, (values, inverse) in zip(chosen, each, strict=True)
-                ]
-            for values, inverse, parents in distinct:
-                own.append(th.bmm(features.of_run(run, parents, values), weight[parents]).flatten(0, 1))
-                first = th.arange(len(values)).unsqueeze(-1) * values.shape[1] + n_own
-                index.append(inverse + first)
-                n_own += len(own[-1])
-        return th.cat(own), th.cat(index).T
+            chosen = [parent - run.first_parent for parent in dense if run.has(parent)]
+            if chosen:
+                # A list where there is no choice would copy the weights, and their gradient.
+                part = slice(None) if len(chosen) == run.n_parents else chosen
+                entries = run.of(columns)[:, part].transpose(0, 1)
+                own.append(th.bmm(features.of_run(run, part, entries), weight[part]).flatten(0, 1))
+        return th.cat(own), th.arange(len(dense) * len(columns), device=columns.device).view(len(dense), -1).T
 
     def _multiply_out(
         self, features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor

@@ -82,6 +82,9 @@ class FixedOrder(NoOp):
         return np.where(differs.any(axis=-1), repair, super().paint(colors, goal))
 
 
+PLANNER = {"horizon": 3, "n_iterations": 5, "n_candidates": 64}
+
+
 class TrueDynamicsPlanner(ColorPolicy):
     """
     The ceiling: FCDL's planner, with the most likely step of the true system in place of the learned model.
@@ -90,13 +93,13 @@ class TrueDynamicsPlanner(ColorPolicy):
 
     :param system: the true system
     :param seed: of the planner
-    :param planner_kwargs: keyword arguments of ``CEM``
+    :param planner_kwargs: keyword arguments of ``CEM``; None: those of FCDL, as published
     """
 
     def __init__(self, system: ChemicalSystem, seed: int = 0, planner_kwargs: dict[str, Any] | None = None) -> None:
         super().__init__(system.n_objects, system.n_colors, seed)
         self.system = system
-        self.planner = CEM(DiscreteActions(self.n_objects * self.n_colors), **(planner_kwargs or {}))
+        self.planner = CEM(DiscreteActions(self.n_objects * self.n_colors), **(planner_kwargs or PLANNER))
         self.generator = th.Generator().manual_seed(seed)
         # A state in mixed radix: int64 has room for any system that fits into memory.
         self.place_values = th.as_tensor(self.n_colors ** np.arange(self.n_objects))
@@ -162,7 +165,8 @@ def chemical_tasks(n_objects: int = 10) -> tuple[Task, ...]:
 
 
 # As published, but for the schedule of updates, which depends on the number of environments.
-SETTINGS = {"learning_rate": 1e-4, "train_horizon": 3, "planner": "cem", "planner_kwargs": {"horizon": 3}}
+SETTINGS = {"learning_rate": 1e-4, "train_horizon": 3, "planner": "cem", "planner_kwargs": PLANNER}
+MLP = {"hidden_dim": 1024, "n_layers": 3}
 
 CHEMICAL = Benchmark(
     tasks=lambda env_kwargs: chemical_tasks(env_kwargs.get("n_objects", 10)),
@@ -174,6 +178,7 @@ CHEMICAL = Benchmark(
             dynamics_kwargs={
                 "fcdl": {"graph_prior": "order", "quantize": "latents"},
                 "ncd": {"graph_prior": "order"},
+                "mlp": MLP,
             },
         ),
         "paper": Preset(
@@ -186,6 +191,7 @@ CHEMICAL = Benchmark(
                     "quantize": "latents",
                 },
                 "ncd": {"graph_prior": "order", "sparsity_coef": 0.001},
+                "mlp": MLP,
             },
         ),
     },

@@ -33,6 +33,9 @@ class GoTo(ReferencePolicy):
         return np.clip((target - observation[:, -3:]) / STEP_SIZE, -1, 1)
 
 
+PLANNER = {"horizon": 1, "n_iterations": 5, "n_candidates": 64}
+
+
 class TruePhysicsPlanner(ReferencePolicy):
     """
     The ceiling: FCDL's planner, with the simulator itself in place of the learned model.
@@ -40,7 +43,7 @@ class TruePhysicsPlanner(ReferencePolicy):
     It plans from the true physics of the environments that it is attached to, as ``evaluate_tasks`` does it.
 
     :param seed: of the planner
-    :param planner_kwargs: keyword arguments of ``CEM``
+    :param planner_kwargs: keyword arguments of ``CEM``; None: those of FCDL
     """
 
     def __init__(self, seed: int = 0, planner_kwargs: dict[str, Any] | None = None) -> None:
@@ -48,7 +51,7 @@ class TruePhysicsPlanner(ReferencePolicy):
         from fcdl_envs.magnetic_simulator import MagneticSimulator
 
         self.simulator = MagneticSimulator()
-        self.planner = CEM(BoxActions((-1.0,) * 3, (1.0,) * 3), **(planner_kwargs or {}))
+        self.planner = CEM(BoxActions((-1.0,) * 3, (1.0,) * 3), **(planner_kwargs or PLANNER))
         self.generator = th.Generator().manual_seed(seed)
 
     def attach(self, env: VecEnv) -> None:
@@ -95,12 +98,11 @@ def magnetic_references(env_id: str, env_kwargs: dict[str, Any], seed: int = 0) 
     return {
         "random": RandomActions(env_id, env_kwargs, seed),
         "go to the box": GoTo(box_column),
-        CEILING: TruePhysicsPlanner(seed, PLANNER),
+        CEILING: TruePhysicsPlanner(seed),
         "chase the ball": GoTo(2),
     }
 
 
-PLANNER = {"horizon": 1}
 SCHEDULE = {
     "learning_rate": 1e-4,
     "learning_starts": 2000,

@@ -22,7 +22,7 @@ class MLPDynamics(DynamicsModel):
 
     has_graph = False
 
-    def __init__(self, factors: Factors, hidden_dim: int = 1024, n_layers: int = 3) -> None:
+    def __init__(self, factors: Factors, hidden_dim: int = 256, n_layers: int = 3) -> None:
         super().__init__(factors)
         widths = [factors.state_width + factors.action_width] + [hidden_dim] * n_layers
         layers = [module for n_in, n_out in pairwise(widths) for module in (nn.Linear(n_in, n_out), nn.ReLU(inplace=True))]

@@ -1,5 +1,6 @@
 """The floors and the ceiling by value, intervals, tables and result files."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -17,8 +18,9 @@ from sb3_fcdl.benchmark import (
     make_env,
     read_csv,
 )
+from sb3_fcdl.benchmark.base import ReferencePolicy
 from sb3_fcdl.benchmark.chemical import CEILING, FixedOrder, NoOp, Random, RandomWithoutRoot, TrueDynamicsPlanner
-from sb3_fcdl.benchmark.evaluation import bootstrap_interval
+from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, bootstrap_interval
 from sb3_fcdl.benchmark.graphs import ContextResult
 from sb3_fcdl.benchmark.table import ContextCsvRow
 
@@ -232,3 +234,23 @@ def test_a_file_with_other_columns_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match=r"other\.csv has the columns a, b"):
         append_csv(path, RUN, [RESULT])
     assert path.read_text() == "a,b\n1,2\n"
+
+
+def test_environment_that_nobody_here_wrote():
+    """CartPole's own batch resets in another way than SB3's, and it tells no success."""
+    env = gym.make("CartPole-v1")
+    env.reset(seed=EVALUATION_SEED_OFFSET)
+    lengths = [0, 0, 0]
+    for episode in range(3):
+        while not env.step(0)[2]:
+            lengths[episode] += 1
+        env.reset()
+
+    class Left(ReferencePolicy):
+        def act(self, observation):
+            return np.zeros(len(observation), dtype=int)
+
+    [result] = evaluate_tasks(Left(), "CartPole-v1", {}, [Task("train")], n_episodes=3, n_envs=1)
+    assert result.mean == pytest.approx(np.mean(lengths) + 1)
+    assert np.isnan(result.success)
+    assert "%" not in format_table({"left": [result]}).splitlines()[2]

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
@@ -48,7 +49,7 @@ class Returns:
     :param mean: mean return of an episode
     :param ci_low: lower end of the 95 % bootstrap interval of the mean over episodes
     :param ci_high: its upper end
-    :param success: share of the episodes whose last ``info["is_success"]`` was true, in [0, 1]
+    :param success: share of the episodes whose last ``info["is_success"]`` was true, in [0, 1]; NaN where there is none
     :param n_episodes: number of episodes
     """
 
@@ -73,15 +74,19 @@ class TaskResult(Returns):
 
 def make_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any]) -> VecEnv:
     """
-    Environments that step together: in one batch where the environment has a vectorised form, else one after the other.
+    Environments that step together: in one batch where the environment has a vectorised form that resets as SB3 expects it,
+    else one after the other.
 
     :param env_id: registered name
     :param n_envs: number of environments
     :param env_kwargs: their keyword arguments
     """
-    if gym.spec(env_id).vector_entry_point is None:
-        return make_vec_env(env_id, n_envs, env_kwargs=env_kwargs)
-    return VecMonitor(GymVectorVecEnv(gym.make_vec(env_id, num_envs=n_envs, **env_kwargs)))
+    if gym.spec(env_id).vector_entry_point is not None:
+        batch = gym.make_vec(env_id, num_envs=n_envs, **env_kwargs)
+        if batch.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+            return VecMonitor(GymVectorVecEnv(batch))
+        batch.close()
+    return make_vec_env(env_id, n_envs, env_kwargs=env_kwargs)
 
 
 def evaluate_tasks(
@@ -123,11 +128,11 @@ def _evaluate(model: PolicyPredictor, task: str, env: VecEnv, n_episodes: int, s
     if isinstance(model, SimulatesEnv):
         model.attach(env)
     timed = _Timed(model)
-    successes: list[bool] = []
+    successes: list[float] = []
 
     def note_success(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
         if local_variables["done"]:
-            successes.append(bool(local_variables["info"]["is_success"]))
+            successes.append(local_variables["info"].get("is_success", np.nan))
 
     returns, _ = evaluate_policy(timed, env, n_episodes, callback=note_success, return_episode_rewards=True)
     env.close()

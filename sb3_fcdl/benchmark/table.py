@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from math import isnan
 from pathlib import Path
 from typing import TypeVar, get_type_hints
 
@@ -61,7 +62,8 @@ def format_table(results: Mapping[str, Sequence[TaskResult]]) -> str:
 
 
 def _cell(result: TaskResult) -> str:
-    return f"{result.mean:.2f} [{result.ci_low:.2f}, {result.ci_high:.2f}] {100 * result.success:.0f} %"
+    success = "" if isnan(result.success) else f" {100 * result.success:.0f} %"
+    return f"{result.mean:.2f} [{result.ci_low:.2f}, {result.ci_high:.2f}]{success}"
 
 
 def check_csv(path: str | Path, row_class: type[Row] = CsvRow) -> None:  # type: ignore[assignment]

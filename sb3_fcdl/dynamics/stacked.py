@@ -31,6 +31,9 @@ class VariableHeads(StackedLinear):
     """
     The last layer of each child, as wide as the distribution of its variable.
 
+    Those of numbers start small, so that the first predictions hardly depend on the inputs: confident and wrong ones have
+    losses in the thousands, from which Adam takes a thousand updates to recover.
+
     :param factors: the variables
     :param input_dim: ``I``
     """
@@ -40,6 +43,9 @@ class VariableHeads(StackedLinear):
     def __init__(self, factors: Factors, input_dim: int) -> None:
         sizes = th.tensor([output_width(variable) for variable in factors.state_variables])
         super().__init__(len(sizes), input_dim, int(sizes.max()))
+        is_number = [not variable.is_categorical for variable in factors.state_variables]
+        with th.no_grad():
+            self.weight[is_number] *= 0.1
         exists = th.arange(int(sizes.max())) < sizes.unsqueeze(-1)
         self.register_buffer("columns", exists.flatten().nonzero().squeeze(-1), persistent=False)
 

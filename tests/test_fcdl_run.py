@@ -62,7 +62,7 @@ def test_registered_name_makes_the_environment():
         ({"train_freq": (1, "century")}, ValueError, "train_freq"),
         ({"dynamics_kwargs": {"n_code": 3}}, TypeError, "'n_code', allowed: graph_prior.*n_codes"),
         ({"planner_kwargs": {"n_actions": 3}}, TypeError, "'n_actions', allowed: horizon"),
-        ({"planner_kwargs": {"n_elites": 129}}, ValueError, "n_elites"),
+        ({"planner_kwargs": {"n_elites": 65}}, ValueError, "n_elites"),
         ({"planner": "shooting"}, ValueError, "'shooting', allowed: cem, icem, mppi"),
         ({"reward_fn": "nowhere:reward"}, ValueError, "package.module:function"),
         ({"dynamics_kwargs": {"graph_prior": "dag"}}, ValueError, "order, self, none"),

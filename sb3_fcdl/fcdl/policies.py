@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -41,7 +41,7 @@ class FCDLPolicy(BasePolicy):
     :param dynamics_kwargs: keyword arguments of its class
     :param planner: a name in ``PLANNERS`` or a class. None: ``"icem"`` for a ``Box``, whose best plan it refines from step to
         step; else ``"cem"``, whose elites take a vote where many plans pay alike, as those do that keep a pole up
-    :param planner_kwargs: keyword arguments of its class; they go before those of ``SEARCH``
+    :param planner_kwargs: keyword arguments of its class; the horizon is ``HORIZON`` unless it says otherwise
     :param clip_obs: largest absolute value of a continuous variable, in its standard deviations in the data; None: no limit
     :param normalize_images: for SB3's sake; there are no images
     :param optimizer_class: optimizer of the dynamics model and the learned heads
@@ -52,9 +52,8 @@ class FCDLPolicy(BasePolicy):
 
     optimizer: th.optim.Optimizer
 
-    # The planners' own defaults are the published ones of Chemical. On true dynamics two rounds of 128 sequences are as good
-    # as five of 64 in Pendulum (-141 and -142, five episodes) and better in CartPole (500 and 383, three), in half the time.
-    SEARCH: ClassVar[dict[str, int]] = {"horizon": 20, "n_iterations": 2, "n_candidates": 128}
+    # Environment steps; the planners' own default is the published one of Chemical.
+    HORIZON = 20
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class FCDLPolicy(BasePolicy):
         search = planner_class(planner or ("icem" if isinstance(action_space, spaces.Box) else "cem"))
         check_keywords("dynamics_kwargs", model, self.dynamics_kwargs)
         check_keywords("planner_kwargs", search, self.planner_kwargs)
-        self.planner = search(self.factorization.actions, **{**self.SEARCH, **self.planner_kwargs})
+        self.planner = search(self.factorization.actions, **{"horizon": self.HORIZON, **self.planner_kwargs})
         self.dynamics = model(self.factors, **self.dynamics_kwargs)
         n_inputs = 2 * self.factors.state_width + self.factors.action_width
         self.reward_head = None if self.reward_fn else RewardHead(n_inputs + self.factorization.goal_width)

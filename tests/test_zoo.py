@@ -1,0 +1,57 @@
+"""The launcher for RL Zoo; the whole way only where ``rl_zoo3`` is installed."""
+
+import importlib.util
+import subprocess
+import sys
+
+import gymnasium as gym
+import pytest
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_fcdl import FCDL
+from sb3_fcdl.zoo.hyperparams import hyperparams
+
+
+def zoo(*arguments: str, folder: str = ".") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "sb3_fcdl.zoo", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("env_id", hyperparams)
+def test_hyperparameters_are_arguments_of_fcdl(env_id):
+    arguments = {key: value for key, value in hyperparams[env_id].items() if key not in ("n_timesteps", "n_envs", "policy")}
+    env = make_vec_env("CartPole-v1" if env_id == "default" else env_id, n_envs=2)
+    model = FCDL(hyperparams[env_id]["policy"], env, **arguments)
+    assert model.learning_starts == hyperparams[env_id].get("learning_starts", 500)
+    env.close()
+
+
+def test_unknown_command_is_named():
+    result = zoo("optimise")
+    assert result.returncode == 1
+    assert "train | enjoy" in result.stderr and "'optimise'" in result.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rl_zoo3") is not None, reason="rl_zoo3 is installed")
+def test_missing_zoo_is_named():
+    result = zoo("train", "--algo", "fcdl", "--env", "CartPole-v1")
+    assert result.returncode == 1
+    assert "pip install rl_zoo3" in result.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rl_zoo3") is None, reason="needs rl_zoo3")
+def test_train_and_enjoy(tmp_path):
+    small = ("learning_starts:40", "batch_size:16", "dynamics_kwargs:dict(hidden_dim=16)", "planner_kwargs:dict(horizon=3)")
+    name = ("--algo", "fcdl", "--env", "CartPole-v1")
+    trained = zoo("train", *name, "-n", "80", "-f", "logs", "--eval-freq", "-1", "--hyperparams", *small, folder=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "Loading hyperparameters from: sb3_fcdl.zoo.hyperparams" in trained.stdout
+    assert (tmp_path / "logs" / "fcdl" / "CartPole-v1_1" / "CartPole-v1.zip").exists()
+    played = zoo("enjoy", *name, "-f", "logs", "-n", "20", "--no-render", folder=tmp_path)
+    assert played.returncode == 0, played.stderr
+
+
+def test_importing_the_package_leaves_gymnasium_alone():
+    """RL Zoo replaces gymnasium's TimeLimit as it is imported."""
+    assert gym.wrappers.TimeLimit.__module__.startswith("gymnasium")
+    assert "rl_zoo3" not in sys.modules

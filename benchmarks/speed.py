@@ -8,14 +8,15 @@ matrices in place of looking up tables, and sends every step of every candidate 
 
 import argparse
 import json
-import multiprocessing
 import os
 import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -25,7 +26,7 @@ import numpy as np
 import torch as th
 from flops import Work
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
 from sb3_fcdl.benchmark import benchmark_of
@@ -213,15 +214,19 @@ def planned_rows(model: FCDL, observation: dict[str, np.ndarray]) -> int:
 def simulator_rows(size: Size, seconds: float) -> list[Row]:
     """Transitions with random actions, in whole episodes."""
     batches = {n: gym.make_vec(ENV_ID, num_envs=n, **system(size)) for n in (10, 100, 1000)}
+    # The module is named for the processes, which have not imported it.
+    single = partial(gym.make, f"sb3_fcdl:{ENV_ID}", **system(size))
     envs: dict[str, Any] = {f"ChemicalVectorEnv, {n} envs": env for n, env in batches.items()}
-    envs["GymVectorVecEnv, 10 envs"] = GymVectorVecEnv(batches[10])
-    envs["DummyVecEnv, 10 envs"] = DummyVecEnv([partial(gym.make, ENV_ID, **system(size))] * 10)
+    envs |= {f"GymVectorVecEnv, {n} envs": GymVectorVecEnv(env) for n, env in batches.items()}
+    envs |= {f"DummyVecEnv, {n} envs": DummyVecEnv([single] * n) for n in (10, 100)}
+    envs["SubprocVecEnv, 10 envs"] = SubprocVecEnv([single] * 10)
     rows = []
     for name, env in envs.items():
         actions = np.random.default_rng(0).integers(size[0] * size[1], size=(EPISODE_STEPS, env.num_envs))
         env.reset()
         rate = 1000 * actions.size / median_ms(lambda env=env, actions=actions: list(map(env.step, actions)), seconds)
         rows.append(Row(name, "transitions/s", rate))
+    envs["SubprocVecEnv, 10 envs"].close()
     return rows
 
 
@@ -252,8 +257,9 @@ def peak_memory(size: Size, is_dense: bool) -> float:
 def in_fresh_process(n_threads: int, function: Callable[..., Any], *args: Any) -> Any:
     """Calls the function where nothing else has taken memory, and where every library has that many threads."""
     os.environ["OMP_NUM_THREADS"] = str(n_threads)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, args)
+    # Not multiprocessing.Pool, whose processes may not have any of their own, as SubprocVecEnv needs.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
 
 
 def measure(scale: Scale) -> list[Row]:

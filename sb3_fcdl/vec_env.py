@@ -26,8 +26,8 @@ class GymVectorVecEnv(VecEnv):
         mode = venv.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
             raise ValueError(
-                f"autoreset_mode={mode} of {venv} is not allowed; SB3 needs AutoresetMode.SAME_STEP: "
-                "for example gym.make_vec(..., vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP})"
+                f"autoreset_mode={mode} of {venv} is not allowed; SB3 needs AutoresetMode.SAME_STEP: for example "
+                "gym.make_vec(..., vectorization_mode='sync', vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP})"
             )
         self.venv = venv
         self._actions: np.ndarray | None = None

@@ -69,6 +69,8 @@ def test_quick_run_prints_a_table_and_writes_ratios(speed, one_thread, capsys, t
     small = speed.Scale(threads=(1,), seconds=0, n_updates=1, plan_envs=(10,), size=(4, 3), growth=((5, 2),))
     monkeypatch.setattr(speed, "QUICK", small)
     monkeypatch.setattr(speed, "median_ms", once_ms)
+    # Ten processes that import torch would take longer than all the rest.
+    monkeypatch.setattr(speed, "SubprocVecEnv", speed.DummyVecEnv)
     monkeypatch.setattr(speed, "in_fresh_process", lambda n_threads, function, *args: function(*args))
     path = tmp_path / "speed.json"
     speed.main(["--quick", "--json", str(path)])
@@ -83,6 +85,7 @@ def test_quick_run_prints_a_table_and_writes_ratios(speed, one_thread, capsys, t
     units = {row["unit"] for row in rows.values()}
     assert units == {"ms", "vector steps/s", "GFLOP/s", "rows", "GFLOP", "% of product", "transitions/s", "MiB"}
     assert "update, 5 objects, 2 colours" in rows and "ChemicalVectorEnv, 1000 envs" in rows
+    assert {"GymVectorVecEnv, 1000 envs", "DummyVecEnv, 100 envs", "SubprocVecEnv, 10 envs"} <= rows.keys()
     assert result["scale"]["size"] == [4, 3] and result["versions"]["torch"] and result["machine"]["cores"] >= 1
 
 

@@ -2,6 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from stable_baselines3 import A2C, DQN
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -42,6 +43,32 @@ class CountdownEnv(gym.Env):
         return np.array([self.left], dtype=np.float32)
 
 
+class KeyedEnv(gym.Env):
+    """A sum of actions, observed through every kind of space, with infos of every kind."""
+
+    observation_space = spaces.Dict(
+        place=spaces.Discrete(4),
+        numbers=spaces.Box(-1, 9, (2,), np.float64),
+        bits=spaces.MultiBinary(2),
+        digits=spaces.MultiDiscrete([3, 4]),
+    )
+    action_space = spaces.MultiDiscrete([2, 3])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.sum = int(self.np_random.integers(4))
+        return self._observe(), {"start": self.sum, "pair": np.arange(2)}
+
+    def step(self, action):
+        self.sum += int(action[0])
+        info = {"sum": self.sum, "nested": {"pair": np.full(2, self.sum)}, "text": "a"} | ({"even": 1} if self.sum % 2 else {})
+        return self._observe(), action[1] / 2, self.sum > 5, False, info
+
+    def _observe(self):
+        bits, digits = np.array([self.sum % 2, 1], dtype=np.int8), np.array([self.sum % 3, 1])
+        return {"place": self.sum % 4, "numbers": np.array([self.sum, 0.5]), "bits": bits, "digits": digits}
+
+
 def make_countdowns(vector_class=SyncVectorEnv, n_envs=3, limit=None):
     def make():
         return CountdownEnv() if limit is None else gym.wrappers.TimeLimit(CountdownEnv(), limit)
@@ -70,14 +97,32 @@ def test_unknown_autoreset_mode_is_refused():
 def test_steps_are_those_of_dummy_vec_env():
     """Everything that SB3 sees: observations, rewards, ends, infos and reset infos, over several episodes."""
     kwargs = {"task": "test", "n_noisy": 4}
-    env = make_chemical(**kwargs)
     reference = DummyVecEnv([lambda: gym.make(ENV_ID, **kwargs)] * 4)
+    assert_same_steps(make_chemical(**kwargs), reference, np.random.default_rng(0).integers(50, size=(60, 4)))
+
+
+@pytest.mark.parametrize("vector_class", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize(
+    ("make", "actions"),
+    [
+        (KeyedEnv, np.random.default_rng(0).integers([2, 3], size=(30, 3, 2))),
+        (PendulumEnv, np.random.default_rng(0).uniform(-2, 2, size=(30, 3, 1)).astype(np.float32)),
+    ],
+)
+def test_steps_of_every_space_are_those_of_dummy_vec_env(vector_class, make, actions):
+    makers = [lambda: gym.wrappers.TimeLimit(make(), 7)] * 3
+    env = GymVectorVecEnv(vector_class(makers, autoreset_mode=AutoresetMode.SAME_STEP))
+    assert_same_steps(env, DummyVecEnv(makers), actions)
+    env.close()
+
+
+def assert_same_steps(env, reference, actions_of_steps):
     assert env.observation_space == reference.observation_space
     assert env.action_space == reference.action_space
     for vec_env in (env, reference):
         vec_env.seed(3)
     assert_same(env.reset(), reference.reset())
-    for actions in np.random.default_rng(0).integers(50, size=(60, 4)):
+    for actions in actions_of_steps:
         observations, rewards, dones, infos = env.step(actions)
         expected_observations, expected_rewards, expected_dones, expected_infos = reference.step(actions)
         assert_same(observations, expected_observations)
@@ -87,7 +132,8 @@ def test_steps_are_those_of_dummy_vec_env():
         assert np.array_equal(dones, expected_dones)
         for info, expected_info in zip(infos, expected_infos, strict=True):
             assert_same(info, expected_info)
-        assert env.reset_infos == reference.reset_infos
+        for info, expected_info in zip(env.reset_infos, reference.reset_infos, strict=True):
+            assert_same(info, expected_info)
 
 
 def assert_same(one, other):
@@ -229,3 +275,13 @@ def test_sb3_learns_on_it_and_evaluates_on_it(algorithm):
     returns, lengths = evaluate_policy(model, env, n_eval_episodes=4, return_episode_rewards=True)
     assert lengths == [25] * 4
     assert all(0 <= episode_return <= 25 for episode_return in returns)
+
+
+def test_masked_ppo_never_takes_a_forbidden_action():
+    contrib = pytest.importorskip("sb3_contrib")
+    env = make_chemical(4, n_objects=4, n_colors=3, forbid_root=True)
+    agent = contrib.MaskablePPO("MultiInputPolicy", env, n_steps=16, batch_size=64, n_epochs=1, seed=0)
+    taken = []
+    agent.learn(64, callback=lambda variables, _: taken.extend(variables["actions"].tolist()) or True)
+    # The root's three colours are the first actions.
+    assert len(taken) == 64 and min(taken) == 3

@@ -82,12 +82,12 @@ class Factorization(nn.Module):
         """
         Take observations into the running mean and standard deviation of continuous variables.
 
-        :param observation: a batch
+        :param observation: a batch, see ``raw_state``
         :raises ValueError: if one of these variables is not finite
         """
         if not self.has_continuous:
             return
-        values = self.raw_state(observation)
+        values = self.raw_state(observation).flatten(0, -2)
         is_finite = values.isfinite().all(0)
         if not is_finite.all():
             column = int((~is_finite).nonzero()[0])
@@ -137,6 +137,26 @@ class Factorization(nn.Module):
         if not self.factors.goal:
             return self.raw_state(observation)[..., :0].float()
         return self._of_keys(observation, self.factors.goal).float()
+
+    def observation(self, state: th.Tensor, goal: th.Tensor) -> np.ndarray | dict[str, np.ndarray]:
+        """
+        The observation that is encoded like this; a number that the space does not hold becomes the nearest that it does.
+
+        :param state: encoded, ``[B, D]``
+        :param goal: ``[B, G]``
+        :return: as the environment hands it out, ``[B, *shape]``; of a ``Dict`` an array by key
+        :raises ValueError: if the space has a key that is neither state nor goal
+        """
+        # In float64: a space of that dtype gets back what it gave.
+        columns = self.decode_state(state.double())
+        if isinstance(self.factors.state, tuple):
+            return _entries(self.observation_space, columns)
+        assert isinstance(self.observation_space, spaces.Dict)
+        keys, parts = (*self.factors.state, *self.factors.goal), dict(self.observation_space.spaces)
+        if unknown := sorted(parts.keys() - set(keys)):
+            raise ValueError(f"nobody knows the next value of the observation keys {unknown}: they are neither state nor goal")
+        split = th.cat([columns, goal.double()], dim=-1).split([_width(parts[key]) for key in keys], dim=-1)
+        return {key: _entries(parts[key], part) for key, part in zip(keys, split, strict=True)}
 
     def encode_action(self, action: th.Tensor) -> th.Tensor:
         """
@@ -336,6 +356,26 @@ def _columns(space: spaces.Space, values: th.Tensor) -> th.Tensor:
     first = np.array([0, *accumulate(sizes[:-1])]) - getattr(space, "start", 0)
     one_hots = th.zeros(*values.shape[:-1], sum(sizes), device=values.device)
     return one_hots.scatter_(-1, values.long() + th.as_tensor(first, device=values.device), 1)
+
+
+def _entries(space: spaces.Space, columns: th.Tensor) -> np.ndarray:
+    """
+    The inverse of ``_columns``.
+
+    :param space: of one observation
+    :param columns: one-hots or numbers, ``[B, width]``
+    :return: ``[B, *shape]``, in the dtype and within the bounds of the space
+    """
+    assert space.shape is not None
+    if isinstance(space, spaces.Box):
+        values = columns.cpu().numpy()
+        if np.issubdtype(space.dtype, np.integer):
+            values = values.round()
+        values = values.clip(space.low.ravel(), space.high.ravel())
+    else:
+        categories = [part.argmax(-1) for part in columns.split(_categories(space), dim=-1)]
+        values = th.stack(categories, dim=-1).cpu().numpy() + getattr(space, "start", 0)
+    return values.reshape(-1, *space.shape).astype(space.dtype)
 
 
 def _mixed_radix(variables: tuple[Variable, ...]) -> th.Tensor | None:

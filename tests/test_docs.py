@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import numpy as np
 import pytest
 import torch as th
 
@@ -66,3 +67,25 @@ def test_examples_on_environments_run():
         exec(compile(example.replace("learn(1000)", "learn(20)"), "environments.md", "exec"), names)
     assert len(examples) == 5 and names["model"].dynamics.free_entries.sum() == 4 * 5 - 6
     assert names["action"].shape == (1,) and [variable.width for variable in names["factorization"].state] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("page", "shorter", "timesteps"),
+    [
+        ("imagination", {"learn(2000)": "learn(40)", "learn(20_000)": "learn(500)"}, {"model": 40, "agent": 512}),
+        ("vec_env", {"learn(4000)": "learn(2000)"}, {"model": 2000}),
+    ],
+)
+def test_examples_on_vectors_of_environments_run(page, shorter, timesteps):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), flags=re.DOTALL)
+    names: dict = {}
+    for block in blocks:
+        for long, short in shorter.items():
+            block = block.replace(long, short)
+        exec(compile(block, f"{page}.md", "exec"), names)
+    assert {name: names[name].num_timesteps for name in timesteps} == timesteps
+    if page == "imagination":
+        masks = names["no_push_outwards"](np.array([[-2.1, 0, 0, 0], [0, 0, 0, 0]]))
+        assert masks.tolist() == [[False, True], [True, True]] and names["env"].has_attr("action_masks")
+    else:
+        assert names["env"].num_envs == 4 and names["env"].reset().shape == (4, 4)

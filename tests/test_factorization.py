@@ -196,6 +196,39 @@ def test_a_box_of_any_shape_is_planned_flat():
     assert factored.encode_action(planned).tolist() == planned.tolist()
 
 
+@pytest.mark.parametrize(
+    ("space", "values"),
+    [
+        (spaces.Discrete(3, start=-1), [1, -1]),
+        (spaces.MultiDiscrete([2, 3], start=[4, 10], dtype=np.int16), [[5, 12], [4, 11]]),
+        (spaces.MultiBinary(3), [[0, 1, 1], [1, 1, 0]]),
+        (spaces.Box(-9, 9, (2, 2), np.float64), [[[0.1, 2], [3, 4]], [[-1, 0.7], [3, 1e-3]]]),
+        (spaces.Box(0, 200, (2,), np.uint8), [[7, 200], [0, 99]]),
+    ],
+)
+def test_an_encoded_observation_can_be_had_back(space, values):
+    factored = Factorization(space, spaces.Discrete(2))
+    observed = np.array(values, dtype=space.dtype)
+    factored.observe(th.as_tensor(observed))
+    state, goal = factored.encode_state(th.as_tensor(observed)), factored.encode_goal(th.as_tensor(observed))
+    back = factored.observation(state, goal)
+    assert back.dtype == space.dtype and back.shape == observed.shape and all(space.contains(row) for row in back)
+    np.testing.assert_allclose(back, observed, atol=1e-6)
+
+
+def test_an_observation_comes_back_by_key_and_within_its_bounds():
+    factored = Factorization(observation_space(), spaces.Discrete(4), FACTORS)
+    state, goal = th.tensor([[0, 1, 0, 0.5, 3, -2, 1]]), th.tensor([[0.1, 0.2, 0, 0, 1]])
+    back = factored.observation(state, goal)
+    assert {key: values.tolist() for key, values in back.items() if key != "wish"} == {
+        "hand": [[0, 1, 0]],
+        "table": [[0.5, 1, -1, 1]],
+    }
+    np.testing.assert_allclose(back["wish"], [[0.1, 0.2, 0, 0, 1]], atol=1e-7)
+    integers = Factorization(spaces.Box(0, 10, (3,), np.int64), spaces.Discrete(2))
+    assert integers.observation(th.tensor([[3.6, 11.0, -2.0]]), th.zeros(1, 0)).tolist() == [[4, 10, 0]]
+
+
 def test_constant_columns_and_huge_numbers_stay_small():
     factored = Factorization(spaces.Box(-np.inf, np.inf, (4,), np.float64), spaces.Discrete(2))
     rows = th.tensor([[1e30, 1.7e9 + 100.0 * step, 5.0, 1e25 * step] for step in range(50)], dtype=th.float64)

@@ -125,20 +125,21 @@ class StateDistribution:
         """The most probable state, ``[R, D]``."""
         return self.layout.state(self._one_hot(self.logits), self.mean)
 
-    def sample(self) -> th.Tensor:
+    def sample(self, generator: th.Generator | None = None) -> th.Tensor:
         """
         A sample that carries a gradient: for categorical variables exactly one-hot, with the gradient of the Gumbel-softmax
         (temperature 1) straight through; for continuous ones reparameterised.
 
+        :param generator: where the randomness comes from; None: torch's global generator
         :return: ``[R, D]``
         """
-        gumbel = -th.empty_like(self.logits).exponential_().log()
+        gumbel = -th.empty_like(self.logits).exponential_(generator=generator).log()
         soft = (self.logits + gumbel).softmax(-1)
         # In this order the difference is exactly zero, so that the sample is exactly one-hot.
         categories = self._one_hot(soft) + (soft - soft.detach())
         numbers = self.mean
         if self.layout.has_continuous:
-            numbers = numbers + self.log_std.exp() * th.randn_like(numbers)
+            numbers = numbers + self.log_std.exp() * th.empty_like(numbers).normal_(generator=generator)
         return self.layout.state(categories, numbers)
 
     def log_prob(self, state: th.Tensor) -> th.Tensor:

@@ -3,7 +3,6 @@
 import io
 import pathlib
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -15,33 +14,22 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.buffers import WindowBatch, sample_windows
-from sb3_fcdl.codes import Code, codes_of
-from sb3_fcdl.dynamics import DynamicsModel, Windows
-from sb3_fcdl.explain import Explanation
-from sb3_fcdl.factorization import check_spaces, default_factors
-from sb3_fcdl.fcdl.meter import TrainingMeter
+from sb3_fcdl.dynamics import DynamicsModel
+from sb3_fcdl.factorization import check_spaces
 from sb3_fcdl.fcdl.policies import FCDLPolicy, Observation
-from sb3_fcdl.fcdl.report import (
-    N_WINDOWS,
-    REPORT_EVERY,
-    has_tensorboard,
-    record_hyperparameters,
-    report,
-    report_lengths,
-)
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.fcdl.published import factors_of, outcome_functions
+from sb3_fcdl.fcdl.report import REPORT_EVERY, has_tensorboard, record_hyperparameters
+from sb3_fcdl.fcdl.training import ModelTraining
 from sb3_fcdl.planning import Planner, RewardFn, TerminationFn
-from sb3_fcdl.rewards import Outcomes, never_ends
+from sb3_fcdl.rewards import never_ends
 
 SelfFCDL = TypeVar("SelfFCDL", bound="FCDL")
 
 
-class FCDL(OffPolicyAlgorithm):
+class FCDL(ModelTraining, OffPolicyAlgorithm):
     """
     Fine-Grained Causal Dynamics Learning (Hwang et al., ICML 2024), planned with by model-predictive control.
 
@@ -89,14 +77,6 @@ class FCDL(OffPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": FCDLPolicy, "MultiInputPolicy": FCDLPolicy}
     policy: FCDLPolicy
-    dynamics: DynamicsModel
-
-    # Transitions with a known local graph that `causal/shd` looks at.
-    N_GRAPH_SAMPLES = 256
-    # Transitions that `codes` and `causal_graph` look at.
-    N_DESCRIBED = 4096
-    # Transitions that a given reward or termination is compared with.
-    N_CHECKED = 256
 
     def __init__(
         self,
@@ -164,12 +144,8 @@ class FCDL(OffPolicyAlgorithm):
         # Not known when a model is loaded without an environment: load() fills them in from the file.
         self.factors: Factors | None = None
         if self.env is not None:
-            self.factors = _factors(self.env)
-            published = _published(self.env, "reward_fn")
-            self.reward_fn = reward_fn or published
-            self.termination_fn = termination_fn or _published(self.env, "termination_fn")
-            if self.termination_fn is None and published is not None:
-                self.termination_fn = never_ends
+            self.factors = factors_of(self.env)
+            self.reward_fn, self.termination_fn = outcome_functions(self.env, reward_fn, termination_fn)
         if _init_setup_model:
             self._setup_model()
 
@@ -180,7 +156,7 @@ class FCDL(OffPolicyAlgorithm):
         wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
         normalizer = unwrap_vec_normalize(wrapped)
         if normalizer is not None and normalizer.norm_obs:
-            _check_normalized(_factors(wrapped), normalizer.norm_obs_keys)
+            _check_normalized(factors_of(wrapped), normalizer.norm_obs_keys)
         return wrapped
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -203,9 +179,7 @@ class FCDL(OffPolicyAlgorithm):
         }
         super()._setup_model()
         self.policy_kwargs = user_kwargs
-        self.dynamics = self.policy.dynamics
-        self._meter = TrainingMeter(self.N_GRAPH_SAMPLES)
-        self._window_rng = np.random.default_rng(self.seed)
+        self._setup_training(self.seed)
         self._n_dumps = 0
         # What the planner knows of the plans that it is carrying out, see FCDLPolicy.predict.
         self._last_plan: tuple[np.ndarray, ...] | None = None
@@ -259,11 +233,7 @@ class FCDL(OffPolicyAlgorithm):
         infos: list[dict[str, Any]],
     ) -> None:
         assert self._last_obs is not None
-        self.policy.factorization.observe(obs_as_tensor(self._last_obs, self.device))
-        if "local_graph" in infos[0]:
-            actions = th.as_tensor(buffer_action.reshape(len(infos), -1), device=self.device)
-            encoded = self.policy.encode(obs_as_tensor(self._last_obs, self.device), actions)
-            self._meter.add_graphs(*encoded, np.stack([info["local_graph"] for info in infos]))
+        self._observe(self._last_obs, buffer_action, infos)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         # SB3 does this for on-policy algorithms only.
         self._last_episode_starts = dones
@@ -272,55 +242,9 @@ class FCDL(OffPolicyAlgorithm):
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
-        if self._n_updates == 0:
-            self._check_outcomes()
-        self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        start = time.perf_counter()
-        for _ in range(gradient_steps):
-            windows, outcomes = self._sample(batch_size)
-            losses, heads = self.dynamics.loss(windows), self.policy.outcome_losses(outcomes)
-            self.policy.optimizer.zero_grad()
-            sum(heads.values(), losses.total).backward()
-            self.policy.optimizer.step()
-            self._n_updates += 1
-            self.dynamics.after_update(self._n_updates, self._windows)
-            self._meter.add_losses(losses._replace(terms=losses.terms | {name: loss.detach() for name, loss in heads.items()}))
-        self._meter.add_updates(gradient_steps, time.perf_counter() - start)
+        self._update(gradient_steps, batch_size)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-
-    def _check_outcomes(self) -> None:
-        """Warns if a reward or termination that is given is not that of the environment."""
-        assert self.replay_buffer is not None
-        self.policy.set_training_mode(False)
-        # Of its own generator: who gives nothing to check gets the same windows.
-        batch = sample_windows(self.replay_buffer, self.N_CHECKED, 1, np.random.default_rng(0))
-        for sentence in self.policy.check_outcomes(self._encode(batch)[1]):
-            warnings.warn(sentence, stacklevel=2)
-
-    def _windows(self, batch_size: int) -> Windows:
-        return self._sample(batch_size)[0]
-
-    def _sample(self, batch_size: int) -> tuple[Windows, Outcomes]:
-        """Windows for the dynamics, and the first transition of each for reward and termination."""
-        assert self.replay_buffer is not None
-        return self._encode(sample_windows(self.replay_buffer, batch_size, self.train_horizon, self._window_rng))
-
-    def _encode(self, batch: WindowBatch) -> tuple[Windows, Outcomes]:
-        assert self.replay_buffer is not None
-        # The buffer holds what VecNormalize was given; predict() is given what it returns.
-        before, after = (
-            obs_as_tensor(self.replay_buffer._normalize_obs(each, self._vec_normalize_env), self.device)
-            for each in (batch.observations, batch.next_observations)
-        )
-        state, action = self.policy.encode(before, th.as_tensor(batch.actions, device=self.device))
-        next_state, goal = self.policy.factorization.encode_state(after), self.policy.factorization.encode_goal(before)
-        valid, reward, terminated, rows = (
-            th.as_tensor(each, device=self.device)
-            for each in (batch.valid, batch.rewards, batch.terminated, np.flatnonzero(batch.valid))
-        )
-        transitions = (each.flatten(0, 1)[rows] for each in (state, action, next_state, goal, reward, terminated))
-        return Windows(state, action, next_state, valid), Outcomes(*transitions)
 
     def dump_logs(self) -> None:
         for key, value in self._meter.summary(self.policy).items():
@@ -329,18 +253,9 @@ class FCDL(OffPolicyAlgorithm):
             if self._n_dumps == 0:
                 record_hyperparameters(self.logger, self)
             if self._n_dumps % REPORT_EVERY == 0:
-                self._report()
+                self._report(self.logger, self.num_timesteps)
             self._n_dumps += 1
         super().dump_logs()
-
-    def _report(self) -> None:
-        assert self.replay_buffer is not None
-        # Of its own generator: training is the same with and without TensorBoard.
-        rng, length = np.random.default_rng(self.num_timesteps), max(report_lengths(self.policy))
-        batch = sample_windows(self.replay_buffer, N_WINDOWS, length, rng)
-        windows, _ = self._encode(batch)
-        goal = self.policy.factorization.encode_goal(obs_as_tensor(batch.observations, self.device))
-        report(self.logger, self.policy, windows, goal[:, 0], batch.rewards)
 
     def predict(
         self,
@@ -352,42 +267,6 @@ class FCDL(OffPolicyAlgorithm):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """See ``FCDLPolicy.predict``."""
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
-
-    def local_graph(self, observation: Observation, action: np.ndarray | int) -> CausalGraph:
-        """See ``FCDLPolicy.local_graph``."""
-        return self.policy.local_graph(observation, action)
-
-    def explain(self, observation: Observation, action_masks: np.ndarray | None = None) -> Explanation:
-        """See ``sb3_fcdl.explain.explain``."""
-        return self.policy.explain(observation, action_masks)
-
-    def codes(self) -> list[Code]:
-        """
-        The contexts of the recorded transitions, the most frequent first: share, graph, rule in words, samples.
-
-        :raises ValueError: if the replay buffer is empty, or the model has no contexts
-        """
-        return codes_of(self.policy, self._recorded(self.N_DESCRIBED))
-
-    def causal_graph(self) -> CausalGraph:
-        """
-        The union of the graphs of all contexts, which are its ``parts``: of the contexts met in the replay buffer, or of all
-        if it is empty, as after ``load``. The label says which.
-
-        :raises ValueError: if the model has no graph
-        """
-        graphs = self.dynamics.context_graphs()
-        if len(graphs) > 1 and self.replay_buffer is not None and self.replay_buffer.size():
-            met = [code.graph for code in self.codes()]
-            return CausalGraph.union(met, f"union of the {len(met)} contexts met")
-        return CausalGraph.union(graphs, f"union of all {len(graphs)} contexts" if len(graphs) > 1 else "all contexts")
-
-    def _recorded(self, n_windows: int, length: int = 1) -> Windows:
-        """Windows for looking at the model: the same ones for the same buffer, and training draws what it would have drawn."""
-        assert self.replay_buffer is not None
-        if not self.replay_buffer.size():
-            raise ValueError("the replay buffer is empty: learn() first, or load_replay_buffer()")
-        return self._encode(sample_windows(self.replay_buffer, n_windows, length, np.random.default_rng(0)))[0]
 
     def learn(
         self: SelfFCDL,
@@ -425,20 +304,10 @@ class FCDL(OffPolicyAlgorithm):
             )
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "dynamics", "_meter", "_window_rng", "_last_plan"]
+        return [*super()._excluded_save_params(), "_meter", "_window_rng", "_last_plan"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
-
-
-def _published(env: VecEnv, attribute: str) -> Any:
-    """An attribute that the environment publishes on its unwrapped class; None if it does not."""
-    return env.get_attr(attribute, indices=0)[0] if env.has_attr(attribute) else None
-
-
-def _factors(env: VecEnv) -> Factors:
-    """The variables that the environment names, or else those of its spaces."""
-    return _published(env, "factorization") or default_factors(env.observation_space, env.action_space)
 
 
 def _check_normalized(factors: Factors, keys: Sequence[str] | None) -> None:

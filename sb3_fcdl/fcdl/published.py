@@ -1,0 +1,34 @@
+"""What an environment publishes about itself, on its unwrapped class."""
+
+from typing import Any
+
+from stable_baselines3.common.vec_env import VecEnv
+
+from fcdl_envs.variables import Factors
+from sb3_fcdl.factorization import default_factors
+from sb3_fcdl.planning import RewardFn, TerminationFn
+from sb3_fcdl.rewards import never_ends
+
+
+def factors_of(env: VecEnv) -> Factors:
+    """The variables that the environment names, or else those of its spaces."""
+    return _published(env, "factorization") or default_factors(env.observation_space, env.action_space)
+
+
+def outcome_functions(
+    env: VecEnv, reward_fn: RewardFn | str | None, termination_fn: TerminationFn | str | None
+) -> tuple[RewardFn | str | None, TerminationFn | str | None]:
+    """
+    :param env: may publish functions of its own
+    :param reward_fn: what the user gives; it goes before what the environment publishes
+    :param termination_fn: likewise
+    :return: both, None for what is to be learned. An environment that publishes its reward alone ends by time limits alone
+    """
+    published = _published(env, "reward_fn")
+    otherwise = None if published is None else never_ends
+    return reward_fn or published, termination_fn or _published(env, "termination_fn") or otherwise
+
+
+def _published(env: VecEnv, attribute: str) -> Any:
+    """None if the environment has no such attribute."""
+    return env.get_attr(attribute, indices=0)[0] if env.has_attr(attribute) else None

@@ -1,0 +1,156 @@
+"""The learned model as a Stable-Baselines3 VecEnv: any algorithm of SB3 can learn in it."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from sb3_fcdl.buffers import Observations, sample_windows
+
+if TYPE_CHECKING:
+    from sb3_fcdl.fcdl.policies import FCDLPolicy
+
+ActionMaskFn = Callable[[Observations], np.ndarray]
+"""``observations -> allowed actions [n_envs, n_actions]``, bool; the actions of sb3-contrib's masks."""
+
+
+class ImaginedVecEnv(VecEnv):
+    """
+    Environments whose steps are samples of a learned model.
+
+    An episode starts from a recorded observation, drawn uniformly from the replay buffer; a task description in it stays for
+    the episode. Reward and end of the episode are those that the planner of the policy reckons with, given or learned; an end
+    happens with the probability that they say. After ``horizon`` steps the episode is truncated, so that an algorithm
+    bootstraps there, as at a time limit. The model may learn on meanwhile: every step is that of its present weights.
+
+    What the environment of the model has beyond its spaces, this one has not: time limits, infos, attributes. Its
+    observations are in the spaces, hence a number that the model puts beyond the bounds of a ``Box`` is put on them.
+
+    :param policy: holds the model
+    :param replay_buffer: with recorded transitions, in the units that the policy is given
+    :param n_envs: environments that are stepped together
+    :param horizon: after how many environment steps an episode is truncated
+    :param action_mask_fn: which actions are allowed, given the observations ``[n_envs, *obs_shape]`` (of a ``Dict`` by key),
+        ``[n_envs, n_actions]``, bool; what sb3-contrib then finds as ``action_masks``. None: there are no masks
+    :raises ValueError: if ``n_envs`` or ``horizon`` is below 1; and from ``reset`` if the buffer is empty
+    """
+
+    def __init__(
+        self,
+        policy: "FCDLPolicy",
+        replay_buffer: ReplayBuffer,
+        n_envs: int = 64,
+        horizon: int = 5,
+        action_mask_fn: ActionMaskFn | None = None,
+    ) -> None:
+        for name, number in (("n_envs", n_envs), ("horizon", horizon)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        self.policy = policy
+        self.replay_buffer = replay_buffer
+        self.horizon = horizon
+        self.action_mask_fn = action_mask_fn
+        self._draw_from(None)
+        super().__init__(n_envs, policy.observation_space, policy.action_space)
+
+    def reset(self) -> VecEnvObs:
+        if any(self._options):
+            raise ValueError(f"options={self._options} are not allowed: imagined episodes start from recorded observations")
+        # SB3 only knows consecutive seeds: the first one tells them all.
+        if self._seeds[0] is not None:
+            self._draw_from(self._seeds[0])
+        self._reset_seeds()
+        self._n_steps = np.zeros(self.num_envs, dtype=int)
+        self._observations = self._starts(self.num_envs)
+        return _map(np.copy, self._observations)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, terminated = self._imagine(self._actions)
+        self._n_steps += 1
+        truncated = (self._n_steps == self.horizon) & ~terminated
+        dones = terminated | truncated
+        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": is_limit} for is_limit in truncated.tolist()]
+        for index in np.flatnonzero(dones):
+            infos[index]["terminal_observation"] = _map(lambda array, index=index: array[index].copy(), observations)
+        if dones.any():
+            _map(lambda array, start: array.__setitem__(dones, start), observations, self._starts(int(dones.sum())))
+            self._n_steps[dones] = 0
+        self._observations = observations
+        return _map(np.copy, observations), rewards, dones, infos
+
+    @th.no_grad()
+    def _imagine(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray]:
+        """
+        :param actions: as an environment takes them, ``[n_envs, *action_space.shape]``
+        :return: the next observations, float32 rewards ``[n_envs]``, and which episodes ended, ``[n_envs]``, bool
+        """
+        policy, factorization = self.policy, self.policy.factorization
+        policy.set_training_mode(False)
+        if isinstance(self.action_space, spaces.Box):
+            actions = policy.scale_action(actions)
+        before = policy.obs_to_tensor(self._observations)[0]
+        buffer_action = th.as_tensor(actions.reshape(self.num_envs, -1), device=policy.device)
+        (state, action), goal = policy.encode(before, buffer_action), factorization.encode_goal(before)
+        sample = policy.dynamics.step(state, action).next_state.sample(self._generator)
+        after = factorization.observation(sample, goal)
+        # What is observed is paid for, and what the next step starts from.
+        next_state = factorization.encode_state(policy.obs_to_tensor(after)[0])
+        rewards = policy._reward(state, action, next_state, goal)
+        ended = policy._termination(state, action, next_state)
+        terminated = th.rand(self.num_envs, generator=self._generator, device=policy.device) < ended
+        return after, rewards.cpu().numpy().astype(np.float32), terminated.cpu().numpy()
+
+    def _starts(self, n_starts: int) -> Observations:
+        """:return: recorded observations, ``[n_starts, *obs_shape]``"""
+        observations = sample_windows(self.replay_buffer, n_starts, 1, self._rng).observations
+        # Buffers hold a Discrete observation as [1].
+        parts = getattr(self.observation_space, "spaces", self.observation_space)
+        return _map(lambda array, space: array.reshape(n_starts, *space.shape), observations, parts)
+
+    def _draw_from(self, seed: int | None) -> None:
+        """Begin with the random numbers of that seed; None: with any."""
+        self._rng = np.random.default_rng(seed)
+        self._generator = th.Generator(self.policy.device).manual_seed(int(self._rng.integers(2**63)))
+
+    def _action_masks(self) -> np.ndarray:
+        assert self.action_mask_fn is not None
+        return self.action_mask_fn(_map(np.copy, self._observations))
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        known: dict[str, Any] = {"render_mode": None}
+        if self.action_mask_fn is not None:
+            known["action_masks"] = self._action_masks
+        if attr_name not in known:
+            raise AttributeError(f"imagined environments have no attribute {attr_name!r}, only {sorted(known)}")
+        return [known[attr_name] for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        raise AttributeError(f"imagined environments have no attributes of their own to set, such as {attr_name!r}")
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        # The same for all of them, called once.
+        answers = self.get_attr(method_name)[0](*method_args, **method_kwargs)
+        return [answers[index] for index in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        return [False for _ in self._get_indices(indices)]
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def _map(function: Callable[..., Any], *observations: Any) -> Any:
+    """The function of the arrays of each key, or of the only array."""
+    if isinstance(observations[0], dict):
+        return {key: function(*(each[key] for each in observations)) for key in observations[0]}
+    return function(*observations)

@@ -6,10 +6,15 @@ import re
 import runpy
 import sys
 
+import gymnasium as gym
 import pytest
+
+from sb3_fcdl import FCDLPolicy
 
 ROOT = pathlib.Path(__file__).parent.parent
 SHORT = ["--timesteps", "50"]
+# An untrained policy soon ends an episode there.
+QUICK_HOST = ["--env", "CartPole-v1", "--timesteps", "1024", "--episodes", "1"]
 # What makes the code of the pages quick.
 SHORTER = {
     "learn(30_000": "learn(50",
@@ -39,6 +44,28 @@ def test_example_writes_its_pictures(example, arguments, pictures, words, tmp_pa
         assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     if example == "robustness_report":
         assert json.loads((tmp_path / "robustness.json").read_text())["shifts"] == {"obj1": "noise"}
+
+
+def test_model_learns_beside_ppo(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    source = ROOT / "examples" / "beside_ppo.py"
+    monkeypatch.setattr(sys, "argv", [str(source), *QUICK_HOST, "--output", str(tmp_path)])
+    runpy.run_path(str(source), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "PPO: mean return" in printed and "planning on the model: mean return" in printed
+    assert (tmp_path / "graph.png").exists()
+    policy = FCDLPolicy.load(tmp_path / "policy.pt")
+    assert policy.predict(gym.make("CartPole-v1").reset(seed=0)[0])[0] in (0, 1)
+
+
+def test_code_of_the_page_on_callbacks_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "beside.md").read_text(), flags=re.DOTALL)
+    names: dict = {}
+    block = block.replace("Pendulum-v1", "CartPole-v1").replace("learn(40_000", "learn(2048")
+    block = block.replace("n_envs=4)", "n_envs=4), n_steps=512")
+    exec(compile(block.replace("n_eval_episodes=5", "n_eval_episodes=1"), "beside.md", "exec"), names)
+    assert names["callback"].replay_buffer.size() == 512 and isinstance(names["policy"], FCDLPolicy)
 
 
 def test_code_of_the_pages_runs(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Callbacks for training runs."""
+"""An evaluation episode in TensorBoard, as a moving picture."""
 
 import io
 from typing import TYPE_CHECKING

@@ -1,0 +1,271 @@
+"""A causal dynamics model that learns beside any algorithm of SB3."""
+
+import copy
+import pathlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import FloatSchedule
+
+from sb3_fcdl.buffers import Observations, sample_windows
+from sb3_fcdl.fcdl.policies import FCDLPolicy
+from sb3_fcdl.fcdl.published import factors_of, outcome_functions
+from sb3_fcdl.fcdl.report import REPORT_EVERY, has_tensorboard
+from sb3_fcdl.fcdl.training import ModelTraining
+
+
+class DynamicsCallback(ModelTraining, BaseCallback):
+    """
+    Trains a causal dynamics model beside any on- or off-policy algorithm of SB3 or sb3-contrib, the host.
+
+    The host learns what it would have learned without it, bit for bit. The model learns from the host's replay buffer, read
+    in place; a host without one (PPO, A2C, TRPO, MaskablePPO, RecurrentPPO) gets a buffer beside it, which holds what an
+    off-policy algorithm would have stored. That is in the environment's units, whatever VecNormalize shows the host.
+
+    From the start of ``learn`` there are ``policy``, the ``FCDLPolicy`` that is being trained, ``dynamics``, its model,
+    ``replay_buffer``, and FCDL's ways to look at a model: ``causal_graph``, ``local_graph``, ``codes``, ``explain``,
+    ``imagined_env``. Variables, reward and end of an episode are found as ``FCDL`` finds them. A further ``learn`` of the same
+    host goes on with the same model.
+
+    All arguments can be written in YAML, as RL Zoo needs it.
+
+    :param dynamics: the model, see ``FCDL``
+    :param dynamics_kwargs: keyword arguments of its class
+    :param planner: what the policy plans with, see ``FCDL``
+    :param planner_kwargs: keyword arguments of its class
+    :param reward_fn: what the policy maximises, ``"package.module:function"``, see ``FCDL``
+    :param termination_fn: when an episode ends, likewise
+    :param learning_rate: of Adam
+    :param buffer_size: capacity of the buffer beside a host without one, transitions
+    :param learning_starts: transitions recorded before the first update
+    :param batch_size: windows in an update
+    :param train_freq: calls of ``env.step`` from one training to the next
+    :param gradient_steps: updates in each
+    :param train_horizon: length of a training window, environment steps
+    :param log_freq: calls of ``env.step`` from one log entry to the next; the host's next log dump writes the latest. Every
+        tenth has graphs and model errors for TensorBoard
+    :param seed: of the model and its training; None: the host's
+    :raises ValueError: if a number is below 1; and from ``learn`` if the host, its spaces or the place of the callback are
+        not supported, or ``dynamics``, ``planner`` or a function is unknown
+    :raises TypeError: from ``learn``, if ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
+    """
+
+    replay_buffer: ReplayBuffer
+
+    def __init__(
+        self,
+        dynamics: str = "fcdl",
+        dynamics_kwargs: dict[str, Any] | None = None,
+        planner: str | None = None,
+        planner_kwargs: dict[str, Any] | None = None,
+        reward_fn: str | None = None,
+        termination_fn: str | None = None,
+        learning_rate: float = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 500,
+        batch_size: int = 256,
+        train_freq: int = 2,
+        gradient_steps: int = 1,
+        train_horizon: int = 1,
+        log_freq: int = 1000,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.policy_kwargs: dict[str, Any] = {
+            "dynamics": dynamics,
+            "dynamics_kwargs": dynamics_kwargs,
+            "planner": planner,
+            "planner_kwargs": planner_kwargs,
+        }
+        self.reward_fn = reward_fn
+        self.termination_fn = termination_fn
+        self.learning_rate = learning_rate
+        self.buffer_size = buffer_size
+        self.learning_starts = learning_starts
+        self.batch_size = batch_size
+        self.train_freq = train_freq
+        self.gradient_steps = gradient_steps
+        self.train_horizon = train_horizon
+        self.log_freq = log_freq
+        self.seed = seed
+        for name in (
+            "buffer_size",
+            "learning_starts",
+            "batch_size",
+            "train_freq",
+            "gradient_steps",
+            "train_horizon",
+            "log_freq",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        # The policy is given the environment's units, which are those of the buffers.
+        self._vec_normalize_env = None
+        self._n_updates = 0
+        self._host: BaseAlgorithm | None = None
+        self._recorder: _Recorder | None = None
+
+    def as_policy(self) -> FCDLPolicy:
+        """
+        A copy of the policy as it is now: it plans on the model, for ``evaluate_policy`` or anything else that predicts.
+
+        It is given observations in the environment's units, hence evaluated in an environment without VecNormalize.
+        """
+        return copy.deepcopy(self.policy)
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """
+        :param path: the file to write, for ``FCDLPolicy.load``
+        """
+        self.policy.save(str(path))
+
+    def _init_callback(self) -> None:
+        self._check_place()
+
+    def _on_training_start(self) -> None:
+        # A member of a CallbackList is told only now that the list is nested.
+        self._check_place()
+        is_new = self._host is None
+        if is_new:
+            self._build()
+        elif self._host is not self.model:
+            raise ValueError("this DynamicsCallback learned beside another model already: make one for each")
+        if self._recorder is not None:
+            self._recorder.start(self.model)
+        else:
+            assert isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None
+            self.replay_buffer = self.model.replay_buffer
+            if is_new and self.replay_buffer.size():
+                # It was loaded, or the host has learned before: its observations set the scale of the variables.
+                batch = sample_windows(self.replay_buffer, self.N_DESCRIBED, 1, np.random.default_rng(0))
+                self.policy.factorization.observe(self._as_given(batch.observations))
+        self._n_logs = 0
+
+    def _check_place(self) -> None:
+        if self.parent is not None:
+            raise ValueError(
+                f"DynamicsCallback is nested in {type(self.parent).__name__}, which does not hand on every step: give it to "
+                "learn() itself, as in learn(callback=[DynamicsCallback(), ...])"
+            )
+
+    def _build(self) -> None:
+        host, env = self.model, self.training_env
+        if not isinstance(host, OffPolicyAlgorithm | OnPolicyAlgorithm):
+            raise ValueError(
+                f"{type(host).__name__} is neither an OnPolicyAlgorithm nor an OffPolicyAlgorithm: it shows callbacks no "
+                "transitions: use DynamicsCallback beside one of those, such as PPO, A2C, DQN, SAC or TD3"
+            )
+        self._rng = np.random.default_rng(host.seed if self.seed is None else self.seed)
+        reward_fn, termination_fn = outcome_functions(env, self.reward_fn, self.termination_fn)
+        with self._own_random_numbers():
+            self.policy = FCDLPolicy(
+                host.observation_space,
+                host.action_space,
+                FloatSchedule(self.learning_rate),
+                factors=factors_of(env),
+                reward_fn=reward_fn,
+                termination_fn=termination_fn,
+                **self.policy_kwargs,
+            ).to(host.device)
+        self._setup_training(int(self._rng.integers(2**63)))
+        if isinstance(host, OnPolicyAlgorithm):
+            self._recorder = _Recorder(host, self.buffer_size)
+            self.replay_buffer = self._recorder.replay_buffer
+        self._host = host
+
+    def _on_step(self) -> bool:
+        if self._recorder is None:
+            self._observe(_last_observations(self.model), self.locals["buffer_actions"], self.locals["infos"])
+        else:
+            actions = self._buffer_actions()
+            self._observe(_last_observations(self._recorder), actions, self.locals["infos"])
+            self._recorder.store(actions, self.locals)
+        n_recorded = self.replay_buffer.size() * self.replay_buffer.n_envs
+        if self.n_calls % self.train_freq == 0 and n_recorded >= self.learning_starts:
+            with self._own_random_numbers():
+                self._update(self.gradient_steps, self.batch_size)
+        if self.n_calls % self.log_freq == 0:
+            self._record()
+        return True
+
+    def _buffer_actions(self) -> np.ndarray:
+        """What an on-policy host did, as buffers hold it: in [-1, 1] for a ``Box``."""
+        # MaskablePPO has nothing to clip.
+        actions = self.locals.get("clipped_actions", self.locals["actions"])
+        return self.policy.scale_action(actions) if isinstance(self.model.action_space, spaces.Box) else actions
+
+    def _record(self) -> None:
+        for key, value in self._meter.summary(self.policy).items():
+            # train/ and time/ are the host's.
+            group, _, name = key.partition("/")
+            self.logger.record(f"dynamics/{name}" if group in ("train", "time") else key, value)
+        self.logger.record("dynamics/n_updates", self._n_updates, exclude="tensorboard")
+        if self._n_updates and has_tensorboard(self.logger):
+            if self._n_logs % REPORT_EVERY == 0:
+                self._report(self.logger, self.num_timesteps)
+            self._n_logs += 1
+
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Inside, PyTorch draws numbers of the callback's own; afterwards the host draws what it would have drawn."""
+        device = self.model.device
+        with th.random.fork_rng([device] if device.type == "cuda" else []):
+            th.manual_seed(int(self._rng.integers(2**63)))
+            yield
+
+
+class _Recorder:
+    """
+    A replay buffer for a host without one, filled by the method by which SB3's off-policy algorithms fill theirs. What that
+    reads and writes of an algorithm are the attributes with an underscore.
+
+    :param host: an on-policy algorithm
+    :param buffer_size: capacity, transitions
+    """
+
+    def __init__(self, host: OnPolicyAlgorithm, buffer_size: int) -> None:
+        is_dict = isinstance(host.observation_space, spaces.Dict)
+        buffer_class: type[ReplayBuffer] = DictReplayBuffer if is_dict else ReplayBuffer
+        self.replay_buffer = buffer_class(buffer_size, host.observation_space, host.action_space, n_envs=host.n_envs)
+
+    def start(self, host: BaseAlgorithm) -> None:
+        """``learn`` begins."""
+        self._vec_normalize_env = host._vec_normalize_env
+        self._last_obs = copy.deepcopy(host._last_obs)
+        if self._vec_normalize_env is not None:
+            # The host's own is that of its very first step.
+            self._last_original_obs = self._vec_normalize_env.get_original_obs()
+
+    def store(self, buffer_actions: np.ndarray, step: dict[str, Any]) -> None:
+        """
+        :param buffer_actions: ``[n_envs, *]``
+        :param step: local variables of the host, with what ``env.step`` returned
+        """
+        # Buffers reshape the Discrete entries of what they are given; the host's observations stay as they are.
+        new_obs = copy.deepcopy(step["new_obs"])
+        OffPolicyAlgorithm._store_transition(
+            self,  # type: ignore[arg-type]
+            self.replay_buffer,
+            buffer_actions,
+            new_obs,
+            step["rewards"],
+            step["dones"],
+            step["infos"],
+        )
+
+
+def _last_observations(keeper: Any) -> Observations:
+    """
+    :param keeper: an off-policy algorithm, or the recorder
+    :return: what the last actions answered, in the environment's units
+    """
+    return keeper._last_obs if keeper._vec_normalize_env is None else keeper._last_original_obs

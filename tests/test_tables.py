@@ -21,3 +21,27 @@ def test_table_averages_over_seeds(tmp_path, monkeypatch, capsys):
     assert "**FCDL/Chemical-v0 rule=full_fork**, mean return over 2 training seeds" in printed
     assert "| policy | train | n=2 |" in printed
     assert "| FCDL | 11.5 [10.0, 13.0] | 6.5 [5.0, 8.0] |" in printed
+
+
+def test_environments_are_compared_by_timesteps_and_not_run_twice(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "environments.csv"
+    for seed, shift in enumerate((0.0, 4.0)):
+        for algorithm, timesteps, mean in (
+            ("random", 0, 20.0),
+            ("PPO", 2500, 100.0),
+            ("PPO", 5000, 200.0),
+            ("PPO", 10_000, 400.0),
+        ):
+            run = Run("CartPole-v1", "", algorithm, seed, timesteps, wall_s=timesteps / 100)
+            append_csv(path, run, [TaskResult("train", mean + shift, 0, 500, float("nan"), 20, 1.0)])
+    before = path.read_text()
+    script = str(SCRIPT.parent / "environments.py")
+    only = ["--envs", "CartPole-v1", "--algorithms", "PPO", "SAC", "--seeds", "0", "1"]
+    monkeypatch.setattr(sys, "argv", [script, str(path), *only])
+    runpy.run_path(script, run_name="__main__")
+    assert path.read_text() == before  # PPO is done, and SAC does not have CartPole's kind of action
+    monkeypatch.setattr(sys, "argv", [script, str(path), "--table"])
+    runpy.run_path(script, run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "| CartPole-v1 | random | 2 | 22.0 [20.0, 24.0] | 22.0 [20.0, 24.0] | 22.0 [20.0, 24.0] | 0 |" in printed
+    assert "| CartPole-v1 | PPO | 2 | 102.0 [100.0, 104.0] | 202.0 [200.0, 204.0] | 402.0 [400.0, 404.0] | 100 |" in printed

@@ -1,0 +1,112 @@
+"""
+FCDL beside model-free algorithms, on environments that nobody here wrote.
+
+``python benchmarks/environments.py results.csv`` trains every algorithm with its default settings on every environment and
+appends a line for every evaluation on the way; what the file already has is not done again. ``--table`` prints the file.
+Reacher and InvertedPendulum need ``gymnasium[mujoco]``.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_fcdl import FCDL
+from sb3_fcdl.benchmark import Run, Task, append_csv, evaluate_tasks, read_csv
+from sb3_fcdl.benchmark.base import RandomActions
+from sb3_fcdl.benchmark.table import CsvRow
+
+ENVIRONMENTS = (
+    "CartPole-v1",
+    "Pendulum-v1",
+    "Acrobot-v1",
+    "FrozenLake-v1",
+    "Taxi-v3",
+    "InvertedPendulum-v5",
+    "Reacher-v5",
+    "MountainCarContinuous-v0",
+)
+ALGORITHMS: dict[str, Callable[..., BaseAlgorithm]] = {
+    "FCDL": FCDL,
+    "FCDL, mlp": lambda *args, **kwargs: FCDL(*args, dynamics="mlp", **kwargs),
+    "PPO": PPO,
+    "DQN": DQN,
+    "SAC": SAC,
+}
+EVALUATED_AT = (2_500, 5_000, 10_000)
+RANDOM = "random"
+
+
+def learns(algorithm: str, env_id: str) -> bool:
+    """Whether an algorithm has the environment's kind of action."""
+    is_box = isinstance(gym.spec(env_id).make().action_space, gym.spaces.Box)
+    return not ((algorithm == "DQN" and is_box) or (algorithm == "SAC" and not is_box))
+
+
+def evaluate(path: Path, env_id: str, algorithm: str, seed: int, model: Any, timesteps: int, wall_s: float, n: int) -> None:
+    """Appends the mean return of ``n`` episodes, deterministic actions."""
+    results = evaluate_tasks(model, env_id, {}, (Task("train"),), n, seed)
+    append_csv(path, Run(env_id, "", algorithm, seed, timesteps, wall_s), results)
+    print(f"{env_id}, {algorithm}, seed {seed}: {results[0].mean:.1f} after {timesteps} timesteps, {wall_s:.0f} s", flush=True)
+
+
+def train(path: Path, env_id: str, algorithm: str, seed: int, n_episodes: int) -> None:
+    """Appends a line for each entry of ``EVALUATED_AT``; the time is that of the learning alone."""
+    model = ALGORITHMS[algorithm]("MlpPolicy", env_id, seed=seed, device="cpu")
+    wall_s = 0.0
+    for timesteps in EVALUATED_AT:
+        start = time.perf_counter()
+        model.learn(timesteps - model.num_timesteps, reset_num_timesteps=model.num_timesteps == 0)
+        wall_s += time.perf_counter() - start
+        evaluate(path, env_id, algorithm, seed, model, timesteps, wall_s, n_episodes)
+
+
+def table(rows: list[CsvRow]) -> str:
+    """A row an environment and algorithm: mean over seeds [lowest, highest] for each number of timesteps, and the time."""
+    cells: dict[tuple[str, str], dict[int, list[CsvRow]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        cells[row.env, row.algo][row.timesteps].append(row)
+    counts = [f"{timesteps:,}" for timesteps in EVALUATED_AT]
+    lines = ["| environment | algorithm | seeds | " + " | ".join(counts) + " | s |", "|---" * (4 + len(counts)) + "|"]
+    for (env_id, algorithm), by_timesteps in cells.items():
+        words = []
+        for timesteps in EVALUATED_AT:
+            means = [row.mean for row in by_timesteps.get(0 if algorithm == RANDOM else timesteps, ())]
+            words.append(f"{sum(means) / len(means):.1f} [{min(means):.1f}, {max(means):.1f}]" if means else "")
+        last = by_timesteps[max(by_timesteps)]
+        seconds = sum(row.wall_s for row in last) / len(last)
+        lines.append(f"| {env_id} | {algorithm} | {len(last)} | " + " | ".join(words) + f" | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--table", action="store_true", help="print what the file has")
+    parser.add_argument("--envs", nargs="+", default=ENVIRONMENTS)
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=20, help="of an evaluation (default: %(default)s)")
+    arguments = parser.parse_args()
+    rows = read_csv(arguments.file) if arguments.file.exists() else []
+    if arguments.table:
+        print(table(rows))
+        return
+    done = {(row.env, row.algo, row.seed) for row in rows if row.timesteps in (0, EVALUATED_AT[-1])}
+    for seed in arguments.seeds:
+        for env_id in arguments.envs:
+            if (env_id, RANDOM, seed) not in done:
+                evaluate(arguments.file, env_id, RANDOM, seed, RandomActions(env_id, {}, seed), 0, 0.0, arguments.episodes)
+            for algorithm in arguments.algorithms:
+                if (env_id, algorithm, seed) not in done and learns(algorithm, env_id):
+                    train(arguments.file, env_id, algorithm, seed, arguments.episodes)
+
+
+if __name__ == "__main__":
+    main()

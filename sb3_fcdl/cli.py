@@ -228,7 +228,9 @@ def robustness(arguments: argparse.Namespace) -> None:
     with _mistakes_end_the_program():
         shifts = {name: parse_shift(text) for name, text in (word.split("=", 1) for word in arguments.shift)}
         record = _load_record(Path(arguments.model[0]), arguments.env_kwargs)
-        models = {name: _load_model(Path(name), record.env, record.env_kwargs) for name in arguments.model}
+        models = {
+            path.removesuffix("/model.zip"): _load_model(Path(path), record.env, record.env_kwargs) for path in arguments.model
+        }
         n_envs = min(10, arguments.episodes)
         report = evaluate_shift(
             models, lambda: make_env(record.env, n_envs, record.env_kwargs), shifts, arguments.episodes, arguments.seed

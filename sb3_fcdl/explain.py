@@ -98,9 +98,10 @@ class WhatIf:
         factors = self.trajectory.factors
         names = [name for name, changed in zip(factors.state_names, self.changed[0], strict=True) if changed]
         setting = ", ".join(f"{name}={value:g}" for name, value in self.values.items())
+        worth = f"{abs(self.cost):.3g} {'less' if self.cost > 0 else 'more'}" if self.cost else "as much"
         return (
             f"do({setting}): the next {', '.join(names) or '(nothing)'} would be predicted otherwise; the same plan would be "
-            f"worth {-self.cost:+.3g}; the planner would choose {_in_words(factors.action, self.action)}"
+            f"worth {worth}; the planner would choose {_in_words(factors.action, self.action)}"
         )
 
 

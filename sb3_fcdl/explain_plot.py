@@ -31,9 +31,10 @@ def draw(explanation: "Explanation") -> Figure:
             steps + 0.2, runner_up.rewards, 0.4, color=ORANGE, label=f"{runner_up.action_in_words()} ({runner_up.value:.3g})"
         )
     right.set_xticks(steps)
-    right.set_xlabel("step")
+    right.set_xlabel("step", fontsize=8)
+    right.tick_params(labelsize=8)
     right.set_title("reward of the plan and the runner-up", fontsize=9)
-    right.legend(fontsize=7, title="first action (value)", title_fontsize=7, loc="lower right")
+    figure.legend(fontsize=8, title="first action (value of the plan)", title_fontsize=8, loc="outside lower right", ncols=2)
     return figure
 
 

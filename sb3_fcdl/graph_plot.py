@@ -105,14 +105,16 @@ def grid(graphs: Sequence["CausalGraph"], titles: Sequence[str]) -> Figure:
     n_rows, height, width = -(-len(graphs) // n_columns), n_children + 2, n_parents + 1
     figure = Figure(figsize=(0.9 + 0.2 * width * n_columns, 0.7 + 0.2 * height * n_rows), layout="tight")
     axes = figure.add_subplot()
-    tiles = np.full((n_rows * height, n_columns * width), np.nan)
+    tiles = np.full((n_rows * height - 1, n_columns * width - 1), np.nan)
+    # As large as there is room above a graph: TensorBoard shrinks the picture to the width of a card.
+    title_size = min(20, 2 * n_parents)
     for index, (graph, title) in enumerate(zip(graphs, titles, strict=True)):
         top, left = index // n_columns * height + 1, index % n_columns * width
         tiles[top : top + n_children, left : left + n_parents] = graph.probabilities
         children, parents = np.nonzero(graph.edges)
         axes.scatter(parents + left, children + top, s=ROW * 20, color="white", linewidths=0)
         axes.vlines(left + n_children - 0.5, top - 0.5, top + n_children - 0.5, color=ORANGE, linewidth=1)
-        axes.text(left + n_parents / 2 - 0.5, top - 0.7, title, ha="center", va="bottom", fontsize=9)
+        axes.text(left + n_parents / 2 - 0.5, top - 0.7, title, ha="center", va="bottom", fontsize=title_size)
     axes.imshow(tiles, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="equal")
     rows = [row * height + 1 + child for row in range(n_rows) for child in range(n_children)]
     columns = [column * width + parent for column in range(n_columns) for parent in range(n_parents)]

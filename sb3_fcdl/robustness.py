@@ -42,6 +42,10 @@ class Normal:
     mean: float
     std: float
 
+    def __str__(self) -> str:
+        """As ``parse_shift`` reads it."""
+        return f"Normal({self.mean:g},{self.std:g})"
+
 
 Shift = Literal["noise"] | Normal | float
 """
@@ -218,7 +222,7 @@ def evaluate_shift(
         shifted_mean, shifted_low, shifted_high = bootstrap_interval(shifted.returns)
         measured = shifted.compare()
         results.append(ShiftResult(name, mean, shifted_mean, (low, high), (shifted_low, shifted_high), **measured))
-    words = {name: shift if isinstance(shift, str) else repr(shift) for name, shift in shifts.items()}
+    words = {name: str(shift) for name, shift in shifts.items()}
     return ShiftReport(words, n_episodes, tuple(results))
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def draw(report: "ShiftReport") -> Figure:
     """
-    Returns with their intervals on the left, one-step errors on the right, without (blue) and with the shift (orange).
+    Returns with their intervals on the left, one-step errors of what is not shifted on the right; without the shift blue,
+    with it orange.
 
     :param report: of any number of models
     """
@@ -26,10 +27,11 @@ def draw(report: "ShiftReport") -> Figure:
         bounds = np.array([r.shifted_ci if is_shifted else r.ci for r in results])
         errors = [r.shifted_error if is_shifted else r.error for r in results]
         left.barh(places + offset, means, 0.4, color=colour, label=label, xerr=abs(bounds - means[:, None]).T)
-        right.barh(places + offset, errors, 0.4, color=colour)
+        right.bar_label(right.barh(places + offset, errors, 0.4, color=colour), fmt="%.2g", padding=2, fontsize=8)
     left.set_yticks(places, [result.model for result in results])
     left.invert_yaxis()
     left.set_xlabel(f"return, {report.n_episodes} episodes, 95 % interval")
-    right.set_xlabel("one-step error of the other variables")
+    right.set_xlabel("error of the other variables")
+    right.margins(x=0.15)  # room for the numbers
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -105,6 +105,9 @@ def test_intervening_on_a_parent_changes_the_prediction(model):
     assert what_if.cost == pytest.approx(explanation.plan.value - what_if.trajectory.value)
     unchanged = explanation.do(obj0=now)
     assert not unchanged.changed.any() and unchanged.cost == 0 and unchanged.action == explanation.plan.actions[0]
+    assert "(nothing) would be predicted otherwise; the same plan would be worth as much;" in str(unchanged)
+    dearer, cheaper = (replace(what_if, cost=cost) for cost in (0.25, -0.25))
+    assert "worth 0.25 less;" in str(dearer) and "worth 0.25 more;" in str(cheaper)
 
 
 def test_numbers_are_in_the_units_of_the_environment(gated):

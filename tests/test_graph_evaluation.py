@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch as th
 from gated import GatedEnv
+from stable_baselines3.common.callbacks import EveryNTimesteps
+from stable_baselines3.common.logger import KVWriter, Logger
 from tiny import ENV_ID, tiny_fcdl
 
-from sb3_fcdl.benchmark import Task
+from sb3_fcdl.benchmark import Task, TaskEvalCallback, evaluate_tasks
 from sb3_fcdl.benchmark.graphs import evaluate_graphs, format_graphs
 from sb3_fcdl.dynamics import Prediction
 
@@ -121,3 +123,59 @@ def test_models_without_graphs_and_environments_without_truth_are_refused():
     policy = tiny_fcdl(SilentEnv(), dynamics_kwargs={}).policy
     with pytest.raises(ValueError, match="does not tell the true graph"):
         evaluate_graphs(policy, "Silent-v0", {}, (Task("train"),), n_steps=1)
+
+
+class Written(KVWriter):
+    """The latest values of every dump."""
+
+    def __init__(self):
+        self.values = {}
+
+    def write(self, key_values, key_excluded, step=0):
+        self.values |= key_values
+
+
+def logged(model, env_id=ENV_ID, env_kwargs=SIX, tasks=TASKS[1:]):
+    written = Written()
+    model.set_logger(Logger(None, [written]))
+    callback = TaskEvalCallback(env_id, env_kwargs, tasks, n_episodes=2, seed=3)
+    callback.init_callback(model)
+    callback.on_step()
+    return written.values
+
+
+def test_returns_and_graphs_of_each_test_task_are_logged(monkeypatch):
+    """All edges in each code, and a code that a corrupted variable chooses: graphs are steady, codes are not."""
+    model = tiny_fcdl(gym.make(ENV_ID, **SIX))
+    step = model.policy.dynamics.step
+
+    def reads_a_corrupted_variable(state, action):
+        code = state.unflatten(-1, (6, 3))[:, 1].argmax(-1)
+        return step(state, action)._replace(graph=th.ones(len(state), 6, 7), code=code)
+
+    monkeypatch.setattr(model.policy.dynamics, "step", reads_a_corrupted_variable)
+    values = logged(model)
+    (returns,) = evaluate_tasks(model, ENV_ID, SIX, TASKS[1:], n_episodes=2, seed=3)
+    contexts = evaluate_graphs(model.policy, ENV_ID, SIX, TASKS[1:], CLEAN, n_steps=20, seed=3)
+    assert len(contexts) == 2 and max(context.same_code for context in contexts) < 1
+    expected = {"eval/return_n=2": returns.mean}
+    for context in contexts:
+        name = f"n=2_edges={context.n_true_edges}"
+        expected[f"eval_shd/{name}"] = GIVEN + N_FREE - context.n_true_edges
+        expected |= {f"eval_same_code/{name}": context.same_code, f"eval_same_graph/{name}": 1}
+    assert values == expected
+
+
+def test_only_returns_are_logged_where_there_are_no_graphs():
+    without_graph = tiny_fcdl(gym.make(ENV_ID, **SIX), dynamics="mlp", dynamics_kwargs={})
+    assert logged(without_graph).keys() == {"eval/return_n=2"}
+    without_truth = tiny_fcdl("CartPole-v1", dynamics_kwargs={})
+    assert logged(without_truth, "CartPole-v1", {}, [Task("test")]).keys() == {"eval/return_test"}
+
+
+def test_the_callback_does_not_disturb_training():
+    weights = []
+    for callback in (None, EveryNTimesteps(30, TaskEvalCallback(ENV_ID, SIX, TASKS[1:], n_episodes=1))):
+        model = tiny_fcdl(gym.make(ENV_ID, **SIX)).learn(60, callback)
+        weights.append(th.cat([parameter.detach().flatten() for parameter in model.policy.parameters()]))
+    assert th.equal(*weights)

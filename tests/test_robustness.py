@@ -121,7 +121,7 @@ def test_what_is_not_in_columns_cannot_be_shifted(model):
     [("noise", "noise"), ("Normal(0,100)", Normal(0, 100)), ("Normal(-1.5, 2)", Normal(-1.5, 2)), ("2", 2.0)],
 )
 def test_shifts_are_read_from_text(text, shift):
-    assert parse_shift(text) == shift
+    assert parse_shift(text) == shift == parse_shift(str(shift))
 
 
 @pytest.mark.parametrize("text", ["Noise", "Normal(1)", "Normal(a,b)", ""])
@@ -136,7 +136,7 @@ def test_command_writes_what_it_prints(model, tmp_path, capsys):
     arguments += ["--env-kwargs", "n_objects=4", "n_colors=3", "--json", str(tmp_path / "report.json")]
     assert main(arguments) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "obj3: noise; 2 episodes"
+    assert printed[0] == "obj3: noise; 2 episodes" and printed[2].startswith(f"{tmp_path}  ")
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["shifts"] == {"obj3": "noise"} and f"{written['results'][0]['mean']:.2f}" in printed[2]
     with pytest.raises(SystemExit, match="2"):

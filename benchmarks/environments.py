@@ -30,7 +30,6 @@ ENVIRONMENTS = (
     "Taxi-v3",
     "InvertedPendulum-v5",
     "Reacher-v5",
-    "MountainCarContinuous-v0",
 )
 ALGORITHMS: dict[str, Callable[..., BaseAlgorithm]] = {
     "FCDL": FCDL,

@@ -480,8 +480,8 @@ def test_wrong_argument_is_named(name: str, kwargs: dict[str, float], message: s
 @pytest.mark.parametrize(
     ("planner_class", "kwargs", "message"),
     [
-        (ICEM, {"n_elites": 0}, "n_elites must be from 1 to n_candidates = 128, got 0"),
-        (ICEM, {"n_elites": 129}, "n_elites must be from 1 to n_candidates = 128, got 129"),
+        (ICEM, {"n_elites": 0}, "n_elites must be from 1 to n_candidates = 64, got 0"),
+        (ICEM, {"n_elites": 65}, "n_elites must be from 1 to n_candidates = 64, got 65"),
         (ICEM, {"noise_exponent": -1.0}, "noise_exponent must not be negative, got -1.0"),
         (MPPI, {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
         (CEM, {"n_elites": 65}, "n_elites must be from 1 to n_candidates = 64, got 65"),

@@ -65,7 +65,7 @@ class DynamicsCallback(ModelTraining, BaseCallback):
         self,
         dynamics: str = "fcdl",
         dynamics_kwargs: dict[str, Any] | None = None,
-        planner: str | None = None,
+        planner: str = "icem",
         planner_kwargs: dict[str, Any] | None = None,
         reward_fn: str | None = None,
         termination_fn: str | None = None,

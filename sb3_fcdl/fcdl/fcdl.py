@@ -95,7 +95,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         exploration_rate: float = 0.05,
         dynamics: str | type[DynamicsModel] = "fcdl",
         dynamics_kwargs: dict[str, Any] | None = None,
-        planner: str | type[Planner] | None = None,
+        planner: str | type[Planner] = "icem",
         planner_kwargs: dict[str, Any] | None = None,
         reward_fn: RewardFn | str | None = None,
         termination_fn: TerminationFn | str | None = None,

@@ -39,8 +39,7 @@ class FCDLPolicy(BasePolicy):
     :param termination_fn: whether, or how likely, an episode ended with a step, likewise; None: learned
     :param dynamics: the model: a name in ``DYNAMICS`` or a class
     :param dynamics_kwargs: keyword arguments of its class
-    :param planner: a name in ``PLANNERS`` or a class. None: ``"icem"`` for a ``Box``, whose best plan it refines from step to
-        step; else ``"cem"``, whose elites take a vote where many plans pay alike, as those do that keep a pole up
+    :param planner: a name in ``PLANNERS`` or a class
     :param planner_kwargs: keyword arguments of its class; the horizon is ``HORIZON`` unless it says otherwise
     :param clip_obs: largest absolute value of a continuous variable, in its standard deviations in the data; None: no limit
     :param normalize_images: for SB3's sake; there are no images
@@ -52,8 +51,9 @@ class FCDLPolicy(BasePolicy):
 
     optimizer: th.optim.Optimizer
 
-    # Environment steps; the planners' own default is the published one of Chemical.
-    HORIZON = 20
+    # Environment steps; the planners' own default is the published one of Chemical. A planner that goes on from its last plan
+    # can afford to look far, and must where what goes wrong shows late: with 20 CartPole drifts off its track.
+    HORIZON = 50
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class FCDLPolicy(BasePolicy):
         termination_fn: TerminationFn | str | None = None,
         dynamics: str | type[DynamicsModel] = "fcdl",
         dynamics_kwargs: dict[str, Any] | None = None,
-        planner: str | type[Planner] | None = None,
+        planner: str | type[Planner] = "icem",
         planner_kwargs: dict[str, Any] | None = None,
         clip_obs: float | None = None,
         normalize_images: bool = True,
@@ -92,7 +92,7 @@ class FCDLPolicy(BasePolicy):
         self.factorization = Factorization(observation_space, action_space, factors, clip_obs)
         self.factors = self.factorization.factors
         model = dynamics_class(dynamics)
-        search = planner_class(planner or ("icem" if isinstance(action_space, spaces.Box) else "cem"))
+        search = planner_class(planner)
         check_keywords("dynamics_kwargs", model, self.dynamics_kwargs)
         check_keywords("planner_kwargs", search, self.planner_kwargs)
         self.planner = search(self.factorization.actions, **{"horizon": self.HORIZON, **self.planner_kwargs})

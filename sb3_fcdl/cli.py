@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.type_aliases import PolicyPredictor
     from stable_baselines3.common.vec_env import VecEnv
 
-    from sb3_fcdl.benchmark import ContextResult, TaskResult
+    from sb3_fcdl.benchmark import AccuracyResult, ContextResult, TaskResult
     from sb3_fcdl.benchmark.record import TrainRecord
     from sb3_fcdl.fcdl import FCDL
 
@@ -74,8 +74,9 @@ rows:
 
 A second table has the graphs of the model under random actions, by task and true context (number of edges of the true graph):
 the share of the transitions that are in it; the structural Hamming distance to the true graph, missing and extra edges; and
-how often code and graph are those that the same state has without corruption. With `--csv results.csv` it goes to
-results_contexts.csv.
+how often code and graph are those that the same state has without corruption. A third has the share of the objects shown as
+they are whose next colour the model predicts right, under random actions, beside chance and the best prediction that there is.
+With `--csv results.csv` these go to results_contexts.csv and results_accuracy.csv.
 
 examples:
   {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
@@ -180,14 +181,24 @@ def _old_run(folder: Path) -> tuple["FCDL", Path, "TrainRecord"]:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl evaluate``"""
-    from sb3_fcdl.benchmark import benchmark_of, check_csv, evaluate_graphs, evaluate_tasks, format_graphs, format_table
-    from sb3_fcdl.benchmark.table import ContextCsvRow
+    from sb3_fcdl.benchmark import (
+        benchmark_of,
+        check_csv,
+        evaluate_accuracy,
+        evaluate_graphs,
+        evaluate_tasks,
+        format_accuracy,
+        format_graphs,
+        format_table,
+    )
+    from sb3_fcdl.benchmark.table import AccuracyCsvRow, ContextCsvRow
 
     path, seed = Path(arguments.model), arguments.seed
     with _mistakes_end_the_program():
         if arguments.csv is not None:
             check_csv(arguments.csv)
-            check_csv(_contexts_file(arguments.csv), ContextCsvRow)
+            check_csv(_beside(arguments.csv, "contexts"), ContextCsvRow)
+            check_csv(_beside(arguments.csv, "accuracy"), AccuracyCsvRow)
         record = _load_record(path, arguments.env_kwargs)
         if arguments.noise is not None:
             record = replace(record, env_kwargs={**record.env_kwargs, "noise": arguments.noise})
@@ -200,12 +211,17 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(f"evaluating {name} ...", file=sys.stderr)
         results[name] = evaluate_tasks(policy, env, made_with, tasks, arguments.episodes, seed)
     print(f"{env} {_words(env_kwargs)}; trained for {record.timesteps} timesteps\n\n{format_table(results)}")
-    contexts = []
+    contexts, accuracies = [], {}
     if model.dynamics.has_graph and benchmark.tells_graphs:
         contexts = evaluate_graphs(model.policy, env, env_kwargs, tasks, benchmark.clean_kwargs, seed=seed)
         print(f"\n{format_graphs(contexts)}")
+    if benchmark.bayes_step is not None:
+        bayes_step = benchmark.bayes_step(env, env_kwargs)
+        known = {record.algo: model.policy}
+        accuracies = evaluate_accuracy(known, env, env_kwargs, tasks, benchmark.clean_kwargs, bayes_step, seed=seed)
+        print(f"\n{format_accuracy(accuracies)}")
     if arguments.csv is not None:
-        _append_results(arguments.csv, record, results, contexts)
+        _append_results(arguments.csv, record, results, contexts, accuracies)
 
 
 def _policies(model: "FCDL", record: "TrainRecord", seed: int) -> dict[str, tuple["PolicyPredictor", dict[str, Any]]]:
@@ -318,25 +334,34 @@ def _eval_callback(arguments: argparse.Namespace, env_kwargs: dict[str, Any], fo
 
 
 def _append_results(
-    csv: str, record: "TrainRecord", results: dict[str, list["TaskResult"]], contexts: list["ContextResult"]
+    csv: str,
+    record: "TrainRecord",
+    results: dict[str, list["TaskResult"]],
+    contexts: list["ContextResult"],
+    accuracies: dict[str, list["AccuracyResult"]],
 ) -> None:
     from sb3_fcdl.benchmark import Run, append_csv
 
     learned = Run(record.env, _words(record.env_kwargs), record.algo, record.seed, record.timesteps, record.wall_s)
-    for name, row in results.items():
+
+    def run(name: str) -> Run:
         is_learned = name in (record.algo, record.algo + NOT_CORRUPTED)
-        run = learned if is_learned else replace(learned, timesteps=0, wall_s=0.0)
-        append_csv(csv, replace(run, algo=name), row)
+        return replace(learned, algo=name) if is_learned else replace(learned, algo=name, timesteps=0, wall_s=0.0)
+
+    for name, row in results.items():
+        append_csv(csv, run(name), row)
     if contexts:
-        append_csv(_contexts_file(csv), learned, contexts)
+        append_csv(_beside(csv, "contexts"), learned, contexts)
+    for name, accuracy in accuracies.items():
+        append_csv(_beside(csv, "accuracy"), run(name), accuracy)
 
 
 def _words(env_kwargs: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in sorted(env_kwargs.items()))
 
 
-def _contexts_file(csv: str) -> Path:
-    return Path(csv).with_stem(f"{Path(csv).stem}_contexts")
+def _beside(csv: str, what: str) -> Path:
+    return Path(csv).with_stem(f"{Path(csv).stem}_{what}")
 
 
 def _load_record(path: Path, env_kwargs: dict[str, Any]) -> Any:

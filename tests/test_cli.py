@@ -9,7 +9,7 @@ import pytest
 
 from sb3_fcdl import FCDL, cli
 from sb3_fcdl.benchmark import profile, read_csv
-from sb3_fcdl.benchmark.table import ContextCsvRow
+from sb3_fcdl.benchmark.table import AccuracyCsvRow, ContextCsvRow
 from sb3_fcdl.cli import main
 
 SMALL = ["n_objects=4", "n_colors=3"]
@@ -147,6 +147,11 @@ def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path,
     assert [row.timesteps for row in rows] == [300, 300, 0, 0, 0, 0, 0]
     system = "dynamics_seed=5 n_colors=3 n_objects=4 noise=color rule=full_fork"
     assert {(row.env_kwargs, row.task, row.seed, row.n_episodes) for row in rows} == {(system, "train", 5, 3)}
+    accuracies = read_csv(tmp_path / "results_accuracy.csv", AccuracyCsvRow)
+    assert [(row.algo, row.timesteps) for row in accuracies] == [
+        ("chance", 0), ("no change", 0), ("FCDL", 300), ("Bayes", 0)
+    ]  # fmt: skip
+    assert accuracies[0].accuracy == pytest.approx(1 / 3, abs=1e-4) and "| chance | 33.3 % |" in out
     contexts = read_csv(tmp_path / "results_contexts.csv", ContextCsvRow)
     # Both regimes of four objects, self and action edges counted; on the training task nothing is corrupted.
     assert [row.n_true_edges for row in contexts] == [8, 14] and sum(row.share for row in contexts) == pytest.approx(1)

@@ -1,5 +1,6 @@
 """Measuring a model on an environment's tasks, beside the floors and the ceiling."""
 
+from sb3_fcdl.benchmark.accuracy import AccuracyResult, evaluate_accuracy, format_accuracy
 from sb3_fcdl.benchmark.base import Benchmark, Preset
 from sb3_fcdl.benchmark.callback import TaskEvalCallback
 from sb3_fcdl.benchmark.chemical import CHEMICAL, chemical_tasks
@@ -12,6 +13,7 @@ from sb3_fcdl.benchmark.table import Run, append_csv, check_csv, format_table, r
 __all__ = [
     "CHEMICAL",
     "MAGNETIC",
+    "AccuracyResult",
     "Benchmark",
     "ContextResult",
     "Preset",
@@ -23,8 +25,10 @@ __all__ = [
     "benchmark_of",
     "check_csv",
     "chemical_tasks",
+    "evaluate_accuracy",
     "evaluate_graphs",
     "evaluate_tasks",
+    "format_accuracy",
     "format_graphs",
     "format_table",
     "make_env",

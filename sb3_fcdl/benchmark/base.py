@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
+from sb3_fcdl.benchmark.accuracy import BayesStep
 from sb3_fcdl.benchmark.evaluation import Task
 
 
@@ -42,6 +43,7 @@ class Benchmark:
     :param presets: by name; the first one is the default
     :param env_kwargs: from the seed of a run to keyword arguments of the environment
     :param clean_kwargs: what an environment is made with to show the same episodes without corruption; empty if there is none
+    :param bayes_step: from its name and keyword arguments to the best prediction that there is; None: not known
     :param tells_graphs: whether ``info["local_graph"]`` is the true graph of a transition
     """
 
@@ -50,6 +52,7 @@ class Benchmark:
     presets: dict[str, Preset]
     env_kwargs: Callable[[int], dict[str, Any]] = lambda seed: {}
     clean_kwargs: dict[str, Any] = field(default_factory=dict)
+    bayes_step: Callable[[str, dict[str, Any]], BayesStep] | None = None
     tells_graphs: bool = True
 
     def preset(self, name: str | None) -> Preset:

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.utils import obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, Task, make_env
+from sb3_fcdl.benchmark.evaluation import Task
+from sb3_fcdl.benchmark.paired import PairedStep, paired_envs, predict_step, random_steps
 from sb3_fcdl.fcdl import FCDLPolicy
 
 
@@ -72,13 +69,10 @@ def evaluate_graphs(
     """
     if not policy.dynamics.has_graph:
         raise ValueError(f"{type(policy.dynamics).__name__} predicts every variable from all parents: it has no graph")
-    policy.set_training_mode(False)
     results = []
     for task in tasks:
-        made_with = [{**env_kwargs, **task.env_kwargs}]
-        if clean_kwargs:
-            made_with.append({**made_with[0], **clean_kwargs})
-        transitions = _transitions(policy, [make_env(env_id, n_envs, each) for each in made_with], n_steps, seed)
+        envs = paired_envs(env_id, env_kwargs, task, clean_kwargs, n_envs)
+        transitions = _transitions(policy, random_steps(envs, n_steps, seed))
         counts, free = transitions.truth.sum(axis=(1, 2)), policy.dynamics.free_entries
         results += [_context(task.name, transitions, counts == n_edges, free) for n_edges in np.unique(counts)]
     return results
@@ -116,21 +110,13 @@ def _context(task: str, transitions: _Transitions, rows: np.ndarray, free: np.nd
     return ContextResult(task, int(truth[0].sum()), *map(float, numbers))
 
 
-def _transitions(policy: FCDLPolicy, envs: list[VecEnv], n_steps: int, seed: int) -> _Transitions:
-    """:param envs: the environments, and those that show the same episodes without corruption if there are any"""
-    n_envs, action_space = envs[0].num_envs, envs[0].action_space
-    action_space.seed(seed)
-    for env in envs:
-        env.seed(EVALUATION_SEED_OFFSET + seed)
-    observations = [env.reset() for env in envs]
+def _transitions(policy: FCDLPolicy, paired_steps: Iterable[PairedStep]) -> _Transitions:
+    """:param paired_steps: of the environments, and of their clean twins if there are any"""
     steps = []
-    for _ in range(n_steps):
-        actions = np.stack([action_space.sample() for _ in range(n_envs)])
-        (graph, code), *clean = [_graph_and_code(policy, observation, actions) for observation in observations]
-        moved = [env.step(actions) for env in envs]
-        observations = [step[0] for step in moved]
-        truth, *clean_truth = [_true_graphs(step[3]) for step in moved]
-        same_code = same_graph = np.full(n_envs, np.nan)
+    for step in paired_steps:
+        (graph, code), *clean = [_graph_and_code(policy, observation, step.actions) for observation in step.observations]
+        truth, *clean_truth = map(_true_graphs, step.infos)
+        same_code = same_graph = np.full(len(truth), np.nan)
         if clean:
             if not np.array_equal(truth, clean_truth[0]):
                 raise ValueError("clean_kwargs change the episodes; they must change nothing but what is observed")
@@ -138,18 +124,12 @@ def _transitions(policy: FCDLPolicy, envs: list[VecEnv], n_steps: int, seed: int
             same_graph = (graph == clean_graph).all(axis=(1, 2)).astype(float)
             same_code = same_code if code is None else (code == clean_code).astype(float)
         steps.append((graph, truth, same_code, same_graph))
-    for env in envs:
-        env.close()
     return _Transitions(*map(np.concatenate, zip(*steps, strict=True)))
 
 
 def _graph_and_code(policy: FCDLPolicy, observation: Any, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """``[B, V, P]`` bool, and ``[B]`` if the model has codes."""
-    is_box = isinstance(policy.action_space, spaces.Box)
-    stored = policy.scale_action(actions) if is_box else actions.reshape(len(actions), -1)
-    with th.no_grad():
-        encoded = policy.encode(obs_as_tensor(observation, policy.device), th.as_tensor(stored, device=policy.device))
-        prediction = policy.dynamics.step(*encoded)
+    prediction = predict_step(policy, observation, actions)
     assert prediction.graph is not None
     return prediction.graph.bool().cpu().numpy(), None if prediction.code is None else prediction.code.cpu().numpy()
 

@@ -7,6 +7,7 @@ from math import isnan
 from pathlib import Path
 from typing import TypeVar, get_type_hints
 
+from sb3_fcdl.benchmark.accuracy import AccuracyResult
 from sb3_fcdl.benchmark.evaluation import Returns, TaskResult
 from sb3_fcdl.benchmark.graphs import ContextResult
 
@@ -42,7 +43,14 @@ class ContextCsvRow(ContextResult, Run):
     """One line of a file of graphs: a run in a context of a task. The fields are the columns."""
 
 
-Row = TypeVar("Row", CsvRow, ContextCsvRow)
+@dataclass(frozen=True)
+class AccuracyCsvRow(AccuracyResult, Run):
+    """One line of a file of predictions: a run on a task. The fields are the columns."""
+
+
+Result = Returns | ContextResult | AccuracyResult
+Row = TypeVar("Row", CsvRow, ContextCsvRow, AccuracyCsvRow)
+ROWS = {Returns: CsvRow, ContextResult: ContextCsvRow, AccuracyResult: AccuracyCsvRow}
 
 
 def format_table(results: Mapping[str, Sequence[TaskResult]]) -> str:
@@ -75,7 +83,7 @@ def check_csv(path: str | Path, row_class: type[Row] = CsvRow) -> None:  # type:
     _columns(Path(path), row_class)
 
 
-def append_csv(path: str | Path, run: Run, results: Sequence[Returns] | Sequence[ContextResult]) -> None:
+def append_csv(path: str | Path, run: Run, results: Sequence[Result]) -> None:
     """
     Add a line a result to a file; a new file gets its header first.
 
@@ -85,7 +93,7 @@ def append_csv(path: str | Path, run: Run, results: Sequence[Returns] | Sequence
     :raises ValueError: if the file exists and has other columns
     """
     path = Path(path)
-    columns = _columns(path, CsvRow if isinstance(results[0], Returns) else ContextCsvRow)
+    columns = _columns(path, next(row for kind, row in ROWS.items() if isinstance(results[0], kind)))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
@@ -110,7 +118,7 @@ def read_csv(path: str | Path, row_class: type[Row] = CsvRow) -> list[Row]:  # t
         return [row_class(**{key: types[key](value) for key, value in line.items()}) for line in csv.DictReader(file)]
 
 
-def _columns(path: Path, row_class: type[CsvRow] | type[ContextCsvRow]) -> list[str]:
+def _columns(path: Path, row_class: type[Run]) -> list[str]:
     """The columns of a result file in its own order, those of a new one in the order of the fields."""
     columns = [column.name for column in fields(row_class)]
     if not path.exists() or path.stat().st_size == 0:

@@ -1,0 +1,105 @@
+"""The same episodes shown in several ways: as they are, and corrupted."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, Task, make_env
+from sb3_fcdl.buffers import Observations
+from sb3_fcdl.dynamics import Prediction
+from sb3_fcdl.fcdl import FCDLPolicy
+
+
+class PairedStep(NamedTuple):
+    """
+    One step of B environments, for each way of showing it.
+
+    :param observations: before the step
+    :param actions: the same for all, as ``env.step`` takes them, ``[B, *]``
+    :param next_observations: after it; of an episode that has ended its last ones
+    :param infos: of the step
+    """
+
+    observations: list[Observations]
+    actions: np.ndarray
+    next_observations: list[Observations]
+    infos: list[list[dict[str, Any]]]
+
+
+def paired_envs(
+    env_id: str, env_kwargs: dict[str, Any], task: Task, clean_kwargs: dict[str, Any] | None, n_envs: int
+) -> list[VecEnv]:
+    """
+    :param env_id: registered name of the environment
+    :param env_kwargs: its keyword arguments, without the task
+    :param task: which one
+    :param clean_kwargs: what the environment is made with to show the same episodes without corruption; None or empty: it has
+        no other way
+    :param n_envs: number of environments
+    :return: the environments, and their clean twins if there are any
+    """
+    made_with = [{**env_kwargs, **task.env_kwargs}]
+    if clean_kwargs:
+        made_with.append({**made_with[0], **clean_kwargs})
+    return [make_env(env_id, n_envs, each) for each in made_with]
+
+
+def random_steps(envs: Sequence[VecEnv], n_steps: int, seed: int) -> Iterator[PairedStep]:
+    """
+    Steps with random actions, the same ones in all environments, which are closed at the end.
+
+    :param envs: see ``paired_envs``
+    :param n_steps: how often each is stepped
+    :param seed: of the environments and the actions
+    """
+    action_space = envs[0].action_space
+    action_space.seed(seed)
+    for env in envs:
+        env.seed(EVALUATION_SEED_OFFSET + seed)
+    observations: list[Any] = [env.reset() for env in envs]
+    for _ in range(n_steps):
+        actions = np.stack([action_space.sample() for _ in range(envs[0].num_envs)])
+        moved = [env.step(actions) for env in envs]
+        infos = [step[3] for step in moved]
+        arrived: list[Any] = [step[0] for step in moved]
+        yield PairedStep(observations, actions, list(map(_with_last_ones, arrived, infos)), infos)
+        observations = arrived
+    for env in envs:
+        env.close()
+
+
+@th.no_grad()
+def predict_step(policy: FCDLPolicy, observations: Observations, actions: np.ndarray) -> Prediction:
+    """
+    :param policy: with a trained model
+    :param observations: ``[B, *obs_shape]``
+    :param actions: as ``env.step`` takes them, ``[B, *]``
+    """
+    policy.set_training_mode(False)
+    stored = policy.scale_action(actions) if isinstance(policy.action_space, spaces.Box) else actions.reshape(len(actions), -1)
+    tensors = obs_as_tensor(observations, policy.device)
+    return policy.dynamics.step(*policy.encode(tensors, th.as_tensor(stored, device=policy.device)))
+
+
+def _with_last_ones(observations: Any, infos: list[dict[str, Any]]) -> Any:
+    """The observations, those of ended episodes in place of the first ones of the next."""
+    ended = {row: info["terminal_observation"] for row, info in enumerate(infos) if "terminal_observation" in info}
+    if not ended:
+        return observations
+    if isinstance(observations, dict):
+        return {
+            key: _with_rows(values, {row: last[key] for row, last in ended.items()}) for key, values in observations.items()
+        }
+    return _with_rows(observations, ended)
+
+
+def _with_rows(values: np.ndarray, rows: dict[int, np.ndarray]) -> np.ndarray:
+    values = values.copy()
+    for row, value in rows.items():
+        values[row] = value
+    return values

@@ -47,14 +47,42 @@ def sample_windows(replay_buffer: ReplayBuffer, batch_size: int, length: int, rn
     """
     if length < 1:
         raise ValueError(f"length must be at least 1, got {length}")
-    n_rows, n_envs = replay_buffer.buffer_size, replay_buffer.n_envs
-    oldest, n_stored = _stored_rows(replay_buffer)
+    n_envs, (_, n_stored) = replay_buffer.n_envs, _stored_rows(replay_buffer)
     if n_stored < 1:
         raise ValueError("replay_buffer must hold at least one transition, it is empty")
-    # counted from the oldest row; beyond the newest one there is nothing, and its stand-in is marked below
-    age = rng.integers(n_stored, size=(batch_size, 1)) + np.arange(length)
+    age, env = rng.integers(n_stored, size=(batch_size, 1)), rng.integers(n_envs, size=(batch_size, 1))
+    return _windows(replay_buffer, age, env, length)
+
+
+def sample_ends(replay_buffer: ReplayBuffer, batch_size: int, rng: np.random.Generator) -> WindowBatch | None:
+    """
+    Transitions that ended their episode other than by a time limit, drawn uniformly with replacement.
+
+    :param replay_buffer: any of SB3's
+    :param batch_size: number of transitions
+    :param rng: source of the choice
+    :return: windows of one transition each; None if the buffer holds no such transition, or not the observation after it
+        (``optimize_memory_usage``)
+    """
+    oldest, n_stored = _stored_rows(replay_buffer)
+    ended = (replay_buffer.dones > 0) & (replay_buffer.timeouts == 0)
+    rows, envs = np.nonzero(ended[:n_stored] if not replay_buffer.full else ended)
+    if not len(rows) or replay_buffer.optimize_memory_usage:
+        return None
+    choice = rng.integers(len(rows), size=(batch_size, 1))
+    return _windows(replay_buffer, (rows[choice] - oldest) % replay_buffer.buffer_size, envs[choice], 1)
+
+
+def _windows(replay_buffer: ReplayBuffer, age: np.ndarray, env: np.ndarray, length: int) -> WindowBatch:
+    """
+    :param age: of the first transitions, in rows after the oldest one, ``[B, 1]``
+    :param env: their environments, ``[B, 1]``
+    """
+    n_rows, n_envs = replay_buffer.buffer_size, replay_buffer.n_envs
+    oldest, n_stored = _stored_rows(replay_buffer)
+    # beyond the newest row there is nothing, and its stand-in is marked below
+    age = age + np.arange(length)
     row = (oldest + np.minimum(age, n_stored - 1)) % n_rows
-    env = rng.integers(n_envs, size=(batch_size, 1))
     index = row * n_envs + env
 
     done = _take(replay_buffer.dones, index) > 0

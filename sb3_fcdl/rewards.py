@@ -83,9 +83,6 @@ class TerminationHead(nn.Module):
     n_ended: th.Tensor
     n_others: th.Tensor
 
-    # Weights beyond it would make a single end the whole loss.
-    MAX_BALANCE = 1000.0
-
     def __init__(self, n_inputs: int) -> None:
         super().__init__()
         self.network = _network(n_inputs)
@@ -100,25 +97,26 @@ class TerminationHead(nn.Module):
         :return: probability that the episode ended with this step, ``[R]``; 0 if no end was ever seen
         """
         logits = self.network(th.cat([state, action, next_state], dim=-1)).squeeze(-1)
-        return (logits - self._balance().log()).sigmoid() * (self.n_ended > 0)
+        prior = (self.n_others.clamp(min=1) / self.n_ended.clamp(min=1)).log().float()
+        return (logits - prior).sigmoid() * (self.n_ended > 0)
 
-    def loss(self, outcomes: Outcomes) -> th.Tensor:
+    def loss(self, outcomes: Outcomes, ends: Outcomes | None = None) -> th.Tensor:
         """
         In train mode the counts of ends and other transitions move.
 
-        :return: weighted negative log-likelihood of what happened, nats, a scalar
+        :param outcomes: as they come
+        :param ends: further transitions that ended their episode: as ends are rare, these are what they are learned from
+        :return: negative log-likelihood of what happened, nats, mean over ends and others by themselves, a scalar
         """
         if self.training:
             self.n_ended += outcomes.terminated.sum()
             self.n_others += (~outcomes.terminated).sum()
+        if ends is not None:
+            outcomes = Outcomes(*(th.cat(both) for both in zip(outcomes, ends, strict=True)))
         logits = self.network(th.cat([outcomes.state, outcomes.action, outcomes.next_state], dim=-1)).squeeze(-1)
-        weight = th.where(outcomes.terminated, self._balance(), 1)
-        nll = F.binary_cross_entropy_with_logits(logits, outcomes.terminated.float(), weight, reduction="sum")
-        return nll / weight.sum()
-
-    def _balance(self) -> th.Tensor:
-        """Other transitions for each end."""
-        return (self.n_others / self.n_ended.clamp(min=1)).clamp(1 / self.MAX_BALANCE, self.MAX_BALANCE).float()
+        nll = F.binary_cross_entropy_with_logits(logits, outcomes.terminated.float(), reduction="none")
+        by_kind = [(nll * rows).sum() / rows.sum().clamp(min=1) for rows in (outcomes.terminated, ~outcomes.terminated)]
+        return th.stack(by_kind).mean()
 
 
 def never_ends(state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
@@ -181,6 +179,11 @@ def disagreements(
 
 
 def _network(n_inputs: int) -> nn.Sequential:
-    return nn.Sequential(
+    network = nn.Sequential(
         nn.Linear(n_inputs, HIDDEN_DIM), nn.SiLU(), nn.Linear(HIDDEN_DIM, HIDDEN_DIM), nn.SiLU(), nn.Linear(HIDDEN_DIM, 1)
     )
+    # At first it says 0 everywhere, and so for ever where there is nothing to learn: a planner follows the smallest promise, and
+    # with any other beginning CartPole's constant reward led it off the track.
+    for parameter in network[-1].parameters():
+        nn.init.zeros_(parameter)
+    return network

@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 
-from sb3_fcdl.buffers import Observations, WindowBatch, sample_windows
+from sb3_fcdl.buffers import Observations, WindowBatch, sample_ends, sample_windows
 
 LENGTH = 3
 
@@ -224,6 +224,28 @@ def test_discrete_observations() -> None:
     in_first = batch.next_observations[:, 0, 0] > 0
     assert np.array_equal(batch.next_observations[in_first, 0], batch.observations[in_first, 0] + 1)
     assert batch.valid[:, 0].all() and set(batch.valid[:, 1].tolist()) == {True, False}
+
+
+@pytest.mark.parametrize("kind", ["box", "dict"])
+@pytest.mark.parametrize("n_rows", [30, 95])
+def test_ends_are_drawn_uniformly_from_all_that_are_stored(kind: str, n_rows: int) -> None:
+    recorder = Recorder(kind, n_envs=3, buffer_rows=40)
+    recorder.record(n_rows)
+    stored = [row for rows in recorder.rows[-40:] for row in rows if row.terminated]
+    batch = sample_ends(recorder.buffer, 200 * len(stored), np.random.default_rng(0))
+    assert batch is not None and batch.terminated.all() and batch.valid.all() and batch.rewards.shape[1] == 1
+    serials, counts = np.unique(-batch.rewards, return_counts=True)
+    assert serials.tolist() == sorted(row.serial for row in stored)
+    assert counts.min() > 130 and counts.max() < 270  # five sigma of 200
+
+
+def test_without_ends_there_are_none_to_draw() -> None:
+    recorder = Recorder("optimized", n_envs=2, buffer_rows=40)
+    recorder.record(30)
+    assert sample_ends(recorder.buffer, 5, np.random.default_rng(0)) is None
+    buffer = ReplayBuffer(10, spaces.Box(-1, 1, (1,)), spaces.Discrete(2))
+    buffer.add(np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1), np.ones(1), [{"TimeLimit.truncated": True}])
+    assert sample_ends(buffer, 5, np.random.default_rng(0)) is None
 
 
 def test_wrong_argument_is_named() -> None:

@@ -115,6 +115,14 @@ def test_learning_rate_schedule():
     assert model.learn(60).policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
 
 
+def test_learned_heads_follow_the_schedule_at_their_own_speed():
+    rate = {"learning_rate": lambda remaining: 3e-4 + 3e-3 * remaining}
+    model = tiny_fcdl("CartPole-v1", policy="MlpPolicy", dynamics_kwargs={"hidden_dim": 8}, **rate)
+    assert [group["lr"] for group in model.policy.optimizer.param_groups] == pytest.approx([3.3e-3, 1.1e-2, 1.1e-2])
+    model.learn(60)
+    assert [group["lr"] for group in model.policy.optimizer.param_groups] == pytest.approx([3e-4, 1e-3, 1e-3])
+
+
 def test_nothing_but_the_model_is_saved(model, tmp_path):
     """No planner state, no aliases: what load() rebuilds is not in the file twice."""
     model.save(tmp_path / "model")

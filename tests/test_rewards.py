@@ -47,6 +47,15 @@ def test_reward_is_learned_in_the_environments_units():
     assert errors.abs().mean() < 3
 
 
+def test_constant_reward_is_the_same_everywhere_bit_for_bit():
+    """Also where nobody has been: a planner follows the smallest promise."""
+    th.manual_seed(0)
+    head = RewardHead(2 + 1 + 2)
+    fit(head, lambda: outcomes(th.randn(64, 2), reward=th.ones(64)), n_updates=50)
+    state = 100 * th.randn(500, 2)
+    assert head(*outcomes(state)[:4]).tolist() == [1] * 500
+
+
 def test_end_that_comes_once_in_two_hundred_transitions_is_learned():
     th.manual_seed(0)
     edge = 2.5758  # beyond which a standard normal number lies once in two hundred, on one side
@@ -82,6 +91,23 @@ def test_end_that_always_comes_is_expected():
     head = TerminationHead(1 + 1 + 1)
     fit(head, lambda: outcomes(th.randn(64, 1), terminated=th.ones(64, dtype=th.bool)), n_updates=20)
     assert head(th.randn(9, 1), th.zeros(9, 1), th.randn(9, 1)).min() > 0.99
+
+
+def test_ends_and_others_weigh_alike_by_hand():
+    """Logits of 0: every transition costs log 2. Weights of the last layer of 0 and a bias of 1: an end costs what is left."""
+    head = TerminationHead(1 + 1 + 1).eval()
+    for parameter in head.network[-1].parameters():
+        parameter.data.zero_()
+    rare = outcomes(th.zeros(100, 1), terminated=th.arange(100) == 0)
+    assert head.loss(rare).item() == pytest.approx(np.log(2))
+    head.network[-1].bias.data.fill_(1)
+    end, other = np.log1p(np.exp(-1)), np.log1p(np.exp(1))
+    assert head.loss(rare).item() == pytest.approx((end + other) / 2)
+    more = outcomes(th.zeros(7, 1), terminated=th.ones(7, dtype=th.bool))
+    assert head.loss(rare, more).item() == pytest.approx((end + other) / 2)
+    # Further ends say nothing about how often they come.
+    head.train().loss(rare, more)
+    assert (head.n_ended.item(), head.n_others.item()) == (1, 99)
 
 
 class Cliff(gym.Env):

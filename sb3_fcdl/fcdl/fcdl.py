@@ -47,7 +47,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
 
     :param policy: ``FCDLPolicy``, ``"MlpPolicy"``, or ``"MultiInputPolicy"`` for a ``Dict`` observation
     :param env: the environment, or its registered name
-    :param learning_rate: of Adam; a function of the remaining progress (1 to 0) or a constant
+    :param learning_rate: of Adam, for the dynamics; a function of the remaining progress (1 to 0) or a constant
     :param buffer_size: capacity of the replay buffer, transitions
     :param learning_starts: transitions collected with random actions before the first update
     :param batch_size: windows in an update
@@ -243,6 +243,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         self._update_learning_rate(self.policy.optimizer)
+        self.policy.set_learning_rate(self.policy.optimizer.param_groups[0]["lr"])
         self._update(gradient_steps, batch_size)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 

@@ -55,6 +55,10 @@ class FCDLPolicy(BasePolicy):
     # can afford to look far, and must where what goes wrong shows late: with 20 CartPole drifts off its track.
     HORIZON = 50
 
+    # The heads are small and their tasks simple, but the edge beyond which an episode ends is sharp: after 1000 updates on
+    # 2500 transitions of CartPole the next 0.1 m had a probability of 0.27 at the dynamics' own rate, and 0.52 so.
+    HEAD_SPEED = 10 / 3
+
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -100,7 +104,19 @@ class FCDLPolicy(BasePolicy):
         n_inputs = 2 * self.factors.state_width + self.factors.action_width
         self.reward_head = None if self.reward_fn else RewardHead(n_inputs + self.factorization.goal_width)
         self.termination_head = None if self.termination_fn else TerminationHead(n_inputs)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        heads = [head for head in (self.reward_head, self.termination_head) if head is not None]
+        groups = [{"params": list(module.parameters())} for module in (self.dynamics, *heads)]
+        self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        self.set_learning_rate(lr_schedule(1))
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """
+        :param learning_rate: of the dynamics model; the learned heads have ``HEAD_SPEED`` times as much
+        """
+        dynamics, *heads = self.optimizer.param_groups
+        dynamics["lr"] = learning_rate
+        for head in heads:
+            head["lr"] = self.HEAD_SPEED * learning_rate
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self._predict(observation, deterministic)
@@ -167,13 +183,18 @@ class FCDLPolicy(BasePolicy):
         raw = self.factorization
         return self.termination_fn(raw.decode_state(state), raw.decode_action(action), raw.decode_state(next_state))
 
-    def outcome_losses(self, outcomes: Outcomes) -> dict[str, th.Tensor]:
+    def outcome_losses(self, outcomes: Outcomes, ends: Outcomes | None) -> dict[str, th.Tensor]:
         """
         :param outcomes: recorded transitions
+        :param ends: further ones, that ended their episode; None: there are none
         :return: the loss of each learned head by name, a scalar each
         """
-        heads = {"reward": self.reward_head, "termination": self.termination_head}
-        return {name: head.loss(outcomes) for name, head in heads.items() if head is not None}
+        losses = {}
+        if self.reward_head is not None:
+            losses["reward"] = self.reward_head.loss(outcomes)
+        if self.termination_head is not None:
+            losses["termination"] = self.termination_head.loss(outcomes, ends)
+        return losses
 
     @th.no_grad()
     def check_outcomes(self, outcomes: Outcomes) -> list[str]:

@@ -1,0 +1,137 @@
+"""
+The nine dynamics models on Chemical, each trained alike.
+
+``python benchmarks/models.py results.csv`` trains every model on both rules (``sb3-fcdl train``, into ``--log-dir``, where an
+interrupted run is resumed), evaluates it, and appends to results.csv (returns), results_contexts.csv (graphs) and
+results_accuracy.csv (one-step predictions); what results.csv already has is not done again. ``--table`` prints them.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from sb3_fcdl import FCDL
+from sb3_fcdl.benchmark import Run, append_csv, benchmark_of, evaluate_accuracy, evaluate_graphs, evaluate_tasks, read_csv
+from sb3_fcdl.benchmark.record import TrainRecord
+from sb3_fcdl.benchmark.table import AccuracyCsvRow, ContextCsvRow, CsvRow
+from sb3_fcdl.cli import main as command
+from sb3_fcdl.dynamics import DYNAMICS
+
+ENV_ID = "FCDL/Chemical-v0"
+RULES = ("full_fork", "full_chain")
+Line = TypeVar("Line", CsvRow, ContextCsvRow, AccuracyCsvRow)
+
+
+def beside(path: Path, what: str) -> Path:
+    return path.with_stem(f"{path.stem}_{what}")
+
+
+def lines_of(path: Path, row_class: type[Line]) -> list[Line]:
+    return read_csv(path, row_class) if path.exists() else []
+
+
+def train(log_dir: str, dynamics: str, rule: str, seed: int, timesteps: int) -> Path:
+    """:return: the folder of the finished run"""
+    name = "_".join(["Chemical-v0", rule, *([] if dynamics == "fcdl" else [dynamics]), f"seed{seed}", "1"])
+    folder = Path(log_dir) / name
+    if not (folder / "train.json").exists():
+        run = ["--dynamics", dynamics, "--rule", rule, "--seed", str(seed), "--timesteps", str(timesteps)]
+        command(["train", *run, "--log-dir", log_dir, "--progress"])
+    elif not (folder / "model.zip").exists():
+        command(["train", "--resume", str(folder), "--progress"])
+    return folder
+
+
+def evaluate(path: Path, folder: Path, n_episodes: int) -> None:
+    """Appends what a model reaches."""
+    record, benchmark = TrainRecord.load(folder), benchmark_of(ENV_ID)
+    model = FCDL.load(folder / "model.zip")
+    kwargs, tasks = record.env_kwargs, benchmark.tasks(record.env_kwargs)
+    words = " ".join(f"{key}={value}" for key, value in sorted(kwargs.items()))
+    run = Run(ENV_ID, words, record.algo, record.seed, record.timesteps, record.wall_s)
+    if model.dynamics.has_graph:
+        graphs = evaluate_graphs(model.policy, ENV_ID, kwargs, tasks, benchmark.clean_kwargs, seed=record.seed)
+        append_csv(beside(path, "contexts"), run, graphs)
+    assert benchmark.bayes_step is not None
+    bayes = benchmark.bayes_step(ENV_ID, kwargs)
+    accuracies = evaluate_accuracy(
+        {record.algo: model.policy}, ENV_ID, kwargs, tasks, benchmark.clean_kwargs, bayes, seed=record.seed
+    )
+    for name, results in accuracies.items():
+        append_csv(beside(path, "accuracy"), Run(ENV_ID, words, name, run.seed, run.timesteps, run.wall_s), results)
+    # Last, because it says that the run is done.
+    append_csv(path, run, evaluate_tasks(model, ENV_ID, kwargs, tasks, n_episodes, record.seed))
+
+
+def evaluate_references(path: Path, rule: str, seed: int, n_episodes: int) -> None:
+    """Appends what the floors and the ceiling reach."""
+    kwargs, benchmark = {"rule": rule, "dynamics_seed": seed}, benchmark_of(ENV_ID)
+    words = " ".join(f"{key}={value}" for key, value in sorted(kwargs.items()))
+    for name, policy in benchmark.references(ENV_ID, kwargs, seed).items():
+        results = evaluate_tasks(policy, ENV_ID, kwargs, benchmark.tasks(kwargs), n_episodes, seed)
+        append_csv(path, Run(ENV_ID, words, name, seed, 0, 0.0), results)
+
+
+def table(title: str, lines: Iterable[Line], value: Callable[[Line], float], column: Callable[[Line], str]) -> str:
+    """A row a model: the mean over seeds [lowest, highest] in each column."""
+    cells: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    columns: dict[str, None] = {}
+    for line in lines:
+        columns[column(line)] = None
+        cells[line.algo][column(line)][line.seed] = value(line)
+    written = [f"| {title} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for algo, row in cells.items():
+        numbers = [list(row[name].values()) for name in columns]
+        words = [f"{sum(each) / len(each):.1f} [{min(each):.1f}, {max(each):.1f}]" if each else "" for each in numbers]
+        written.append(f"| {algo} | " + " | ".join(words) + " |")
+    return "\n".join(written)
+
+
+def print_tables(path: Path) -> None:
+    for rule in RULES:
+        returns, contexts, accuracies = (
+            [line for line in lines_of(file, row) if f"rule={rule}" in line.env_kwargs]
+            for file, row in (
+                (path, CsvRow),
+                (beside(path, "contexts"), ContextCsvRow),
+                (beside(path, "accuracy"), AccuracyCsvRow),
+            )
+        )
+        print(f"## {rule}\n")
+        print(table("mean return", returns, lambda line: line.mean, lambda line: line.task), "\n")
+        print(table("accuracy, %", accuracies, lambda line: 100 * line.accuracy, lambda line: line.task), "\n")
+        print(table("SHD", contexts, lambda line: line.shd, lambda line: f"{line.task}, {line.n_true_edges} edges"), "\n")
+        trained = [line for line in returns if line.timesteps and line.task == "train"]
+        print(table("training", trained, lambda line: 1000 * line.wall_s / line.timesteps, lambda _: "ms a step"), "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--table", action="store_true", help="print what the files have")
+    parser.add_argument("--dynamics", nargs="+", choices=DYNAMICS, default=list(DYNAMICS))
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--timesteps", type=int, default=60_000, help="of a run (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=50, help="a task (default: %(default)s)")
+    parser.add_argument("--log-dir", default="runs/models", help="of the runs (default: %(default)s)")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print_tables(arguments.file)
+        return
+    for seed in arguments.seeds:
+        for rule in arguments.rules:
+            lines = lines_of(arguments.file, CsvRow)
+            done = {line.algo for line in lines if line.seed == seed and f"rule={rule}" in line.env_kwargs}
+            if "random" not in done:
+                evaluate_references(arguments.file, rule, seed, arguments.episodes)
+            for dynamics in arguments.dynamics:
+                if dynamics.upper() not in done:
+                    folder = train(arguments.log_dir, dynamics, rule, seed, arguments.timesteps)
+                    evaluate(arguments.file, folder, arguments.episodes)
+
+
+if __name__ == "__main__":
+    main()

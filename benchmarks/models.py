@@ -69,7 +69,7 @@ def evaluate_references(path: Path, rule: str, seed: int, n_episodes: int) -> No
     """Appends what the floors and the ceiling reach."""
     kwargs, benchmark = {"rule": rule, "dynamics_seed": seed}, benchmark_of(ENV_ID)
     words = " ".join(f"{key}={value}" for key, value in sorted(kwargs.items()))
-    for name, policy in benchmark.references(ENV_ID, kwargs, seed).items():
+    for name, policy in benchmark.references(ENV_ID, kwargs, seed, None).items():
         results = evaluate_tasks(policy, ENV_ID, kwargs, benchmark.tasks(kwargs), n_episodes, seed)
         append_csv(path, Run(ENV_ID, words, name, seed, 0, 0.0), results)
 

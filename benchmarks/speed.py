@@ -123,7 +123,7 @@ def trained_model(size: Size, n_updates: int, dynamics: str = "fcdl") -> FCDL:
     model = FCDL(
         FCDLPolicy,
         env,
-        **{**benchmark_of(ENV_ID).preset(None).settings, "learning_rate": 1e-3},
+        **{**benchmark_of(ENV_ID).preset("paper").settings, "learning_rate": 1e-3},
         learning_starts=warm_up,
         train_freq=1,
         dynamics=dynamics,

@@ -69,8 +69,8 @@ rows:
   random                  uniform over all actions
   random, root excluded   uniform over the actions that do not change the regime
   fix in index order      sets the first wrong object right
-  CEM on the true dynamics  the planner of FCDL with the true system as its model and the true colours of corrupted objects:
-                          what a perfect model would reach
+  planner on the true dynamics  the model's planner with the true system as its model and the true colours of corrupted
+                          objects: what a perfect model would reach
 
 A second table has the graphs of the model under random actions, by task and true context (number of edges of the true graph):
 the share of the transitions that are in it; the structural Hamming distance to the true graph, missing and extra edges; and
@@ -232,7 +232,7 @@ def _policies(model: "FCDL", record: "TrainRecord", seed: int) -> dict[str, tupl
     policies: dict[str, tuple[PolicyPredictor, dict[str, Any]]] = {record.algo: (model, record.env_kwargs)}
     if benchmark.clean_kwargs:
         policies[record.algo + NOT_CORRUPTED] = (model, {**record.env_kwargs, **benchmark.clean_kwargs})
-    references = benchmark.references(record.env, record.env_kwargs, seed)
+    references = benchmark.references(record.env, record.env_kwargs, seed, model.policy.planner)
     return policies | {name: (policy, record.env_kwargs) for name, policy in references.items()}
 
 

@@ -182,7 +182,7 @@ def _network(n_inputs: int) -> nn.Sequential:
     network = nn.Sequential(
         nn.Linear(n_inputs, HIDDEN_DIM), nn.SiLU(), nn.Linear(HIDDEN_DIM, HIDDEN_DIM), nn.SiLU(), nn.Linear(HIDDEN_DIM, 1)
     )
-    # At first it says 0 everywhere, and so for ever where there is nothing to learn: a planner follows the smallest promise, and
+    # At first it says 0 everywhere, and for ever where there is nothing to learn: a planner follows the smallest promise, and
     # with any other beginning CartPole's constant reward led it off the track.
     for parameter in network[-1].parameters():
         nn.init.zeros_(parameter)

@@ -49,7 +49,10 @@ def model_path(tmp_path_factory):
             ["train"],
             ["--timesteps", "default: 30000", "--n-envs", "default: 10", "--rule", "full_chain", "train.json", "examples:"],
         ),
-        (["evaluate"], ["--episodes", "default: 50", "--noise", "--csv", "no-op", "CEM on the true dynamics", "examples:"]),
+        (
+            ["evaluate"],
+            ["--episodes", "default: 50", "--noise", "--csv", "planner on the true dynamics", "examples:"],
+        ),
         (["robustness"], ["--shift", "default: 20", "--json", "--plot", "Normal(MEAN,STD)", "examples:"]),
         (["profile"], ["--model", "--n-envs", "default: 10", "--json", "examples:"]),
     ],
@@ -139,7 +142,7 @@ def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path,
     csv_path = tmp_path / "results.csv"
     assert main(["evaluate", "--model", str(model_path), "--episodes", "3", "--noise", "color", "--csv", str(csv_path)]) == 0
     out = capsys.readouterr().out
-    references = ["no-op", "random", "random, root excluded", "fix in index order", "CEM on the true dynamics"]
+    references = ["no-op", "random", "random, root excluded", "fix in index order", "planner on the true dynamics"]
     names = ["FCDL", "FCDL, not corrupted", *references]
     assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")][2:9] == names
     rows = read_csv(csv_path)

@@ -6,7 +6,8 @@ import pytest
 import torch as th
 
 from sb3_fcdl.benchmark import benchmark_of, evaluate_tasks, make_env
-from sb3_fcdl.benchmark.magnetic import CEILING, TruePhysicsPlanner, _reward
+from sb3_fcdl.benchmark.magnetic import ACTIONS, CEILING, TruePhysicsPlanner, _reward
+from sb3_fcdl.planning import CEM
 
 ENV_ID = "FCDL/Magnetic-v0"
 
@@ -16,7 +17,7 @@ def test_planner_on_the_physics_takes_the_best_of_its_candidates_for_the_true_re
     env = make_env(ENV_ID, 1, {})
     env.seed(3)
     observation = env.reset()
-    planner = TruePhysicsPlanner(seed=0, planner_kwargs={"horizon": 1, "select": "best"})
+    planner = TruePhysicsPlanner(0, CEM(ACTIONS, horizon=1, select="best"))
     planner.attach(env)
     action, _ = planner.predict(observation)
     start = env.env_method("get_state")[0]
@@ -33,7 +34,7 @@ def test_planning_leaves_the_environment_as_it_was():
     env.seed(0)
     observation = env.reset()
     before = [state["physics"] for state in env.env_method("get_state")]
-    planner = TruePhysicsPlanner(planner_kwargs={"n_candidates": 4, "n_elites": 2, "n_iterations": 1})
+    planner = TruePhysicsPlanner(planner=CEM(ACTIONS, n_candidates=4, n_elites=2, n_iterations=1))
     planner.attach(env)
     planner.predict(observation)
     after = [state["physics"] for state in env.env_method("get_state")]
@@ -51,7 +52,7 @@ def test_reward_of_the_planner_is_that_of_the_environment():
 def test_floors_and_scripts_are_near_the_specification():
     """Its table, 100 episodes with a rolling ball: random 1.7, box 5.6 / 1.2, ball 21.0 / 21.1."""
     benchmark = benchmark_of(ENV_ID)
-    policies = benchmark.references(ENV_ID, {}, 0)
+    policies = benchmark.references(ENV_ID, {}, 0, None)
     assert list(policies) == ["random", "go to the box", CEILING, "chase the ball"]
     del policies[CEILING]
     means = {

@@ -7,10 +7,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch as th
 from stable_baselines3.common.type_aliases import PolicyPredictor
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_fcdl.benchmark.accuracy import BayesStep
 from sb3_fcdl.benchmark.evaluation import Task
+from sb3_fcdl.fcdl.policies import planner_class, state_of, warm_start_of
+from sb3_fcdl.planning import Plan, Planner
+from sb3_fcdl.planning.actions import Actions
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,13 @@ class Preset:
 
     settings: dict[str, Any] = field(default_factory=dict)
     dynamics_kwargs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def planner(self, actions: Actions) -> Planner:
+        """
+        :param actions: what an action is
+        :return: the planner of these settings
+        """
+        return planner_class(self.settings["planner"])(actions, **self.settings["planner_kwargs"])
 
     def arguments(self, dynamics: str) -> dict[str, Any]:
         """
@@ -39,7 +51,8 @@ class Benchmark:
     One environment.
 
     :param tasks: from the environment's keyword arguments to its tasks, the training task first
-    :param references: from its name, keyword arguments and a seed to policies that learn nothing, by name, from the lowest up
+    :param references: from its name, keyword arguments, a seed and a planner to policies that learn nothing, by name, from the
+        lowest up. One of them is that planner on the true dynamics; None: the planner of the default preset
     :param presets: by name; the first one is the default
     :param env_kwargs: from the seed of a run to keyword arguments of the environment
     :param clean_kwargs: what an environment is made with to show the same episodes without corruption; empty if there is none
@@ -48,7 +61,7 @@ class Benchmark:
     """
 
     tasks: Callable[[dict[str, Any]], tuple[Task, ...]]
-    references: Callable[[str, dict[str, Any], int], dict[str, PolicyPredictor]]
+    references: Callable[[str, dict[str, Any], int, Planner | None], dict[str, PolicyPredictor]]
     presets: dict[str, Preset]
     env_kwargs: Callable[[int], dict[str, Any]] = lambda seed: {}
     clean_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -96,6 +109,53 @@ class ReferencePolicy(ABC):
         """
 
 
+class PlanningReference(ReferencePolicy):
+    """
+    A planner that knows the true dynamics and the true state of the environments that it is attached to, as
+    ``evaluate_tasks`` does it.
+
+    :param planner: what it plans with
+    :param seed: of the planner
+    """
+
+    def __init__(self, planner: Planner, seed: int = 0) -> None:
+        self.planner = planner
+        self.generator = th.Generator().manual_seed(seed)
+
+    def attach(self, env: VecEnv) -> None:
+        """:param env: where it is going to act"""
+        self.env = env
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        SB3's signature.
+
+        :param observation: a batch of ``B`` observations
+        :param state: what the last call returned
+        :param episode_start: which environments start anew, ``[B]``
+        :param deterministic: not used
+        :return: actions, ``[B, ...]``, and the rest of the plans
+        """
+        plan = self.plan(observation, warm_start_of(state, episode_start))
+        return plan.actions[:, 0].numpy(), state_of(plan)
+
+    def act(self, observation: Any) -> np.ndarray:
+        return self.predict(observation)[0]
+
+    @abstractmethod
+    def plan(self, observation: Any, warm_start: th.Tensor | None) -> Plan:
+        """
+        :param observation: a batch of ``B`` observations
+        :param warm_start: of the last plan
+        """
+
+
 class RandomActions(ReferencePolicy):
     """
     Uniform over the action space of any environment.
@@ -118,7 +178,7 @@ class RandomActions(ReferencePolicy):
 
 ANY = Benchmark(
     tasks=lambda env_kwargs: (Task("train"),),
-    references=lambda env_id, env_kwargs, seed: {"random": RandomActions(env_id, env_kwargs, seed)},
+    references=lambda env_id, env_kwargs, seed, planner: {"random": RandomActions(env_id, env_kwargs, seed)},
     presets={"default": Preset()},
     tells_graphs=False,
 )

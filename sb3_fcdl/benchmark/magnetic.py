@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import PolicyPredictor
-from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_fcdl.benchmark.base import Benchmark, Preset, RandomActions, ReferencePolicy
+from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, Preset, RandomActions, ReferencePolicy
 from sb3_fcdl.benchmark.evaluation import Task
-from sb3_fcdl.planning import CEM, BoxActions
+from sb3_fcdl.planning import BoxActions, Plan, Planner
 
-CEILING = "CEM on the true dynamics"
+CEILING = "planner on the true dynamics"
 BALL_HEIGHT = 0.8  # [m]
 STEP_SIZE = 0.05  # [m]
 
@@ -33,37 +32,31 @@ class GoTo(ReferencePolicy):
         return np.clip((target - observation[:, -3:]) / STEP_SIZE, -1, 1)
 
 
-PLANNER = {"horizon": 1, "n_iterations": 5, "n_candidates": 64}
+ACTIONS = BoxActions((-1.0,) * 3, (1.0,) * 3)
 
 
-class TruePhysicsPlanner(ReferencePolicy):
+class TruePhysicsPlanner(PlanningReference):
     """
-    The ceiling: FCDL's planner, with the simulator itself in place of the learned model.
-
-    It plans from the true physics of the environments that it is attached to, as ``evaluate_tasks`` does it.
+    The ceiling: a model's planner, with the simulator itself in place of the model.
 
     :param seed: of the planner
-    :param planner_kwargs: keyword arguments of ``CEM``; None: those of FCDL
+    :param planner: what it plans with; None: what the default preset does
     """
 
-    def __init__(self, seed: int = 0, planner_kwargs: dict[str, Any] | None = None) -> None:
+    def __init__(self, seed: int = 0, planner: Planner | None = None) -> None:
         # Here, so that MuJoCo is asked for only by those who evaluate on it.
         from fcdl_envs.magnetic_simulator import MagneticSimulator
 
+        super().__init__(planner or MAGNETIC.preset(None).planner(ACTIONS), seed)
         self.simulator = MagneticSimulator()
-        self.planner = CEM(BoxActions((-1.0,) * 3, (1.0,) * 3), **(planner_kwargs or PLANNER))
-        self.generator = th.Generator().manual_seed(seed)
 
-    def attach(self, env: VecEnv) -> None:
-        """:param env: where it is going to act"""
-        self.env = env
-
-    def act(self, observation: Any) -> np.ndarray:
+    def plan(self, observation: Any, warm_start: th.Tensor | None) -> Plan:
         """:param observation: not used"""
         physics = [env_state["physics"] for env_state in self.env.env_method("get_state")]
         current = th.as_tensor(np.stack([self._row(each) for each in physics]))
-        plan = self.planner.plan(self._step, _reward, current, current[:, :0], generators=[self.generator] * len(current))
-        return plan.actions[:, 0].float().numpy()
+        generators = [self.generator] * len(current)
+        plan = self.planner.plan(self._step, _reward, current, current[:, :0], generators=generators, warm_start=warm_start)
+        return plan._replace(actions=plan.actions.float())
 
     def _step(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """``[R, S + 5]``: the physics, then what the reward needs of it."""
@@ -85,20 +78,23 @@ def _reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th
     return 1 - th.tanh(5 * ((eef[:, :2] - ball).abs().sum(-1) + (eef[:, 2] - BALL_HEIGHT).abs()))
 
 
-def magnetic_references(env_id: str, env_kwargs: dict[str, Any], seed: int = 0) -> dict[str, PolicyPredictor]:
+def magnetic_references(
+    env_id: str, env_kwargs: dict[str, Any], seed: int = 0, planner: Planner | None = None
+) -> dict[str, PolicyPredictor]:
     """
     The floors, the script and the ceiling for Magnetic, from the lowest up.
 
     :param env_id: registered name of the environment
     :param env_kwargs: its keyword arguments, without the task
     :param seed: of the policies' own random choices
+    :param planner: of the ceiling; None: that of the default preset
     :return: the policies by name
     """
     box_column = 8 if env_kwargs.get("observe_velocity") else 6
     return {
         "random": RandomActions(env_id, env_kwargs, seed),
         "go to the box": GoTo(box_column),
-        CEILING: TruePhysicsPlanner(seed),
+        CEILING: TruePhysicsPlanner(seed, planner),
         "chase the ball": GoTo(2),
     }
 
@@ -108,7 +104,7 @@ SCHEDULE = {
     "learning_starts": 2000,
     "train_horizon": 1,
     "planner": "cem",
-    "planner_kwargs": PLANNER,
+    "planner_kwargs": {"horizon": 1, "n_iterations": 5, "n_candidates": 64},
 }
 MLP = {"hidden_dim": 512, "n_layers": 4}
 

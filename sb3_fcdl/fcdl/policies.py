@@ -247,22 +247,16 @@ class FCDLPolicy(BasePolicy):
                 "API: `obs, info = env.reset()` (Gym) vs `obs = vec_env.reset()` (SB3 VecEnv)."
             )
         tensors, is_batch = self.obs_to_tensor(observation)
-        masks = warm_start = None
+        masks = None
         if action_masks is not None:
             masks = th.as_tensor(action_masks, dtype=th.bool, device=self.device)
             masks = masks.reshape(-1, masks.shape[-1])
-        if state is not None:
-            warm_start = th.as_tensor(state[0])
-            if episode_start is not None:
-                starts = th.as_tensor(episode_start, dtype=th.bool)
-                warm_start = warm_start.where(~starts.view(-1, *(1,) * (warm_start.dim() - 1)), th.nan)
         with th.no_grad():
-            plan = self.plan(tensors, deterministic, masks, warm_start)
+            plan = self.plan(tensors, deterministic, masks, warm_start_of(state, episode_start))
         actions = self.factorization.buffer_action(plan.actions[:, 0])
         if isinstance(self.action_space, spaces.Box):
             actions = self.unscale_action(actions)
-        rest = None if plan.warm_start is None else (plan.warm_start.cpu().numpy(),)
-        return (actions if is_batch else actions.squeeze(axis=0)), rest
+        return (actions if is_batch else actions.squeeze(axis=0)), state_of(plan)
 
     def local_graph(self, observation: Observation, action: np.ndarray | int) -> CausalGraph:
         """
@@ -331,6 +325,27 @@ def observation_generators(state: th.Tensor, goal: th.Tensor) -> list[th.Generat
     rows = th.cat([state, goal], dim=-1).cpu().numpy()
     digests = [hashlib.blake2b(row.tobytes(), digest_size=7).digest() for row in rows]
     return [th.Generator().manual_seed(int.from_bytes(digest, "big")) for digest in digests]
+
+
+def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None) -> th.Tensor | None:
+    """
+    The warm start of a planner out of what SB3 hands to ``predict``.
+
+    :param state: what the last call returned, ``([B, K, H, *],)``; None: there is none
+    :param episode_start: which environments start anew, ``[B]``, bool; none if None
+    """
+    if state is None:
+        return None
+    warm_start = th.as_tensor(state[0])
+    if episode_start is None:
+        return warm_start
+    starts = th.as_tensor(episode_start, dtype=th.bool)
+    return warm_start.where(~starts.view(-1, *(1,) * (warm_start.dim() - 1)), th.nan)
+
+
+def state_of(plan: Plan) -> tuple[np.ndarray, ...] | None:
+    """What ``predict`` returns for the next call: the rest of the plan, None if the planner always starts anew."""
+    return None if plan.warm_start is None else (plan.warm_start.cpu().numpy(),)
 
 
 def in_words(variables: Sequence[Variable], values: th.Tensor) -> str:

@@ -155,10 +155,7 @@ def test_figure_has_the_values_and_both_plans(model):
 
 
 def test_learned_rewards_and_ends_count_as_in_planning():
-    model = FCDL(
-        "MlpPolicy", gym.make("CartPole-v1"), learning_starts=60, train_freq=10, seed=0, planner_kwargs={"select": "best"}
-    )
-    model.learn(120)
+    model = FCDL("MlpPolicy", gym.make("CartPole-v1"), learning_starts=60, train_freq=10, seed=0).learn(120)
     observation = np.array([0.01, 0.02, -0.03, 0.01], dtype=np.float32)
     tensors, _ = model.policy.obs_to_tensor(observation)
     model.policy.set_training_mode(False)

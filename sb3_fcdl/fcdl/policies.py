@@ -51,9 +51,10 @@ class FCDLPolicy(BasePolicy):
 
     optimizer: th.optim.Optimizer
 
-    # Environment steps; the planners' own default is the published one of Chemical. A planner that goes on from its last plan
-    # can afford to look far, and must where what goes wrong shows late: with 20 CartPole drifts off its track.
-    HORIZON = 50
+    # Environment steps; the planners' own default is the published one of Chemical. What goes wrong can show late, so that with
+    # 20 CartPole drifts off its track; and a learned model is wrong further ahead: on Pendulum (mlp, 4000 transitions, ten
+    # episodes) the return is -123 with 20, -126 with 30, -184 with 40, -453 with 50. On CartPole 30, 40 and 50 are alike.
+    HORIZON = 30
 
     # The heads are small and their tasks simple, but the edge beyond which an episode ends is sharp: after 1000 updates on
     # 2500 transitions of CartPole the next 0.1 m had a probability of 0.27 at the dynamics' own rate, and 0.52 so.

@@ -51,8 +51,8 @@ class FCDLPolicy(BasePolicy):
 
     optimizer: th.optim.Optimizer
 
-    # Environment steps; the planners' own default is the published one of Chemical. What goes wrong can show late, so that with
-    # 20 CartPole drifts off its track; and a learned model is wrong further ahead: on Pendulum (mlp, 4000 transitions, ten
+    # Environment steps; the planners' own default is the published one of Chemical. What goes wrong can show late: with 20
+    # CartPole drifts off its track. And a learned model is wrong further ahead: on Pendulum (mlp, 4000 transitions, ten
     # episodes) the return is -123 with 20, -126 with 30, -184 with 40, -453 with 50. On CartPole 30, 40 and 50 are alike.
     HORIZON = 30
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
@@ -94,11 +93,9 @@ class ImaginedVecEnv(VecEnv):
         """
         policy, factorization = self.policy, self.policy.factorization
         policy.set_training_mode(False)
-        if isinstance(self.action_space, spaces.Box):
-            actions = policy.scale_action(actions)
         before = policy.obs_to_tensor(self._observations)[0]
-        buffer_action = th.as_tensor(actions.reshape(self.num_envs, -1), device=policy.device)
-        (state, action), goal = policy.encode(before, buffer_action), factorization.encode_goal(before)
+        state, action = policy.encode(before, policy.buffer_actions(actions))
+        goal = factorization.encode_goal(before)
         sample = policy.dynamics.step(state, action).next_state.sample(self._generator)
         after = factorization.observation(sample, goal)
         # What is observed is paid for, and what the next step starts from.

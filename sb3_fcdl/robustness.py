@@ -262,11 +262,11 @@ class _Evaluation:
         """SB3's signature; what is shown and what is true of it are noted."""
         actions, state = self.model.predict(observation, state, episode_start, deterministic)
         if self.policy is not None:
-            encode = self.policy.factorization.encode_state
-            shown, clean = (encode(obs_as_tensor(each, self.policy.device)) for each in (observation, self.env.clean))
-            scaled = self.policy.scale_action(actions) if isinstance(self.policy.action_space, spaces.Box) else actions
-            columns = th.as_tensor(np.asarray(scaled).reshape(len(shown), -1), device=self.policy.device)
-            self.before = (shown, clean, self.policy.factorization.encode_action(columns))
+            stored = self.policy.buffer_actions(np.asarray(actions))
+            (shown, action), (clean, _) = (
+                self.policy.encode(obs_as_tensor(each, self.policy.device), stored) for each in (observation, self.env.clean)
+            )
+            self.before = (shown, clean, action)
         return actions, state
 
     def _note(self, local_variables: dict[str, Any], _: dict[str, Any]) -> None:

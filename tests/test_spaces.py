@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from tiny import tiny_fcdl
 
 from sb3_fcdl import FCDL
+from sb3_fcdl.benchmark.paired import predict_step
 
 SMALL = {
     "learning_starts": 150,
@@ -124,6 +125,21 @@ def test_sb3_contribs_masked_evaluation():
     assert np.isfinite(evaluation.last_mean_reward)
     mean, _ = maskable.evaluate_policy(model, make_vec_env(lambda: env), n_eval_episodes=2, warn=False)
     assert np.isfinite(mean)
+
+
+def test_actions_are_stored_scaled_in_one_row_whatever_their_shape():
+    """By hand: 0 is the middle of [-1, 1] and two thirds of the way through [-2, 1]."""
+    policies = {
+        name: FCDL("MlpPolicy", RandomEnv(OBSERVATIONS["box"], ACTIONS[name]), **SMALL).policy
+        for name in ("box", "matrix", "discrete")
+    }
+    assert policies["box"].buffer_actions(np.array([[0, 1], [-2, -0.5]])) == pytest.approx(np.array([[1 / 3, 1], [-1, 0]]))
+    assert policies["matrix"].buffer_actions(np.array([[[0.25, -1]]])).tolist() == [[0.25, -1]]
+    assert policies["discrete"].buffer_actions(np.array([3, 1])).tolist() == [[3], [1]]
+    # What reads actions as environments take them, whatever their shape.
+    observation, action = np.zeros(3, np.float32), np.zeros((1, 2), np.float32)
+    assert predict_step(policies["matrix"], observation[np.newaxis], action[np.newaxis]).next_state.mode().shape == (1, 3)
+    assert policies["matrix"].local_graph(observation, action).parent_names[-2:] == ("action[0,0]", "action[0,1]")
 
 
 def icem_fcdl(env) -> FCDL:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -81,9 +80,8 @@ def predict_step(policy: FCDLPolicy, observations: Observations, actions: np.nda
     :param actions: as ``env.step`` takes them, ``[B, *]``
     """
     policy.set_training_mode(False)
-    stored = policy.scale_action(actions) if isinstance(policy.action_space, spaces.Box) else actions.reshape(len(actions), -1)
-    tensors = obs_as_tensor(observations, policy.device)
-    return policy.dynamics.step(*policy.encode(tensors, th.as_tensor(stored, device=policy.device)))
+    encoded = policy.encode(obs_as_tensor(observations, policy.device), policy.buffer_actions(actions))
+    return policy.dynamics.step(*encoded)
 
 
 def _with_last_ones(observations: Any, infos: list[dict[str, Any]]) -> Any:

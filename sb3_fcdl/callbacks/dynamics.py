@@ -186,7 +186,8 @@ class DynamicsCallback(ModelTraining, BaseCallback):
         if self._recorder is None:
             self._observe(_last_observations(self.model), self.locals["buffer_actions"], self.locals["infos"])
         else:
-            actions = self._buffer_actions()
+            # MaskablePPO has nothing to clip.
+            actions = self.policy.buffer_actions(self.locals.get("clipped_actions", self.locals["actions"]))
             self._observe(_last_observations(self._recorder), actions, self.locals["infos"])
             self._recorder.store(actions, self.locals)
         n_recorded = self.replay_buffer.size() * self.replay_buffer.n_envs
@@ -196,12 +197,6 @@ class DynamicsCallback(ModelTraining, BaseCallback):
         if self.n_calls % self.log_freq == 0:
             self._record()
         return True
-
-    def _buffer_actions(self) -> np.ndarray:
-        """What an on-policy host did, as buffers hold it: in [-1, 1] for a ``Box``."""
-        # MaskablePPO has nothing to clip.
-        actions = self.locals.get("clipped_actions", self.locals["actions"])
-        return self.policy.scale_action(actions) if isinstance(self.model.action_space, spaces.Box) else actions
 
     def _record(self) -> None:
         for key, value in self._meter.summary(self.policy).items():

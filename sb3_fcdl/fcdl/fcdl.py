@@ -209,9 +209,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
             self._meter.add_plan(time.perf_counter() - start)
             follows_plan = np.random.rand(n_envs) >= self.exploration_rate
             actions[follows_plan] = planned[follows_plan]
-        if isinstance(self.action_space, spaces.Box):
-            return actions, self.policy.scale_action(actions)
-        return actions, actions
+        return actions, self.policy.buffer_actions(actions)
 
     def _random_actions(self, n_envs: int, masks: np.ndarray | None) -> np.ndarray:
         if masks is None:

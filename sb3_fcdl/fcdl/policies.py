@@ -272,11 +272,8 @@ class FCDLPolicy(BasePolicy):
         tensors, is_batch = self.obs_to_tensor(observation)
         if is_batch:
             raise ValueError("local_graph() explains one observation, it was given a batch")
-        if isinstance(self.action_space, spaces.Box):
-            action = self.scale_action(np.asarray(action))
-        actions = th.as_tensor(np.asarray(action).reshape(1, -1), device=self.device)
         with th.no_grad():
-            state_and_action = self.encode(tensors, actions)
+            state_and_action = self.encode(tensors, self.buffer_actions(np.asarray(action)[np.newaxis]))
             graph = self.dynamics.local_graph(*state_and_action)
             code = self.dynamics.step(*state_and_action).code
         if code is not None:
@@ -287,13 +284,22 @@ class FCDLPolicy(BasePolicy):
         """See ``sb3_fcdl.explain.explain``."""
         return explain(self, observation, action_masks)
 
-    def encode(self, observation: PyTorchObs, action: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def encode(self, observation: PyTorchObs, action: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
         """
         :param observation: observations
         :param action: actions as SB3's buffers hold them, ``[..., action_dim]``
         :return: encoded states ``[..., D]`` and actions ``[..., A]``
         """
-        return self.factorization.encode_state(observation), self.factorization.encode_action(action)
+        columns = th.as_tensor(action, device=self.device)
+        return self.factorization.encode_state(observation), self.factorization.encode_action(columns)
+
+    def buffer_actions(self, actions: np.ndarray) -> np.ndarray:
+        """
+        :param actions: as environments take them, ``[B, *action_space.shape]``
+        :return: as SB3's buffers hold them, ``[B, action_dim]``: those of a ``Box`` scaled to [-1, 1]
+        """
+        scaled = self.scale_action(actions) if isinstance(self.action_space, spaces.Box) else actions
+        return scaled.reshape(len(actions), -1)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

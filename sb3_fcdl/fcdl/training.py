@@ -116,8 +116,7 @@ class ModelTraining:
         tensors = obs_as_tensor(observations, self.policy.device)
         self.policy.factorization.observe(tensors)
         if "local_graph" in infos[0]:
-            actions = th.as_tensor(buffer_actions.reshape(len(infos), -1), device=self.policy.device)
-            encoded = self.policy.encode(tensors, actions)
+            encoded = self.policy.encode(tensors, buffer_actions.reshape(len(infos), -1))
             self._meter.add_graphs(*encoded, np.stack([info["local_graph"] for info in infos]))
 
     def _update(self, n_updates: int, batch_size: int) -> None:
@@ -177,7 +176,7 @@ class ModelTraining:
     def _encode(self, batch: WindowBatch) -> tuple[Windows, Outcomes]:
         policy = self.policy
         before, after = self._as_given(batch.observations), self._as_given(batch.next_observations)
-        state, action = policy.encode(before, th.as_tensor(batch.actions, device=policy.device))
+        state, action = policy.encode(before, batch.actions)
         next_state, goal = policy.factorization.encode_state(after), policy.factorization.encode_goal(before)
         valid, reward, terminated, rows = (
             th.as_tensor(each, device=policy.device)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 
-Observations = np.ndarray | dict[str, np.ndarray]
+from sb3_fcdl.observations import Observations, map_observations
 
 
 class WindowBatch(NamedTuple):
@@ -64,10 +64,11 @@ def sample_ends(replay_buffer: ReplayBuffer, batch_size: int, rng: np.random.Gen
     :return: windows of one transition each; None if the buffer holds no such transition, or not the observation after it
         (``optimize_memory_usage``)
     """
+    if replay_buffer.optimize_memory_usage:
+        return None
     oldest, n_stored = _stored_rows(replay_buffer)
-    ended = (replay_buffer.dones > 0) & (replay_buffer.timeouts == 0)
-    rows, envs = np.nonzero(ended[:n_stored] if not replay_buffer.full else ended)
-    if not len(rows) or replay_buffer.optimize_memory_usage:
+    rows, envs = np.nonzero((replay_buffer.dones[:n_stored] > 0) & (replay_buffer.timeouts[:n_stored] == 0))
+    if not len(rows):
         return None
     choice = rng.integers(len(rows), size=(batch_size, 1))
     return _windows(replay_buffer, (rows[choice] - oldest) % replay_buffer.buffer_size, envs[choice], 1)
@@ -128,9 +129,7 @@ def _take(array: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def _take_each(observations: Observations, index: np.ndarray) -> Observations:
-    if isinstance(observations, dict):
-        return {key: _take(array, index) for key, array in observations.items()}
-    return _take(observations, index)
+    return map_observations(lambda array: _take(array, index), observations)
 
 
 def _joined(next_observations: Observations, observations: Observations) -> np.ndarray:
@@ -139,12 +138,12 @@ def _joined(next_observations: Observations, observations: Observations) -> np.n
 
     :return: ``[B, T - 1]``, bool
     """
-    if isinstance(observations, dict):
-        assert isinstance(next_observations, dict)  # for the type checker, as below
-        return np.logical_and.reduce([_joined(next_observations[key], array) for key, array in observations.items()])
-    assert not isinstance(next_observations, dict)
-    arrived, started = _bits(next_observations)[:, :-1], _bits(observations)[:, 1:]
-    return (arrived == started).all(axis=2)
+
+    def joined(arrived: np.ndarray, started: np.ndarray) -> np.ndarray:
+        return (_bits(arrived)[:, :-1] == _bits(started)[:, 1:]).all(axis=2)
+
+    by_key = map_observations(joined, next_observations, observations)
+    return np.logical_and.reduce(list(by_key.values())) if isinstance(by_key, dict) else by_key
 
 
 def _bits(array: np.ndarray) -> np.ndarray:

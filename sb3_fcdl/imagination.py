@@ -1,6 +1,7 @@
 """The learned model as a Stable-Baselines3 VecEnv: any algorithm of SB3 can learn in it."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -9,7 +10,8 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from sb3_fcdl.buffers import Observations, sample_windows
+from sb3_fcdl.buffers import sample_windows
+from sb3_fcdl.observations import Observations, map_observations
 
 if TYPE_CHECKING:
     from sb3_fcdl.fcdl.policies import FCDLPolicy
@@ -66,7 +68,7 @@ class ImaginedVecEnv(VecEnv):
         self._reset_seeds()
         self._n_steps = np.zeros(self.num_envs, dtype=int)
         self._observations = self._starts(self.num_envs)
-        return _map(np.copy, self._observations)
+        return map_observations(np.copy, self._observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
@@ -77,13 +79,18 @@ class ImaginedVecEnv(VecEnv):
         truncated = (self._n_steps == self.horizon) & ~terminated
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": is_limit} for is_limit in truncated.tolist()]
-        for index in np.flatnonzero(dones):
-            infos[index]["terminal_observation"] = _map(lambda array, index=index: array[index].copy(), observations)
         if dones.any():
-            _map(lambda array, start: array.__setitem__(dones, start), observations, self._starts(int(dones.sum())))
+            last = map_observations(np.copy, observations)
+            for index in np.flatnonzero(dones):
+                infos[index]["terminal_observation"] = map_observations(itemgetter(index), last)
+
+            def start_anew(array: np.ndarray, starts: np.ndarray) -> None:
+                array[dones] = starts
+
+            map_observations(start_anew, observations, self._starts(int(dones.sum())))
             self._n_steps[dones] = 0
         self._observations = observations
-        return _map(np.copy, observations), rewards, dones, infos
+        return map_observations(np.copy, observations), rewards, dones, infos
 
     @th.no_grad()
     def _imagine(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray]:
@@ -110,7 +117,7 @@ class ImaginedVecEnv(VecEnv):
         observations = sample_windows(self.replay_buffer, n_starts, 1, self._rng).observations
         # Buffers hold a Discrete observation as [1].
         parts = getattr(self.observation_space, "spaces", self.observation_space)
-        return _map(lambda array, space: array.reshape(n_starts, *space.shape), observations, parts)
+        return map_observations(lambda array, space: array.reshape(n_starts, *space.shape), observations, parts)
 
     def _draw_from(self, seed: int | None) -> None:
         """Begin with the random numbers of that seed; None: with any."""
@@ -119,7 +126,7 @@ class ImaginedVecEnv(VecEnv):
 
     def _action_masks(self) -> np.ndarray:
         assert self.action_mask_fn is not None
-        return self.action_mask_fn(_map(np.copy, self._observations))
+        return self.action_mask_fn(map_observations(np.copy, self._observations))
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         known: dict[str, Any] = {"render_mode": None}
@@ -144,10 +151,3 @@ class ImaginedVecEnv(VecEnv):
 
     def close(self) -> None:
         """There is nothing to close."""
-
-
-def _map(function: Callable[..., Any], *observations: Any) -> Any:
-    """The function of the arrays of each key, or of the only array."""
-    if isinstance(observations[0], dict):
-        return {key: function(*(each[key] for each in observations)) for key in observations[0]}
-    return function(*observations)

@@ -21,6 +21,7 @@ from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.factorization import default_factors
 from sb3_fcdl.fcdl import FCDLPolicy
 from sb3_fcdl.model_error import prediction_errors
+from sb3_fcdl.observations import Observations
 
 if TYPE_CHECKING:
     import pandas
@@ -163,7 +164,7 @@ class ShiftedVecEnv(VecEnvWrapper):
                 raise ValueError(f"unknown variable '{name}', those that can be shifted are {', '.join(places) or 'none'}")
             _check(places[name].variable, shift)
         self.shifts = [(places[name], shift) for name, shift in shifts.items()]
-        self.clean: np.ndarray | dict[str, np.ndarray] = np.zeros(0)
+        self.clean: Observations = np.zeros(0)
 
     def reset(self) -> VecEnvObs:
         return self.shown(self.venv.reset())

@@ -5,7 +5,8 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 
-from sb3_fcdl.buffers import Observations, WindowBatch, sample_ends, sample_windows
+from sb3_fcdl.buffers import WindowBatch, sample_ends, sample_windows
+from sb3_fcdl.observations import Observations
 
 LENGTH = 3
 

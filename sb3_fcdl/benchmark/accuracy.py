@@ -11,8 +11,8 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.benchmark.paired import paired_envs, predict_step, random_steps
-from sb3_fcdl.buffers import Observations
 from sb3_fcdl.fcdl import FCDLPolicy
+from sb3_fcdl.observations import Observations
 
 BayesStep = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """

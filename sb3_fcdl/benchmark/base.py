@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_fcdl.benchmark.accuracy import BayesStep
 from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.fcdl.policies import planner_class, state_of, warm_start_of
+from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Plan, Planner
 from sb3_fcdl.planning.actions import Actions
 
@@ -85,7 +86,7 @@ class ReferencePolicy(ABC):
 
     def predict(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Observations,
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
@@ -128,7 +129,7 @@ class PlanningReference(ReferencePolicy):
 
     def predict(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Observations,
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,

@@ -13,6 +13,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
+from sb3_fcdl.observations import Observations
 from sb3_fcdl.vec_env import GymVectorVecEnv
 
 # Environment i of a batch is seeded with seed + i: training seeds below the offset never meet an evaluation's.
@@ -170,7 +171,7 @@ class _Timed:
 
     def predict(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Observations,
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,

@@ -9,9 +9,9 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, Task, make_env
-from sb3_fcdl.buffers import Observations
 from sb3_fcdl.dynamics import Prediction
 from sb3_fcdl.fcdl import FCDLPolicy
+from sb3_fcdl.observations import Observations, map_observations
 
 
 class PairedStep(NamedTuple):
@@ -89,11 +89,8 @@ def _with_last_ones(observations: Any, infos: list[dict[str, Any]]) -> Any:
     ended = {row: info["terminal_observation"] for row, info in enumerate(infos) if "terminal_observation" in info}
     if not ended:
         return observations
-    if isinstance(observations, dict):
-        return {
-            key: _with_rows(values, {row: last[key] for row, last in ended.items()}) for key, values in observations.items()
-        }
-    return _with_rows(observations, ended)
+    last = list(ended.values())
+    return map_observations(lambda array, *rows: _with_rows(array, dict(zip(ended, rows, strict=True))), observations, *last)
 
 
 def _with_rows(values: np.ndarray, rows: dict[int, np.ndarray]) -> np.ndarray:

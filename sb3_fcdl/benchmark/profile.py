@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import Logger
 
 from fcdl_envs.variables import Variable
 from sb3_fcdl.fcdl import FCDL
-from sb3_fcdl.fcdl.policies import Observation
+from sb3_fcdl.observations import Observations
 
 # Steps of made-up experience that updates are measured on.
 N_STEPS = 100
@@ -93,7 +93,7 @@ def measure_model(model: FCDL, n_envs: Sequence[int], seconds: float = 1.0) -> D
     return DeviceSpeed(str(model.device), predict_ms, update_ms)
 
 
-def random_observation(model: FCDL, n_envs: int, rng: np.random.Generator) -> Observation:
+def random_observation(model: FCDL, n_envs: int, rng: np.random.Generator) -> Observations:
     """
     Every categorical variable has any of its values and every continuous one a normal number; what the dynamics do not touch,
     such as a goal, is any point of its space.

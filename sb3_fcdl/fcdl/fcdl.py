@@ -19,10 +19,11 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel
 from sb3_fcdl.factorization import check_spaces
-from sb3_fcdl.fcdl.policies import FCDLPolicy, Observation
+from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.published import factors_of, outcome_functions
 from sb3_fcdl.fcdl.report import REPORT_EVERY, has_tensorboard, record_hyperparameters
 from sb3_fcdl.fcdl.training import ModelTraining
+from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Planner, RewardFn, TerminationFn
 from sb3_fcdl.rewards import never_ends
 
@@ -225,7 +226,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         self,
         replay_buffer: ReplayBuffer,
         buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
+        new_obs: Observations,
         reward: np.ndarray,
         dones: np.ndarray,
         infos: list[dict[str, Any]],
@@ -258,7 +259,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
 
     def predict(
         self,
-        observation: Observation,
+        observation: Observations,
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,

@@ -16,10 +16,9 @@ from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
 from sb3_fcdl.explain import Explanation, explain
 from sb3_fcdl.factorization import Factorization
 from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import PLANNERS, Plan, Planner, RewardFn, TerminationFn
 from sb3_fcdl.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
-
-Observation = np.ndarray | dict[str, np.ndarray]
 
 
 class FCDLPolicy(BasePolicy):
@@ -221,7 +220,7 @@ class FCDLPolicy(BasePolicy):
 
     def predict(
         self,
-        observation: Observation,
+        observation: Observations,
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
@@ -259,7 +258,7 @@ class FCDLPolicy(BasePolicy):
             actions = self.unscale_action(actions)
         return (actions if is_batch else actions.squeeze(axis=0)), state_of(plan)
 
-    def local_graph(self, observation: Observation, action: np.ndarray | int) -> CausalGraph:
+    def local_graph(self, observation: Observations, action: np.ndarray | int) -> CausalGraph:
         """
         The graph that the model uses for one observation and action.
 
@@ -280,7 +279,7 @@ class FCDLPolicy(BasePolicy):
             return self.dynamics.context_graphs()[int(code[0])]
         return CausalGraph(graph[0].cpu().numpy(), self.factors.state_names, self.factors.parent_names)
 
-    def explain(self, observation: Observation, action_masks: np.ndarray | None = None) -> Explanation:
+    def explain(self, observation: Observations, action_masks: np.ndarray | None = None) -> Explanation:
         """See ``sb3_fcdl.explain.explain``."""
         return explain(self, observation, action_masks)
 

@@ -12,15 +12,16 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_fcdl.buffers import Observations, WindowBatch, sample_ends, sample_windows
+from sb3_fcdl.buffers import WindowBatch, sample_ends, sample_windows
 from sb3_fcdl.codes import Code, codes_of
 from sb3_fcdl.dynamics import DynamicsModel, Windows
 from sb3_fcdl.explain import Explanation
 from sb3_fcdl.fcdl.meter import TrainingMeter
-from sb3_fcdl.fcdl.policies import FCDLPolicy, Observation
+from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.report import N_WINDOWS, report, report_lengths
 from sb3_fcdl.graph import CausalGraph
 from sb3_fcdl.imagination import ActionMaskFn, ImaginedVecEnv
+from sb3_fcdl.observations import Observations
 from sb3_fcdl.rewards import Outcomes
 
 
@@ -62,11 +63,11 @@ class ModelTraining:
         """The model."""
         return self.policy.dynamics
 
-    def local_graph(self, observation: Observation, action: np.ndarray | int) -> CausalGraph:
+    def local_graph(self, observation: Observations, action: np.ndarray | int) -> CausalGraph:
         """See ``FCDLPolicy.local_graph``."""
         return self.policy.local_graph(observation, action)
 
-    def explain(self, observation: Observation, action_masks: np.ndarray | None = None) -> Explanation:
+    def explain(self, observation: Observations, action_masks: np.ndarray | None = None) -> Explanation:
         """See ``sb3_fcdl.explain.explain``."""
         return self.policy.explain(observation, action_masks)
 

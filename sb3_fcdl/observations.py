@@ -1,0 +1,19 @@
+"""Observations as SB3 hands them round: an array, or of a ``Dict`` space an array for each key."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Observations = np.ndarray | dict[str, np.ndarray]
+
+
+def map_observations(function: Callable[..., Any], *observations: Any) -> Any:
+    """
+    :param function: of as many arrays as observations are given
+    :param observations: all arrays, or all with the same keys
+    :return: what the function makes of them, by key where they have keys
+    """
+    if isinstance(observations[0], dict):
+        return {key: function(*(each[key] for each in observations)) for key in observations[0]}
+    return function(*observations)

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from stable_baselines3.common.type_aliases import PolicyPredictor
+
 from sb3_fcdl import FCDL
-from sb3_fcdl.benchmark import Run, append_csv, benchmark_of, evaluate_accuracy, evaluate_graphs, evaluate_tasks, read_csv
+from sb3_fcdl.benchmark import benchmark_of, evaluate_tasks, read_csv
+from sb3_fcdl.benchmark.measurements import Measurements, accuracy_csv, contexts_csv, evaluate_predictions
 from sb3_fcdl.benchmark.record import TrainRecord
 from sb3_fcdl.benchmark.table import AccuracyCsvRow, ContextCsvRow, CsvRow
 from sb3_fcdl.cli import main as command
@@ -22,10 +25,6 @@ from sb3_fcdl.dynamics import DYNAMICS
 ENV_ID = "FCDL/Chemical-v0"
 RULES = ("full_fork", "full_chain")
 Line = TypeVar("Line", CsvRow, ContextCsvRow, AccuracyCsvRow)
-
-
-def beside(path: Path, what: str) -> Path:
-    return path.with_stem(f"{path.stem}_{what}")
 
 
 def lines_of(path: Path, row_class: type[Line]) -> list[Line]:
@@ -44,34 +43,18 @@ def train(log_dir: str, dynamics: str, rule: str, seed: int, timesteps: int) -> 
     return folder
 
 
-def evaluate(path: Path, folder: Path, n_episodes: int) -> None:
-    """Appends what a model reaches."""
-    record, benchmark = TrainRecord.load(folder), benchmark_of(ENV_ID)
-    model = FCDL.load(folder / "model.zip")
-    kwargs, tasks = record.env_kwargs, benchmark.tasks(record.env_kwargs)
-    words = " ".join(f"{key}={value}" for key, value in sorted(kwargs.items()))
-    run = Run(ENV_ID, words, record.algo, record.seed, record.timesteps, record.wall_s)
-    if model.dynamics.has_graph:
-        graphs = evaluate_graphs(model.policy, ENV_ID, kwargs, tasks, benchmark.clean_kwargs, seed=record.seed)
-        append_csv(beside(path, "contexts"), run, graphs)
-    assert benchmark.bayes_step is not None
-    bayes = benchmark.bayes_step(ENV_ID, kwargs)
-    accuracies = evaluate_accuracy(
-        {record.algo: model.policy}, ENV_ID, kwargs, tasks, benchmark.clean_kwargs, bayes, seed=record.seed
-    )
-    for name, results in accuracies.items():
-        append_csv(beside(path, "accuracy"), Run(ENV_ID, words, name, run.seed, run.timesteps, run.wall_s), results)
-    # Last, because it says that the run is done.
-    append_csv(path, run, evaluate_tasks(model, ENV_ID, kwargs, tasks, n_episodes, record.seed))
-
-
-def evaluate_references(path: Path, rule: str, seed: int, n_episodes: int) -> None:
-    """Appends what the floors and the ceiling reach."""
-    kwargs, benchmark = {"rule": rule, "dynamics_seed": seed}, benchmark_of(ENV_ID)
-    words = " ".join(f"{key}={value}" for key, value in sorted(kwargs.items()))
-    for name, policy in benchmark.references(ENV_ID, kwargs, seed, None).items():
-        results = evaluate_tasks(policy, ENV_ID, kwargs, benchmark.tasks(kwargs), n_episodes, seed)
-        append_csv(path, Run(ENV_ID, words, name, seed, 0, 0.0), results)
+def evaluate(path: Path, folder: Path, n_episodes: int, with_references: bool) -> None:
+    """Appends what a model reaches, and where wanted what floors and ceiling do."""
+    model, record = FCDL.load(folder / "model.zip"), TrainRecord.load(folder)
+    kwargs, benchmark = record.env_kwargs, benchmark_of(ENV_ID)
+    policies: dict[str, PolicyPredictor] = {record.algo: model}
+    if with_references:
+        policies |= benchmark.references(ENV_ID, kwargs, record.seed, model.policy.planner)
+    tasks = benchmark.tasks(kwargs)
+    returns = {
+        name: evaluate_tasks(policy, ENV_ID, kwargs, tasks, n_episodes, record.seed) for name, policy in policies.items()
+    }
+    Measurements(returns, *evaluate_predictions(model, record, record.seed)).append_to(path, record)
 
 
 def table(title: str, lines: Iterable[Line], value: Callable[[Line], float], column: Callable[[Line], str]) -> str:
@@ -95,8 +78,8 @@ def print_tables(path: Path) -> None:
             [line for line in lines_of(file, row) if f"rule={rule}" in line.env_kwargs]
             for file, row in (
                 (path, CsvRow),
-                (beside(path, "contexts"), ContextCsvRow),
-                (beside(path, "accuracy"), AccuracyCsvRow),
+                (contexts_csv(path), ContextCsvRow),
+                (accuracy_csv(path), AccuracyCsvRow),
             )
         )
         print(f"## {rule}\n")
@@ -125,12 +108,11 @@ def main() -> None:
         for rule in arguments.rules:
             lines = lines_of(arguments.file, CsvRow)
             done = {line.algo for line in lines if line.seed == seed and f"rule={rule}" in line.env_kwargs}
-            if "random" not in done:
-                evaluate_references(arguments.file, rule, seed, arguments.episodes)
             for dynamics in arguments.dynamics:
                 if dynamics.upper() not in done:
                     folder = train(arguments.log_dir, dynamics, rule, seed, arguments.timesteps)
-                    evaluate(arguments.file, folder, arguments.episodes)
+                    evaluate(arguments.file, folder, arguments.episodes, with_references=not done)
+                    done.add(dynamics.upper())
 
 
 if __name__ == "__main__":

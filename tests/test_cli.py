@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_fcdl import FCDL, cli
+from sb3_fcdl import FCDL
 from sb3_fcdl.benchmark import profile, read_csv
 from sb3_fcdl.benchmark.table import AccuracyCsvRow, ContextCsvRow
 from sb3_fcdl.cli import main
@@ -110,7 +110,7 @@ class Crash(Exception):
 
 
 def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "CHECKPOINT_FREQUENCY", 100)
+    monkeypatch.setattr("sb3_fcdl.cli.commands.CHECKPOINT_FREQUENCY", 100)
     sizes = ["--env-kwargs", *SMALL, "--dynamics-kwargs", "hidden_dim=16", "n_codes=4", "--planner-kwargs", "n_iterations=2"]
     train = FCDL.train
 

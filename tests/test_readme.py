@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from sb3_fcdl.cli import _parser
+from sb3_fcdl.cli.options import make_parser
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 
@@ -46,7 +46,7 @@ def test_environment_lines_run():
 
 @pytest.mark.parametrize("line", re.findall(r"^sb3-fcdl .*$", "\n".join(blocks("bash")), flags=re.MULTILINE))
 def test_commands_are_understood(line):
-    assert _parser().parse_args(shlex.split(line)[1:]).command in ("train", "evaluate", "robustness", "profile")
+    assert make_parser().parse_args(shlex.split(line)[1:]).command in ("train", "evaluate", "robustness", "profile")
 
 
 def test_make_targets_exist():

@@ -10,6 +10,7 @@ from typing import TypeVar, get_type_hints
 from sb3_fcdl.benchmark.accuracy import AccuracyResult
 from sb3_fcdl.benchmark.evaluation import Returns, TaskResult
 from sb3_fcdl.benchmark.graphs import ContextResult
+from sb3_fcdl.benchmark.record import TrainRecord
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class Run:
     seed: int
     timesteps: int
     wall_s: float
+
+    @classmethod
+    def of(cls, record: TrainRecord) -> "Run":
+        """:param record: of a training run"""
+        words = " ".join(f"{key}={value}" for key, value in sorted(record.env_kwargs.items()))
+        return cls(record.env, words, record.algo, record.seed, record.timesteps, record.wall_s)
 
 
 @dataclass(frozen=True)

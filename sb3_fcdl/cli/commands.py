@@ -1,0 +1,239 @@
+"""The commands of ``sb3-fcdl``. Each takes the options that ``make_parser`` reads for it."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.logger import Logger, make_output_format
+from stable_baselines3.common.type_aliases import PolicyPredictor
+from stable_baselines3.common.utils import get_latest_run_id
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_fcdl.benchmark import (
+    Run,
+    TaskEvalCallback,
+    benchmark_of,
+    evaluate_tasks,
+    format_accuracy,
+    format_graphs,
+    format_table,
+    make_env,
+)
+from sb3_fcdl.benchmark.checkpoint import CheckpointCallback, load_checkpoint
+from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET
+from sb3_fcdl.benchmark.measurements import NOT_CORRUPTED, Measurements, check_files, evaluate_predictions
+from sb3_fcdl.benchmark.profile import available_devices, format_speeds, load_on, measure_model, recommendation
+from sb3_fcdl.benchmark.record import TrainRecord, machine, package_versions
+from sb3_fcdl.cli.options import DEFAULT_ENV, PROGRAM
+from sb3_fcdl.fcdl import FCDL, FCDLPolicy
+from sb3_fcdl.robustness import evaluate_shift, parse_shift
+
+# Timesteps between two savings of all that a run needs to go on after an interruption: minutes of work, less than a second.
+CHECKPOINT_FREQUENCY = 10_000
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """:param arguments: those of ``sb3-fcdl train``"""
+    with _mistakes_end_the_program():
+        model, folder, record = _new_run(arguments) if arguments.resume is None else _old_run(Path(arguments.resume))
+    arguments = argparse.Namespace(**{**record.arguments, "progress": arguments.progress})
+    formats = ["tensorboard", "csv"] + ([] if arguments.progress else ["stdout"])
+    suffix = f"_from_{record.timesteps}" if record.timesteps else ""
+    model.set_logger(Logger(str(folder), [make_output_format(name, str(folder), suffix) for name in formats]))
+    checkpoint = CheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
+    callbacks: list[BaseCallback] = [checkpoint]
+    if arguments.eval_freq:
+        callbacks.append(_eval_callback(arguments, record.env_kwargs, folder))
+    n_left = arguments.timesteps - record.timesteps
+    # Environments whose episodes are of one length end them in the same step, which SB3 would log once for every four.
+    log_interval = arguments.n_envs
+    is_new = record.timesteps == 0
+    try:
+        model.learn(n_left, callbacks, log_interval, reset_num_timesteps=is_new, progress_bar=arguments.progress)
+    except KeyboardInterrupt:
+        print(f"interrupted after {model.num_timesteps} timesteps", file=sys.stderr)
+    finally:
+        model.logger.close()
+    model.save(folder / "model.zip")
+    checkpoint.finish()
+    wall_s = checkpoint.current_record.wall_s
+    print(f"{model.num_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {folder / 'model.zip'}")
+
+
+def _new_run(arguments: argparse.Namespace) -> tuple[FCDL, Path, TrainRecord]:
+    env_kwargs = _env_kwargs(arguments)
+    model = _make_model(arguments, make_env(arguments.env, arguments.n_envs, env_kwargs))
+    name = _run_name(arguments, env_kwargs)
+    folder = Path(arguments.log_dir) / f"{name}_{get_latest_run_id(arguments.log_dir, name) + 1}"
+    folder.mkdir(parents=True)
+    said = {key: value for key, value in vars(arguments).items() if key not in ("command", "resume")}
+    record = TrainRecord(arguments.dynamics.upper(), arguments.env, env_kwargs, arguments.seed, 0, 0.0, said)
+    return model, folder, record
+
+
+def _old_run(folder: Path) -> tuple[FCDL, Path, TrainRecord]:
+
+    def load(path: Path) -> FCDL:
+        record = TrainRecord.load(folder)
+        return FCDL.load(path, env=make_env(record.env, record.arguments["n_envs"], record.env_kwargs))
+
+    model, record = load_checkpoint(folder, load)
+    return model, folder, record
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """:param arguments: those of ``sb3-fcdl evaluate``"""
+    path, seed = Path(arguments.model), arguments.seed
+    with _mistakes_end_the_program():
+        if arguments.csv is not None:
+            check_files(Path(arguments.csv))
+        record = _load_record(path, arguments.env_kwargs)
+        if arguments.noise is not None:
+            record = replace(record, env_kwargs={**record.env_kwargs, "noise": arguments.noise})
+        model = _load_model(path, record.env, record.env_kwargs)
+        policies = _policies(model, record, seed)
+    tasks = benchmark_of(record.env).tasks(record.env_kwargs)
+    returns = {}
+    for name, (policy, made_with) in policies.items():
+        print(f"evaluating {name} ...", file=sys.stderr)
+        returns[name] = evaluate_tasks(policy, record.env, made_with, tasks, arguments.episodes, seed)
+    run = Run.of(record)
+    print(f"{run.env} {run.env_kwargs}; trained for {run.timesteps} timesteps\n\n{format_table(returns)}")
+    contexts, accuracies = evaluate_predictions(model, record, seed)
+    if contexts:
+        print(f"\n{format_graphs(contexts)}")
+    if accuracies:
+        print(f"\n{format_accuracy(accuracies)}")
+    if arguments.csv is not None:
+        Measurements(returns, contexts, accuracies).append_to(Path(arguments.csv), record)
+
+
+def _policies(model: FCDL, record: TrainRecord, seed: int) -> dict[str, tuple[PolicyPredictor, dict[str, Any]]]:
+    """What is evaluated and keyword arguments of the environment that it meets, by name; the model first."""
+    benchmark = benchmark_of(record.env)
+    policies: dict[str, tuple[PolicyPredictor, dict[str, Any]]] = {record.algo: (model, record.env_kwargs)}
+    if benchmark.clean_kwargs:
+        policies[record.algo + NOT_CORRUPTED] = (model, {**record.env_kwargs, **benchmark.clean_kwargs})
+    references = benchmark.references(record.env, record.env_kwargs, seed, model.policy.planner)
+    return policies | {name: (policy, record.env_kwargs) for name, policy in references.items()}
+
+
+def robustness(arguments: argparse.Namespace) -> None:
+    """:param arguments: those of ``sb3-fcdl robustness``"""
+    with _mistakes_end_the_program():
+        shifts = {name: parse_shift(text) for name, text in (word.split("=", 1) for word in arguments.shift)}
+        record = _load_record(Path(arguments.model[0]), arguments.env_kwargs)
+        models = {
+            path.removesuffix("/model.zip"): _load_model(Path(path), record.env, record.env_kwargs) for path in arguments.model
+        }
+        n_envs = min(10, arguments.episodes)
+        report = evaluate_shift(
+            models, lambda: make_env(record.env, n_envs, record.env_kwargs), shifts, arguments.episodes, arguments.seed
+        )
+        print(report)
+        if arguments.json is not None:
+            Path(arguments.json).write_text(report.to_json() + "\n")
+        if arguments.plot is not None:
+            report.plot().savefig(arguments.plot)
+
+
+def profile(arguments: argparse.Namespace) -> None:
+    """:param arguments: those of ``sb3-fcdl profile``"""
+    with _mistakes_end_the_program():
+        models = [load_on(Path(arguments.model), device) for device in available_devices()]
+    speeds = [measure_model(model, sorted({1, arguments.n_envs})) for model in models]
+    print(f"median times in ms\n\n{format_speeds(speeds)}\n\n{recommendation(speeds)}")
+    if arguments.json is not None:
+        result = {
+            "model": arguments.model,
+            "devices": [asdict(speed) for speed in speeds],
+            "recommendation": recommendation(speeds),
+            "versions": package_versions(),
+            "machine": machine(),
+        }
+        with _mistakes_end_the_program():
+            Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _env_kwargs(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the environment is made with: the benchmark's choice for the seed, overruled by what the user says."""
+    rule = {} if arguments.rule is None else {"rule": arguments.rule}
+    return {**benchmark_of(arguments.env).env_kwargs(arguments.seed), **rule, **arguments.env_kwargs}
+
+
+def _run_name(arguments: argparse.Namespace, env_kwargs: dict[str, Any]) -> str:
+    parts = [arguments.env.rpartition("/")[2], env_kwargs.get("rule"), arguments.dynamics, f"seed{arguments.seed}"]
+    return "_".join(part for part in parts if part not in (None, "fcdl"))
+
+
+def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
+    preset = benchmark_of(arguments.env).preset(arguments.preset)
+    settings = {
+        "learning_starts": 10_000,
+        # A checkpoint holds all of it, so let it be no longer than the run.
+        "buffer_size": min(1_000_000, arguments.timesteps),
+        # One update for every ten transitions, as published, whatever the number of environments.
+        "train_freq": max(1, 10 // arguments.n_envs),
+        "gradient_steps": max(1, arguments.n_envs // 10),
+        **preset.arguments(arguments.dynamics),
+        "tensorboard_log": arguments.log_dir,
+        "seed": arguments.seed,
+    }
+    settings["learning_starts"] = min(settings["learning_starts"], arguments.timesteps // 3)
+    settings["dynamics_kwargs"] = {**settings["dynamics_kwargs"], **arguments.dynamics_kwargs}
+    settings["planner_kwargs"] = {**settings.get("planner_kwargs", {}), **arguments.planner_kwargs}
+    return FCDL(FCDLPolicy, env, **settings)
+
+
+def _eval_callback(arguments: argparse.Namespace, env_kwargs: dict[str, Any], folder: Path) -> Any:
+    env = make_env(arguments.env, arguments.n_envs, env_kwargs)
+    env.seed(EVALUATION_SEED_OFFSET + arguments.seed)
+    tests = benchmark_of(arguments.env).tasks(env_kwargs)[1:]
+    return EvalCallback(
+        env,
+        n_eval_episodes=10,
+        eval_freq=max(1, arguments.eval_freq // arguments.n_envs),
+        best_model_save_path=str(folder),
+        callback_after_eval=TaskEvalCallback(arguments.env, env_kwargs, tests, seed=arguments.seed) if tests else None,
+        verbose=0,
+    )
+
+
+def _load_record(path: Path, env_kwargs: dict[str, Any]) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model file {path}")
+    if (path.parent / TrainRecord.FILE_NAME).exists():
+        record = TrainRecord.load(path.parent)
+        return replace(record, env_kwargs={**record.env_kwargs, **env_kwargs})
+    if not env_kwargs:
+        raise FileNotFoundError(
+            f"there is no {TrainRecord.FILE_NAME} beside {path}: say by --env-kwargs what it was trained on, "
+            "such as rule=full_fork dynamics_seed=0"
+        )
+    return TrainRecord("FCDL", DEFAULT_ENV, env_kwargs, seed=0, timesteps=0, wall_s=0.0)
+
+
+def _load_model(path: Path, env_id: str, env_kwargs: dict[str, Any]) -> FCDL:
+    model = FCDL.load(path)
+    env = make_env(env_id, 1, env_kwargs)
+    if env.observation_space != model.observation_space:
+        raise ValueError(f"{path} was trained on {model.observation_space}, the environment has {env.observation_space}")
+    env.close()
+    return model
+
+
+@contextmanager
+def _mistakes_end_the_program() -> Iterator[None]:
+    """What the user got wrong is told in one line, with exit code 2. Use it only round code that checks what the user gave."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, gym.error.Error) as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        sys.exit(2)

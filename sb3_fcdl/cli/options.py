@@ -1,0 +1,237 @@
+"""The options of ``sb3-fcdl`` and what its ``--help`` says."""
+
+import argparse
+import ast
+from typing import Any
+
+PROGRAM = "sb3-fcdl"
+DEFAULT_ENV = "FCDL/Chemical-v0"
+DESCRIPTION = """\
+Causal world models for Stable-Baselines3.
+
+`train` learns a model of an environment online and writes a run folder; `evaluate` measures its model on the training task
+and on the test tasks, beside policies that learn nothing (floors) and the same planner on the true dynamics (ceiling).
+`robustness` measures models while chosen variables are observed wrongly.
+`profile` tells how fast its model is on this machine, and which device to choose.
+"""
+EPILOG = f"""\
+examples:
+  {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
+  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
+  {PROGRAM} profile --model runs/Chemical-v0_full_fork_seed0_1/model.zip
+  tensorboard --logdir runs
+
+`{PROGRAM} COMMAND --help` lists the options of a command.
+"""
+TRAIN_EPILOG = f"""\
+what it writes: LOG_DIR/ENV_RULE_DYNAMICS_seedSEED_K/ (without the dynamics for FCDL itself) with
+  model.zip               the model, for FCDL.load and `{PROGRAM} evaluate`
+  train.json              arguments, versions, machine and wall-clock time
+  progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
+  best_model.zip          with --eval-freq: the model of the best evaluation
+  checkpoint*             while it runs: what --resume goes on from, every 10 000 timesteps
+Ctrl-C ends the training early and keeps the model. After anything worse, --resume goes on from the last checkpoint, in new
+episodes and with new random numbers; its curve is progress_from_N.csv.
+
+examples:
+  {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
+  {PROGRAM} train --rule full_chain --dynamics-kwargs n_codes=8 --planner-kwargs n_candidates=128
+  {PROGRAM} train --resume runs/Chemical-v0_full_fork_seed0_1
+  {PROGRAM} train --timesteps 3000 --env-kwargs n_objects=5 n_colors=3      (a small system: a first look in a minute)
+"""
+EVALUATE_EPILOG = f"""\
+The environment is the one of train.json beside the model. The columns are its training task (`train`) and its test tasks
+with n corrupted objects (`n=2`, `n=4`, `n=6`; in a small system only those with n <= n_objects - 4). Every policy meets the
+same initial states, and none that training has seen. ms/predict is the mean time of one decision for ten environments at once.
+What a corrupted object shows: with `--noise scale` its one-hot colour times 100 * N(0, 1), with `--noise color` any colour.
+
+rows:
+  MODEL, not corrupted    the model, shown the corrupted objects as they are: what it would reach if corruption did not matter
+  no-op                   sets the last object to the colour that it has
+  random                  uniform over all actions
+  random, root excluded   uniform over the actions that do not change the regime
+  fix in index order      sets the first wrong object right
+  planner on the true dynamics  the model's planner with the true system as its model and the true colours of corrupted
+                          objects: what a perfect model would reach
+
+A second table has the graphs of the model under random actions, by task and true context (number of edges of the true graph):
+the share of the transitions that are in it; the structural Hamming distance to the true graph, missing and extra edges; and
+how often code and graph are those that the same state has without corruption. A third has the share of the objects shown as
+they are whose next colour the model predicts right, under random actions, beside chance and the best prediction that there is.
+With `--csv results.csv` these go to results_contexts.csv and results_accuracy.csv.
+
+examples:
+  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
+  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --noise color
+  {PROGRAM} evaluate --model model.zip --env-kwargs rule=full_fork dynamics_seed=3 --csv results.csv
+"""
+PROFILE_EPILOG = f"""\
+It needs no environment: observations are made up, every variable has any of its values. The times are medians; `update` is one
+update of the model on a batch of its size. OMP_NUM_THREADS sets the number of threads on the CPU.
+
+examples:
+  {PROGRAM} profile --model runs/Chemical-v0_full_fork_seed0_1/model.zip
+  {PROGRAM} profile --model model.zip --n-envs 100 --json profile.json
+"""
+
+ROBUSTNESS_EPILOG = f"""\
+The environment is the training task of train.json beside the first model; all models meet the same initial states. What is
+observed of a variable instead of its value: `noise`, the value times 100 * N(0, 1); `Normal(MEAN,STD)`, a number; or a fixed
+number or category. What the columns mean: docs/trust.md.
+
+examples:
+  {PROGRAM} robustness --model runs/Chemical-v0_full_fork_seed0_1/model.zip --shift obj3=noise obj4=noise
+  {PROGRAM} robustness --model a/model.zip b/model.zip --shift "box_x=Normal(0,100)" --plot box.png
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of ``sb3-fcdl``; what it returns has the name of the command as ``command``."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(PROGRAM, description=DESCRIPTION, epilog=EPILOG, formatter_class=style)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train_options(
+        commands.add_parser(
+            "train",
+            help="train FCDL and save it",
+            description="Train FCDL on an environment, about one update for every ten transitions.",
+            epilog=TRAIN_EPILOG,
+            formatter_class=style,
+        )
+    )
+    _add_evaluate_options(
+        commands.add_parser(
+            "evaluate",
+            help="returns of a saved model on all tasks, beside floors and ceiling",
+            description="Evaluate a saved model on all tasks: mean return, 95 % bootstrap interval, success rate.",
+            epilog=EVALUATE_EPILOG,
+            formatter_class=style,
+        )
+    )
+    _add_robustness_options(
+        commands.add_parser(
+            "robustness",
+            help="saved models while chosen variables are observed wrongly",
+            description="Compare saved models with and without a shift of what they observe.",
+            epilog=ROBUSTNESS_EPILOG,
+            formatter_class=style,
+        )
+    )
+    _add_profile_options(
+        commands.add_parser(
+            "profile",
+            help="times of a saved model on each device of this machine",
+            description="Time a saved model on each device of this machine, and tell which one to choose.",
+            epilog=PROFILE_EPILOG,
+            formatter_class=style,
+        )
+    )
+    return parser
+
+
+def _add_train_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--env", default=DEFAULT_ENV, help="registered name of the environment (default: %(default)s)")
+    add("--dynamics", default="fcdl", metavar="NAME", help="the model, see docs/dynamics.md (default: %(default)s)")
+    add("--preset", metavar="NAME", help="settings known for the environment: default or paper (default: default)")
+    add("--timesteps", type=_positive, default=30_000, metavar="N", help="transitions to learn from (default: %(default)s)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the run, and of the system unless --env-kwargs says it (default: %(default)s)",
+    )
+    add("--log-dir", default="runs", metavar="DIR", help="where the run folder is made (default: %(default)s)")
+    add("--n-envs", type=_positive, default=10, metavar="N", help="environments stepped at once (default: %(default)s)")
+    add("--rule", help="of Chemical's local regime: full_fork, full_chain or none (default: full_fork)")
+    _add_keywords(
+        parser,
+        "--env-kwargs",
+        "of the environment: n_objects, n_colors, dynamics_seed, graph (see help(fcdl_envs.chemical.ChemicalEnv))",
+    )
+    _add_keywords(
+        parser,
+        "--dynamics-kwargs",
+        "of the dynamics model: n_codes, sparsity_coef, graph_prior and more (see help(sb3_fcdl.dynamics.FCDLDynamics))",
+    )
+    _add_keywords(
+        parser,
+        "--planner-kwargs",
+        "of the planner: horizon, n_iterations, n_candidates, n_elites (see help(sb3_fcdl.planning.CEM))",
+    )
+    add(
+        "--eval-freq",
+        type=_positive,
+        metavar="N",
+        help="transitions between evaluations of 10 episodes a task, logged as eval/* (default: none)",
+    )
+    add("--resume", metavar="FOLDER", help="go on with an interrupted run; its own arguments hold, but for --progress")
+    add("--progress", action="store_true", help="a progress bar instead of the log on the terminal (needs tqdm and rich)")
+
+
+def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="FILE", help="model.zip of a run folder")
+    add("--episodes", type=_positive, default=50, metavar="N", help="episodes a task, 25 steps each (default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of the evaluation's initial states (default: %(default)s)")
+    add("--noise", choices=("scale", "color"), help="how Chemical's test tasks corrupt objects (default: scale)")
+    add("--csv", metavar="FILE", help="also append the results to this file, a line a policy and task (default: none)")
+    _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
+
+
+def _add_profile_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="FILE", help="model.zip of a run folder, or any file that FCDL.save wrote")
+    add("--n-envs", type=_positive, default=10, metavar="N", help="environments to act in, beside one (default: %(default)s)")
+    add("--json", metavar="FILE", help="also write the times, versions and machine to this file (default: none)")
+
+
+def _add_robustness_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, nargs="+", metavar="FILE", help="model.zip of one run folder or several")
+    add("--shift", required=True, nargs="+", type=_assignment, metavar="VARIABLE=SHIFT", help="what is observed instead")
+    add("--episodes", type=_positive, default=20, metavar="N", help="with and without the shift each (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the initial states and the noise (default: %(default)s)")
+    add("--json", metavar="FILE", help="also write the results to this file (default: none)")
+    add("--plot", metavar="FILE", help="also draw them into this file, such as robustness.png (default: none)")
+    _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
+
+
+def _assignment(word: str) -> str:
+    if not all(word.partition("=")):
+        raise argparse.ArgumentTypeError(f"expected VARIABLE=SHIFT, such as obj3=noise, got {word!r}")
+    return word
+
+
+def _add_keywords(parser: argparse.ArgumentParser, option: str, what: str) -> None:
+    parser.add_argument(
+        option, nargs="+", action=_Keywords, default={}, metavar="KEY=VALUE", help=f"keyword arguments {what} (default: none)"
+    )
+
+
+class _Keywords(argparse.Action):
+    """Collects ``key=value`` words; a value that is no Python literal is a string."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: str | None = None
+    ) -> None:
+        keywords = dict(getattr(namespace, self.dest))
+        for word in values:
+            key, equals, value = word.partition("=")
+            if not (key.isidentifier() and equals):
+                parser.error(f"argument {self.option_strings[0]}: expected KEY=VALUE, got {word!r}")
+            keywords[key] = _literal(value)
+        setattr(namespace, self.dest, keywords)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)

@@ -33,6 +33,7 @@ from sb3_fcdl.benchmark import benchmark_of
 from sb3_fcdl.benchmark.profile import median_ms
 from sb3_fcdl.benchmark.record import machine, package_versions
 from sb3_fcdl.dynamics import DYNAMICS
+from sb3_fcdl.dynamics.layers import ParentFeatures
 from sb3_fcdl.planning import planner
 from sb3_fcdl.planning.rollout import PlainRollout
 
@@ -143,20 +144,20 @@ def first_observations(size: Size, n_envs: int) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def dense_path(model: FCDL) -> Iterator[None]:
+def dense_path() -> Iterator[None]:
     """The same results, from matrix products and without a memo."""
 
     def plain_rollout(*args: Any) -> PlainRollout:
         return PlainRollout(*args[:-1])
 
-    with patch.object(model.dynamics.features, "use_tables", False), patch.object(planner, "make_rollout", plain_rollout):
+    with patch.object(ParentFeatures, "use_tables", False), patch.object(planner, "make_rollout", plain_rollout):
         yield
 
 
 def both_paths(model: FCDL, measure: Callable[[], Number]) -> tuple[Number, Number]:
     """:return: the number on our path, and on the dense one"""
     ours = measure()
-    with dense_path(model):
+    with dense_path():
         return ours, measure()
 
 
@@ -248,7 +249,7 @@ def speed_rows(scale: Scale) -> list[Row]:
 def peak_memory(size: Size, is_dense: bool) -> float:
     """:return: MiB that this process has taken so far, after an update and a plan; the libraries take most of it"""
     model = trained_model(size, n_updates=0)
-    with dense_path(model) if is_dense else nullcontext():
+    with dense_path() if is_dense else nullcontext():
         model.train(1, model.batch_size)
         model.predict(first_observations(size, N_ENVS))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -66,7 +66,7 @@ def test_wrong_parameters_are_refused(model):
     parameters = model.get_parameters()
     with pytest.raises(ValueError):
         model.set_parameters({"policy": parameters["policy"]}, exact_match=True)
-    del parameters["policy"]["dynamics.features.weight"]
+    del parameters["policy"]["learner.dynamics.features.weight"]
     with pytest.raises(RuntimeError):
         model.set_parameters(parameters)
 

@@ -54,7 +54,7 @@ def test_dense_path_sends_every_row_through_the_model_and_ends(speed):
     counts = speed.both_paths(model, lambda: speed.planned_rows(model, observation))
     every_row = 2 * 64 * 3 * 5
     assert counts[0] < counts[1] == every_row
-    with speed.dense_path(model):
+    with speed.dense_path():
         assert not model.dynamics.features.use_tables
     assert model.dynamics.features.use_tables and speed.planned_rows(model, observation) < every_row
 

@@ -15,6 +15,7 @@ from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
 from sb3_fcdl.explain import Explanation, explain
 from sb3_fcdl.factorization import Factorization
+from sb3_fcdl.fcdl.world_model import WorldModel
 from sb3_fcdl.graph import CausalGraph
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import PLANNERS, Plan, Planner, RewardFn, TerminationFn
@@ -49,6 +50,9 @@ class FCDLPolicy(BasePolicy):
     """
 
     optimizer: th.optim.Optimizer
+    # What the optimizer moves, and its running average, which predicts, is planned with and looked at.
+    learner: WorldModel
+    world_model: WorldModel
 
     # Environment steps; the planners' own default is the published one of Chemical. What goes wrong can show late: with 20
     # CartPole drifts off its track. And a learned model is wrong further ahead: on Pendulum (mlp, 4000 transitions, ten
@@ -100,14 +104,21 @@ class FCDLPolicy(BasePolicy):
         check_keywords("dynamics_kwargs", model, self.dynamics_kwargs)
         check_keywords("planner_kwargs", search, self.planner_kwargs)
         self.planner = search(self.factorization.actions, **{"horizon": self.HORIZON, **self.planner_kwargs})
-        self.dynamics = model(self.factors, **self.dynamics_kwargs)
         n_inputs = 2 * self.factors.state_width + self.factors.action_width
-        self.reward_head = None if self.reward_fn else RewardHead(n_inputs + self.factorization.goal_width)
-        self.termination_head = None if self.termination_fn else TerminationHead(n_inputs)
-        heads = [head for head in (self.reward_head, self.termination_head) if head is not None]
-        groups = [{"params": list(module.parameters())} for module in (self.dynamics, *heads)]
+        self.learner = WorldModel(
+            model(self.factors, **self.dynamics_kwargs),
+            None if self.reward_fn else RewardHead(n_inputs + self.factorization.goal_width),
+            None if self.termination_fn else TerminationHead(n_inputs),
+        )
+        self.world_model = self.learner.average()
+        groups = [{"params": list(module.parameters())} for module in self.learner.children()]
         self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
         self.set_learning_rate(lr_schedule(1))
+
+    @property
+    def dynamics(self) -> DynamicsModel:
+        """The model that is planned with."""
+        return self.world_model.dynamics
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """
@@ -170,31 +181,18 @@ class FCDLPolicy(BasePolicy):
     def _reward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         """The reward of encoded states and actions."""
         if self.reward_fn is None:
-            assert self.reward_head is not None
-            return self.reward_head(state, action, next_state, goal)
+            assert self.world_model.reward_head is not None
+            return self.world_model.reward_head(state, action, next_state, goal)
         raw = self.factorization
         return self.reward_fn(raw.decode_state(state), raw.decode_action(action), raw.decode_state(next_state), goal)
 
     def _termination(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
         """How likely encoded states and actions ended their episodes."""
         if self.termination_fn is None:
-            assert self.termination_head is not None
-            return self.termination_head(state, action, next_state)
+            assert self.world_model.termination_head is not None
+            return self.world_model.termination_head(state, action, next_state)
         raw = self.factorization
         return self.termination_fn(raw.decode_state(state), raw.decode_action(action), raw.decode_state(next_state))
-
-    def outcome_losses(self, outcomes: Outcomes, ends: Outcomes | None) -> dict[str, th.Tensor]:
-        """
-        :param outcomes: recorded transitions
-        :param ends: further ones, that ended their episode; None: there are none
-        :return: the loss of each learned head by name, a scalar each
-        """
-        losses = {}
-        if self.reward_head is not None:
-            losses["reward"] = self.reward_head.loss(outcomes)
-        if self.termination_head is not None:
-            losses["termination"] = self.termination_head.loss(outcomes, ends)
-        return losses
 
     @th.no_grad()
     def check_outcomes(self, outcomes: Outcomes) -> list[str]:

@@ -130,15 +130,16 @@ class ModelTraining:
         if self._n_updates == 0:
             self._check_outcomes()
         self.policy.set_training_mode(True)
-        start = time.perf_counter()
+        learner, start = self.policy.learner, time.perf_counter()
         for _ in range(n_updates):
             windows, outcomes = self._sample(batch_size)
-            losses, heads = self.dynamics.loss(windows), self.policy.outcome_losses(outcomes, self._ends())
+            losses, heads = learner.dynamics.loss(windows), learner.outcome_losses(outcomes, self._ends())
             self.policy.optimizer.zero_grad()
             sum(heads.values(), losses.total).backward()
             self.policy.optimizer.step()
             self._n_updates += 1
-            self.dynamics.after_update(self._n_updates, self._windows)
+            learner.dynamics.after_update(self._n_updates, self._windows)
+            self.policy.world_model.follow(learner, self._n_updates)
             self._meter.add_losses(losses._replace(terms=losses.terms | {name: loss.detach() for name, loss in heads.items()}))
         self._meter.add_updates(n_updates, time.perf_counter() - start)
 
@@ -162,7 +163,7 @@ class ModelTraining:
     def _ends(self) -> Outcomes | None:
         """Transitions that ended their episode, for who learns that."""
         assert self.replay_buffer is not None
-        if self.policy.termination_head is None:
+        if self.policy.learner.termination_head is None:
             return None
         batch = sample_ends(self.replay_buffer, self.N_ENDS, self._window_rng)
         return None if batch is None else self._encode(batch)[1]

@@ -1,13 +1,17 @@
 """Reward and end of an episode: functions that somebody gives, and heads that are learned where nobody does."""
 
 import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from fcdl_envs.variables import Variable
+from sb3_fcdl.dynamics.stacked import StackedLinear
 from sb3_fcdl.moments import RunningMoments
 
 HIDDEN_DIM = 128
@@ -74,18 +78,50 @@ class RewardHead(nn.Module):
 
 class TerminationHead(nn.Module):
     """
-    A learned end of the episode: a logistic regression in which ends and other transitions weigh alike, however rare ends
-    are, and whose log-odds are then set right for that: the answer is a probability under the data (King and Zeng, 2001).
+    A learned end of the episode: every variable of the next state may end it by itself, and so may all numbers together. Their
+    hazards add up: the episode goes on with the probability that none of them ends it.
 
+    Ends are few, and mostly the doing of one variable. A network that is given them all together takes any of them for the
+    cause: from the six times that CartPole had left its track it gave the next time a probability of 0.07 on one side and
+    0.55 on the other, this head 0.47 and 0.57.
+
+    Ends and other transitions weigh alike, however rare ends are; the odds are then set right for that, so that the answer is
+    a probability under the data (King and Zeng, 2001).
+
+    :param variables: of the state
     :param n_inputs: numbers that it is given, ``2 D + A``
     """
 
+    columns: th.Tensor
     n_ended: th.Tensor
     n_others: th.Tensor
 
-    def __init__(self, n_inputs: int) -> None:
+    # What one variable explains is left to it: the variables learn faster than all together.
+    JOINT_SPEED = 0.1
+    # Price of the square of a log-hazard, nats. What never ends an episode would sink to where no gradient reaches it, and the
+    # first end that it causes would be laid to something else: it happened to the right side of CartPole's track.
+    LOG_HAZARD_PRICE = 1e-4
+
+    def __init__(self, variables: Sequence[Variable], n_inputs: int) -> None:
         super().__init__()
-        self.network = _network(n_inputs)
+        n_variables, width = len(variables), max(variable.width for variable in variables)
+        first, last = StackedLinear(n_variables, width, HIDDEN_DIM), StackedLinear(n_variables, HIDDEN_DIM, 1)
+        with th.no_grad():
+            # Bends all over the numbers that a variable takes, which have mean 0 and standard deviation 1.
+            first.bias.uniform_(-2, 2)
+            last.weight.zero_()
+        middle = StackedLinear(n_variables, HIDDEN_DIM, HIDDEN_DIM)
+        self.by_variable = nn.Sequential(first, nn.SiLU(), middle, nn.SiLU(), last)
+        self.together = _network(n_inputs)
+        # At first the odds are even, whatever the number of variables.
+        self.first_log_hazard = math.log(math.expm1(math.log(2) / (n_variables + 1)))
+        # Behind the last column is one of zeros, for variables that are less wide than others.
+        ends = list(accumulate(variable.width for variable in variables))
+        columns = [
+            [end - variable.width + i if i < variable.width else ends[-1] for i in range(width)]
+            for variable, end in zip(variables, ends, strict=True)
+        ]
+        self.register_buffer("columns", th.tensor(columns), persistent=False)
         self.register_buffer("n_ended", th.zeros((), dtype=th.float64))
         self.register_buffer("n_others", th.zeros((), dtype=th.float64))
 
@@ -96,9 +132,9 @@ class TerminationHead(nn.Module):
         :param next_state: encoded, ``[R, D]``
         :return: probability that the episode ended with this step, ``[R]``; 0 if no end was ever seen
         """
-        logits = self.network(th.cat([state, action, next_state], dim=-1)).squeeze(-1)
-        prior = (self.n_others.clamp(min=1) / self.n_ended.clamp(min=1)).log().float()
-        return (logits - prior).sigmoid() * (self.n_ended > 0)
+        odds_against = (self.n_others.clamp(min=1) / self.n_ended.clamp(min=1)).float()
+        odds = _total(self._log_hazards(state, action, next_state)).expm1() / odds_against
+        return (self.n_ended > 0) / (1 + 1 / odds)
 
     def loss(self, outcomes: Outcomes, ends: Outcomes | None = None) -> th.Tensor:
         """
@@ -106,17 +142,25 @@ class TerminationHead(nn.Module):
 
         :param outcomes: as they come
         :param ends: further transitions that ended their episode: as ends are rare, these are what they are learned from
-        :return: negative log-likelihood of what happened, nats, mean over ends and others by themselves, a scalar
+        :return: negative log-likelihood of what happened, nats, mean over ends and others by themselves, and the price of
+            the log-hazards; a scalar
         """
         if self.training:
             self.n_ended += outcomes.terminated.sum()
             self.n_others += (~outcomes.terminated).sum()
         if ends is not None:
             outcomes = Outcomes(*(th.cat(both) for both in zip(outcomes, ends, strict=True)))
-        logits = self.network(th.cat([outcomes.state, outcomes.action, outcomes.next_state], dim=-1)).squeeze(-1)
-        nll = F.binary_cross_entropy_with_logits(logits, outcomes.terminated.float(), reduction="none")
+        log_hazards = self._log_hazards(outcomes.state, outcomes.action, outcomes.next_state)
+        hazard = _total(log_hazards)
+        nll = hazard.where(~outcomes.terminated, -(-(-hazard).expm1()).log())
         by_kind = [(nll * rows).sum() / rows.sum().clamp(min=1) for rows in (outcomes.terminated, ~outcomes.terminated)]
-        return th.stack(by_kind).mean()
+        return th.stack(by_kind).mean() + self.LOG_HAZARD_PRICE * log_hazards.square().sum(dim=0).mean()
+
+    def _log_hazards(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
+        """Of each variable and of all together, ``[V + 1, R]``; were ends as frequent as other transitions."""
+        by_variable = self.by_variable(F.pad(next_state, (0, 1))[:, self.columns].transpose(0, 1)).squeeze(-1)
+        together = self.JOINT_SPEED * self.together(th.cat([state, action, next_state], dim=-1))
+        return th.cat([by_variable, together.T]) + self.first_log_hazard
 
 
 def never_ends(state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
@@ -176,6 +220,11 @@ def disagreements(
                 f"for example: {describe(row)}; {name} gives {given[row]:g}, the environment gave {recorded[row]:g}"
             )
     return found
+
+
+def _total(log_hazards: th.Tensor) -> th.Tensor:
+    """Minus the log-probability that the episode goes on, ``[R]``. Never quite 0, of which the loss would have no gradient."""
+    return F.softplus(log_hazards).sum(dim=0).clamp(min=1e-30)
 
 
 def _network(n_inputs: int) -> nn.Sequential:

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit, TransformReward
 from tiny import tiny_fcdl
 
+from fcdl_envs.variables import Variable
 from sb3_fcdl import FCDL
 from sb3_fcdl.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
 
@@ -23,13 +24,17 @@ def outcomes(state: th.Tensor, reward: th.Tensor | None = None, terminated: th.T
     return Outcomes(state, th.zeros(n_rows, 1), state, state[:, :0], reward, terminated)
 
 
-def fit(head, draw, n_updates: int = 300) -> None:
-    optimizer = th.optim.Adam(head.train().parameters(), lr=1e-2)
+def fit(head, draw, n_updates: int = 300, learning_rate: float = 1e-2) -> None:
+    optimizer = th.optim.Adam(head.train().parameters(), lr=learning_rate)
     for _ in range(n_updates):
         optimizer.zero_grad()
         head.loss(draw()).backward()
         optimizer.step()
     head.eval()
+
+
+def one_number_head() -> TerminationHead:
+    return TerminationHead((Variable("x"),), 1 + 1 + 1)
 
 
 def test_reward_is_learned_in_the_environments_units():
@@ -64,7 +69,7 @@ def test_end_that_comes_once_in_two_hundred_transitions_is_learned():
         state = th.randn(256, 1)
         return outcomes(state, terminated=state[:, 0] > edge)
 
-    head = TerminationHead(1 + 1 + 1)
+    head = one_number_head()
     fit(head, draw)
     inside, outside = th.linspace(-3, edge - 0.3, 50), th.linspace(edge + 0.3, 4, 50)
     probability = [head(state[:, None], th.zeros(50, 1), state[:, None]) for state in (inside, outside)]
@@ -74,40 +79,105 @@ def test_end_that_comes_once_in_two_hundred_transitions_is_learned():
 def test_probability_of_a_random_end_is_not_that_of_the_balanced_loss():
     """Where nothing tells when an episode ends the answer is how often it does, not one half."""
     th.manual_seed(0)
-    head = TerminationHead(1 + 1 + 1)
+    head = one_number_head()
     fit(head, lambda: outcomes(th.randn(512, 1), terminated=th.rand(512) < 0.05))
     state = th.linspace(-1, 1, 20)[:, None]
     assert head(state, th.zeros(20, 1), state).mean().item() == pytest.approx(0.05, abs=0.03)
 
 
 def test_end_that_was_never_seen_is_not_expected():
-    head = TerminationHead(1 + 1 + 1)
+    head = one_number_head()
     fit(head, lambda: outcomes(th.randn(64, 1)), n_updates=3)
     assert head(th.randn(9, 1), th.zeros(9, 1), th.randn(9, 1)).tolist() == [0] * 9
 
 
 def test_end_that_always_comes_is_expected():
     th.manual_seed(0)
-    head = TerminationHead(1 + 1 + 1)
+    head = one_number_head()
     fit(head, lambda: outcomes(th.randn(64, 1), terminated=th.ones(64, dtype=th.bool)), n_updates=20)
     assert head(th.randn(9, 1), th.zeros(9, 1), th.randn(9, 1)).min() > 0.99
 
 
 def test_ends_and_others_weigh_alike_by_hand():
-    """Logits of 0: every transition costs log 2. Weights of the last layer of 0 and a bias of 1: an end costs what is left."""
-    head = TerminationHead(1 + 1 + 1).eval()
-    for parameter in head.network[-1].parameters():
-        parameter.data.zero_()
+    """Every transition costs log 2 at first. With odds of 3 an end costs log 4/3, and another transition log 4."""
+    head = one_number_head().eval()
+    # Two causes, each of which lets the episode go on with probability 1 / sqrt(2), and 1e-4 for the square of each logarithm.
+    first = np.log(np.expm1(np.log(2) / 2))
     rare = outcomes(th.zeros(100, 1), terminated=th.arange(100) == 0)
-    assert head.loss(rare).item() == pytest.approx(np.log(2))
-    head.network[-1].bias.data.fill_(1)
-    end, other = np.log1p(np.exp(-1)), np.log1p(np.exp(1))
-    assert head.loss(rare).item() == pytest.approx((end + other) / 2)
+    assert head.loss(rare).item() == pytest.approx(np.log(2) + 2e-4 * first**2)
+    # Now with probability 1/2 each: then the logarithm is that of expm1(log 2) = 1.
+    for last, speed in ((head.by_variable[-1], 1), (head.together[-1], head.JOINT_SPEED)):
+        last.bias.data.fill_(-first / speed)
+    assert head.loss(rare).item() == pytest.approx((np.log(4 / 3) + np.log(4)) / 2)
     more = outcomes(th.zeros(7, 1), terminated=th.ones(7, dtype=th.bool))
-    assert head.loss(rare, more).item() == pytest.approx((end + other) / 2)
-    # Further ends say nothing about how often they come.
+    assert head.loss(rare, more).item() == pytest.approx((np.log(4 / 3) + np.log(4)) / 2)
+    # Further ends say nothing about how often they come: the odds of 3 are divided by 99.
     head.train().loss(rare, more)
     assert (head.n_ended.item(), head.n_others.item()) == (1, 99)
+    assert head(*rare[:3])[0].item() == pytest.approx(3 / 99 / (1 + 3 / 99))
+
+
+def test_what_ended_an_episode_twice_ends_it_again_whatever_else_is_so():
+    """Two ends beyond 2 with different numbers beside them; a network of all numbers cannot know which ones did it."""
+    th.manual_seed(0)
+    ended = th.tensor([[2.3, 1.5, 0.4], [2.5, -0.3, 1.6]])
+
+    def draw() -> Outcomes:
+        state = th.cat([th.randn(256, 3).clamp(-1.9, 1.9), ended])
+        return outcomes(state, terminated=th.arange(258) >= 256)
+
+    head = TerminationHead((Variable("x"), Variable("y"), Variable("z")), 3 + 1 + 3)
+    fit(head, draw, n_updates=500, learning_rate=1e-3)
+    beyond, inside = th.randn(200, 3).clamp(-1.9, 1.9), th.randn(200, 3).clamp(-1.5, 1.5)
+    beyond[:, 0] = 2.6
+    assert head(beyond, th.zeros(200, 1), beyond).min() > 0.5
+    assert head(inside, th.zeros(200, 1), inside).max() < 0.01
+
+
+def test_a_variable_that_never_ends_an_episode_stays_within_reach():
+    """
+    Only y ends episodes. The log-hazard l of x costs others exp(l) / 2 and everybody 1e-4 l**2, least at l = -6.01.
+    Without the price it is below -13 at the end of this test, where the first end by x would find hardly any gradient.
+    """
+    th.manual_seed(0)
+    head = TerminationHead((Variable("x"), Variable("y")), 2 + 1 + 2)
+
+    def draw() -> Outcomes:
+        state = th.randn(128, 2).clamp(-1.9, 1.9)
+        state[:16, 1] = 2.5
+        return outcomes(state, terminated=th.arange(128) < 16)
+
+    fit(head, draw, learning_rate=3e-3)
+    state = th.linspace(-1.5, 1.5, 20)[:, None].repeat(1, 2)
+    of_x = head._log_hazards(state, th.zeros(20, 1), state)[0]
+    assert of_x.tolist() == pytest.approx([-6.01] * 20, abs=1)
+
+
+def test_an_end_that_takes_two_variables_is_learned():
+    th.manual_seed(0)
+
+    def draw() -> Outcomes:
+        state = th.randn(256, 2)
+        return outcomes(state, terminated=(state > 0.5).all(dim=1))
+
+    head = TerminationHead((Variable("x"), Variable("y")), 2 + 1 + 2)
+    fit(head, draw)
+    corners = th.tensor([[1.2, 1.2], [1.2, -0.2], [-0.2, 1.2], [-0.2, -0.2]])
+    assert [round(p) for p in head(corners, th.zeros(4, 1), corners).tolist()] == [1, 0, 0, 0]
+
+
+def test_categories_may_end_an_episode_and_widths_may_differ():
+    th.manual_seed(0)
+
+    def draw() -> Outcomes:
+        category = th.randint(3, (256,))
+        state = th.cat([th.randn(256, 1), th.nn.functional.one_hot(category, 3), th.randn(256, 1)], dim=1)
+        return outcomes(state, terminated=category == 1)
+
+    head = TerminationHead((Variable("x"), Variable("c", 3), Variable("y")), 5 + 1 + 5)
+    fit(head, draw)
+    state = th.cat([th.randn(3, 1), th.eye(3), th.randn(3, 1)], dim=1)
+    assert head(state, th.zeros(3, 1), state).round().tolist() == [0, 1, 0]
 
 
 class Cliff(gym.Env):
@@ -159,14 +229,14 @@ def test_both_are_learned_by_default_and_logged():
     model = cliff().learn(60)
     summary = model._meter.summary(model.policy)
     assert {"train/reward_loss", "train/termination_loss"} <= summary.keys()
-    gradients = [parameter.grad for parameter in model.policy.termination_head.parameters()]
+    gradients = [parameter.grad for parameter in model.policy.learner.termination_head.parameters()]
     assert all(gradient is not None for gradient in gradients)
 
 
 def test_who_publishes_a_reward_alone_has_no_ends():
     policy = tiny_fcdl(GatedEnv(), **SMALL).policy
     assert policy.reward_fn is reward_fn and policy.termination_fn is never_ends
-    assert policy.reward_head is None and policy.termination_head is None
+    assert policy.learner.reward_head is None and policy.learner.termination_head is None
 
 
 @pytest.mark.parametrize("given", [place_reward, "test_rewards:place_reward"])
@@ -175,7 +245,7 @@ def test_given_functions_replace_the_heads_and_are_saved(given, tmp_path):
     model.save(tmp_path / "model")
     policy = FCDL.load(tmp_path / "model").policy
     assert policy.reward_fn is place_reward and policy.termination_fn is fell
-    assert policy.reward_head is None and policy.termination_head is None
+    assert policy.learner.reward_head is None and policy.learner.termination_head is None
     state = policy.factorization.encode_state(th.tensor([[2.0], [3.0]]))
     assert policy._reward(state, th.zeros(2, 2), state, state[:, :0]).tolist() == pytest.approx([2, 3], abs=1e-5)
     assert policy._termination(state, th.zeros(2, 2), state).tolist() == [False, True]

@@ -108,7 +108,7 @@ class FCDLPolicy(BasePolicy):
         self.learner = WorldModel(
             model(self.factors, **self.dynamics_kwargs),
             None if self.reward_fn else RewardHead(n_inputs + self.factorization.goal_width),
-            None if self.termination_fn else TerminationHead(n_inputs),
+            None if self.termination_fn else TerminationHead(self.factors.state_variables, n_inputs),
         )
         self.world_model = self.learner.average()
         groups = [{"params": list(module.parameters())} for module in self.learner.children()]

@@ -241,8 +241,9 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
-        self._update_learning_rate(self.policy.optimizer)
-        self.policy.set_learning_rate(self.policy.optimizer.param_groups[0]["lr"])
+        learning_rate = self.lr_schedule(self._current_progress_remaining)
+        self.logger.record("train/learning_rate", learning_rate)
+        self.policy.set_learning_rate(learning_rate)
         self._update(gradient_steps, batch_size)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 

@@ -152,7 +152,9 @@ def test_collecting_and_predicting_leave_the_model_alone():
     model.gradient_steps = 1
     model.learn(60)
     changed = [name for name, value in model.policy.state_dict().items() if not th.equal(before[name], value)]
-    assert {"dynamics.quantizer.encoder.0.running_mean", "dynamics.quantizer.codebook.embedding"} <= set(changed)
+    for model in ("learner", "world_model"):
+        quantizer = f"{model}.dynamics.quantizer"
+        assert {f"{quantizer}.encoder.0.running_mean", f"{quantizer}.codebook.embedding"} <= set(changed)
 
 
 def test_evaluation_does_not_disturb_training():

@@ -202,9 +202,12 @@ def chemical_tasks(n_objects: int = 10) -> tuple[Task, ...]:
 
 # As published, but for the schedule of updates, which depends on the number of environments.
 SCHEDULE = {"learning_rate": 1e-4, "train_horizon": 3}
-PUBLISHED_PLANNER = {"planner": "cem", "planner_kwargs": {"horizon": 3, "n_iterations": 5, "n_candidates": 64}}
+PUBLISHED_PLANNER = {
+    "planner": "cem",
+    "planner_kwargs": {"horizon": 3, "discount": 1.0, "n_iterations": 5, "n_candidates": 64},
+}
 # As many model steps as the published one takes, by the memo, and one or two points more of return: docs/planners.md.
-PLANNER = {"planner": "icem", "planner_kwargs": {"horizon": 5, "n_iterations": 3, "n_candidates": 128}}
+PLANNER = {"planner": "icem", "planner_kwargs": {"horizon": 5, "discount": 1.0, "n_iterations": 3, "n_candidates": 128}}
 MLP = {"hidden_dim": 1024, "n_layers": 3}
 
 CHEMICAL = Benchmark(

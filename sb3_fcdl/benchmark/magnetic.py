@@ -104,7 +104,7 @@ SCHEDULE = {
     "learning_starts": 2000,
     "train_horizon": 1,
     "planner": "cem",
-    "planner_kwargs": {"horizon": 1, "n_iterations": 5, "n_candidates": 64},
+    "planner_kwargs": {"horizon": 1, "discount": 1.0, "n_iterations": 5, "n_candidates": 64},
 }
 MLP = {"hidden_dim": 512, "n_layers": 4}
 

@@ -95,11 +95,17 @@ class ReferencePolicy(ABC):
         SB3's signature.
 
         :param observation: a batch of ``B`` observations
-        :param state: not used, returned as it is
-        :param episode_start: not used
+        :param state: what the last call returned
+        :param episode_start: which environments start anew, ``[B]``
         :param deterministic: not used
-        :return: actions, ``[B, ...]``, and ``state``
+        :return: actions, ``[B, ...]``, and the state of the next call
         """
+        return self._act_from(observation, state, episode_start)
+
+    def _act_from(
+        self, observation: Any, state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """What ``predict`` returns; most policies have no state."""
         return self.act(observation), state
 
     @abstractmethod
@@ -127,27 +133,14 @@ class PlanningReference(ReferencePolicy):
         """:param env: where it is going to act"""
         self.env = env
 
-    def predict(
-        self,
-        observation: Observations,
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
+    def _act_from(
+        self, observation: Any, state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """
-        SB3's signature.
-
-        :param observation: a batch of ``B`` observations
-        :param state: what the last call returned
-        :param episode_start: which environments start anew, ``[B]``
-        :param deterministic: not used
-        :return: actions, ``[B, ...]``, and the rest of the plans
-        """
         plan = self.plan(observation, warm_start_of(state, episode_start))
         return plan.actions[:, 0].numpy(), state_of(plan)
 
     def act(self, observation: Any) -> np.ndarray:
-        return self.predict(observation)[0]
+        return self._act_from(observation, None, None)[0]
 
     @abstractmethod
     def plan(self, observation: Any, warm_start: th.Tensor | None) -> Plan:

@@ -20,6 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from sb3_fcdl import FCDL
 from sb3_fcdl.benchmark import Run, Task, append_csv, evaluate_tasks, read_csv
 from sb3_fcdl.benchmark.base import RandomActions
+from sb3_fcdl.benchmark.markdown import markdown, over_seeds
 from sb3_fcdl.benchmark.table import CsvRow
 
 ENVIRONMENTS = (
@@ -71,17 +72,15 @@ def table(rows: list[CsvRow]) -> str:
     cells: dict[tuple[str, str], dict[int, list[CsvRow]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         cells[row.env, row.algo][row.timesteps].append(row)
-    counts = [f"{timesteps:,}" for timesteps in EVALUATED_AT]
-    lines = ["| environment | algorithm | seeds | " + " | ".join(counts) + " | s |", "|---" * (4 + len(counts)) + "|"]
+    lines = []
     for (env_id, algorithm), by_timesteps in cells.items():
-        words = []
-        for timesteps in EVALUATED_AT:
-            means = [row.mean for row in by_timesteps.get(0 if algorithm == RANDOM else timesteps, ())]
-            words.append(f"{sum(means) / len(means):.1f} [{min(means):.1f}, {max(means):.1f}]" if means else "")
+        reached = (by_timesteps.get(0 if algorithm == RANDOM else timesteps, []) for timesteps in EVALUATED_AT)
         last = by_timesteps[max(by_timesteps)]
-        seconds = sum(row.wall_s for row in last) / len(last)
-        lines.append(f"| {env_id} | {algorithm} | {len(last)} | " + " | ".join(words) + f" | {seconds:.0f} |")
-    return "\n".join(lines)
+        seconds = f"{sum(row.wall_s for row in last) / len(last):.0f}"
+        means = (over_seeds([row.mean for row in each]) for each in reached)
+        lines.append([env_id, algorithm, str(len(last)), *means, seconds])
+    counts = [f"{timesteps:,}" for timesteps in EVALUATED_AT]
+    return markdown(["environment", "algorithm", "seeds", *counts, "s"], lines)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from sb3_fcdl import FCDL
 from sb3_fcdl.benchmark import benchmark_of, evaluate_tasks, read_csv
+from sb3_fcdl.benchmark.markdown import markdown, over_seeds
 from sb3_fcdl.benchmark.measurements import Measurements, accuracy_csv, contexts_csv, evaluate_predictions
 from sb3_fcdl.benchmark.record import TrainRecord
 from sb3_fcdl.benchmark.table import AccuracyCsvRow, ContextCsvRow, CsvRow
@@ -64,12 +65,8 @@ def table(title: str, lines: Iterable[Line], value: Callable[[Line], float], col
     for line in lines:
         columns[column(line)] = None
         cells[line.algo][column(line)][line.seed] = value(line)
-    written = [f"| {title} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for algo, row in cells.items():
-        numbers = [list(row[name].values()) for name in columns]
-        words = [f"{sum(each) / len(each):.1f} [{min(each):.1f}, {max(each):.1f}]" if each else "" for each in numbers]
-        written.append(f"| {algo} | " + " | ".join(words) + " |")
-    return "\n".join(written)
+    rows = [[algo, *(over_seeds(list(row[name].values())) for name in columns)] for algo, row in cells.items()]
+    return markdown([title, *columns], rows)
 
 
 def print_tables(path: Path) -> None:

@@ -30,6 +30,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
 from sb3_fcdl.benchmark import benchmark_of
+from sb3_fcdl.benchmark.markdown import markdown
 from sb3_fcdl.benchmark.profile import median_ms
 from sb3_fcdl.benchmark.record import machine, package_versions
 from sb3_fcdl.dynamics import DYNAMICS
@@ -276,13 +277,12 @@ def measure(scale: Scale) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown; ``ratio`` is how many times better ours is."""
-    lines = ["| | unit | threads | ours | dense | ratio |", "|---|---|--:|--:|--:|--:|"]
-    for row in rows:
-        numbers = (
-            "" if number is None else f"{number:,.{1 if number < 100 else 0}f}" for number in (row.ours, row.dense, row.ratio)
-        )
-        lines.append(f"| {row.quantity} | {row.unit} | {row.n_threads} | " + " | ".join(numbers) + " |")
-    return "\n".join(lines)
+
+    def shown(number: float | None) -> str:
+        return "" if number is None else f"{number:,.{1 if number < 100 else 0}f}"
+
+    lines = [[row.quantity, row.unit, str(row.n_threads), *map(shown, (row.ours, row.dense, row.ratio))] for row in rows]
+    return markdown(["", "unit", "threads", "ours", "dense", "ratio"], lines)
 
 
 def report(scale: Scale, rows: Sequence[Row]) -> dict[str, Any]:

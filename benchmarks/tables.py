@@ -9,6 +9,7 @@ import argparse
 from collections import defaultdict
 
 from sb3_fcdl.benchmark import read_csv
+from sb3_fcdl.benchmark.markdown import markdown, over_seeds
 from sb3_fcdl.benchmark.table import CsvRow
 
 Means = dict[tuple[str, str], list[float]]
@@ -25,14 +26,8 @@ def table(means: Means) -> str:
     :param means: by policy and task, the mean return of each seed; in the order of the rows and columns
     """
     policies, tasks = (list(dict.fromkeys(names)) for names in zip(*means, strict=True))
-    lines = ["| policy | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
-    for policy in policies:
-        cells = []
-        for task in tasks:
-            values = means[policy, task]
-            cells.append(f"{sum(values) / len(values):.1f} [{min(values):.1f}, {max(values):.1f}]")
-        lines.append(f"| {policy} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [[policy, *(over_seeds(means[policy, task]) for task in tasks)] for policy in policies]
+    return markdown(["policy", *tasks], rows)
 
 
 def main() -> None:

@@ -72,7 +72,8 @@ def test_a_model_that_knows_the_dynamics_is_as_good_as_they_are_where_nothing_is
 def test_table_and_mistakes(policy):
     results = evaluate_accuracy({"model": policy}, ENV_ID, SIX, TASKS, CLEAN, n_steps=3)
     lines = format_accuracy(results).splitlines()
-    assert lines[0] == "| one-step accuracy | train | n=2 |" and lines[2] == "| chance | 33.3 % | 33.3 % |" and len(lines) == 5
+    assert lines[0].split() == "| one-step accuracy | train | n=2 |".split()
+    assert lines[2].split() == "| chance | 33.3 % | 33.3 % |".split() and len(lines) == 5
     numbers = tiny_fcdl("Pendulum-v1", policy="MlpPolicy", dynamics_kwargs={"hidden_dim": 8}).policy
     with pytest.raises(ValueError, match="Pendulum-v1 has no categorical variable"):
         evaluate_accuracy({"model": numbers}, "Pendulum-v1", {}, TASKS[:1])

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from toy import squeezed
 
 from sb3_fcdl import FCDL
 from sb3_fcdl.benchmark import profile, read_csv
@@ -154,7 +155,7 @@ def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path,
     assert [(row.algo, row.timesteps) for row in accuracies] == [
         ("chance", 0), ("no change", 0), ("FCDL", 300), ("Bayes", 0)
     ]  # fmt: skip
-    assert accuracies[0].accuracy == pytest.approx(1 / 3, abs=1e-4) and "| chance | 33.3 % |" in out
+    assert accuracies[0].accuracy == pytest.approx(1 / 3, abs=1e-4) and "| chance | 33.3 % |" in squeezed(out)
     contexts = read_csv(tmp_path / "results_contexts.csv", ContextCsvRow)
     # Both regimes of four objects, self and action edges counted; on the training task nothing is corrupted.
     assert [row.n_true_edges for row in contexts] == [8, 14] and sum(row.share for row in contexts) == pytest.approx(1)
@@ -187,7 +188,7 @@ def test_profile_needs_a_model_file_alone(capsys, model_path, tmp_path, monkeypa
     alone, json_path = tmp_path / "model.zip", tmp_path / "profile.json"
     alone.write_bytes(model_path.read_bytes())
     assert main(["profile", "--model", str(alone), "--n-envs", "3", "--json", str(json_path)]) == 0
-    out = capsys.readouterr().out
+    out = squeezed(capsys.readouterr().out)
     assert "| device | predict, 1 environment | predict, 3 environments | update |" in out and "| cpu | " in out
     result = json.loads(json_path.read_text())
     assert result["recommendation"] in out

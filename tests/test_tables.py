@@ -4,7 +4,10 @@ import runpy
 import sys
 from pathlib import Path
 
-from sb3_fcdl.benchmark import Run, TaskResult, append_csv
+from toy import squeezed
+
+from sb3_fcdl.benchmark import Run, TaskResult, append_csv, read_csv
+from sb3_fcdl.benchmark.table import AccuracyCsvRow
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "tables.py"
 
@@ -17,7 +20,7 @@ def test_table_averages_over_seeds(tmp_path, monkeypatch, capsys):
         append_csv(path, run, tasks)
     monkeypatch.setattr(sys, "argv", ["tables.py", str(path)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    printed = capsys.readouterr().out
+    printed = squeezed(capsys.readouterr().out)
     assert "**FCDL/Chemical-v0 rule=full_fork**, mean return over 2 training seeds" in printed
     assert "| policy | train | n=2 |" in printed
     assert "| FCDL | 11.5 [10.0, 13.0] | 6.5 [5.0, 8.0] |" in printed
@@ -42,6 +45,32 @@ def test_environments_are_compared_by_timesteps_and_not_run_twice(tmp_path, monk
     assert path.read_text() == before  # PPO is done, and SAC does not have CartPole's kind of action
     monkeypatch.setattr(sys, "argv", [script, str(path), "--table"])
     runpy.run_path(script, run_name="__main__")
-    printed = capsys.readouterr().out
+    printed = squeezed(capsys.readouterr().out)
     assert "| CartPole-v1 | random | 2 | 22.0 [20.0, 24.0] | 22.0 [20.0, 24.0] | 22.0 [20.0, 24.0] | 0 |" in printed
     assert "| CartPole-v1 | PPO | 2 | 102.0 [100.0, 104.0] | 202.0 [200.0, 204.0] | 402.0 [400.0, 404.0] | 100 |" in printed
+
+
+def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, capsys):
+    path, script = tmp_path / "models.csv", str(SCRIPT.parent / "models.py")
+    run = ["--dynamics", "mlp", "--rules", "full_fork", "--seeds", "0", "--timesteps", "60", "--episodes", "1"]
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", [script, str(path), *run, "--log-dir", str(tmp_path / "runs")])
+        runpy.run_path(script, run_name="__main__")
+        lines = read_csv(path)
+        assert [(line.task, line.timesteps) for line in lines[:2]] == [("train", 60), ("n=2", 60)]
+        names = list(dict.fromkeys(line.algo for line in lines))
+        assert names[:2] == ["MLP", "no-op"] and names[-1] == "planner on the true dynamics" and len(lines) == 4 * len(names)
+    assert {line.algo for line in read_csv(tmp_path / "models_accuracy.csv", AccuracyCsvRow)} == {
+        "chance",
+        "no change",
+        "MLP",
+        "Bayes",
+    }
+    assert not (tmp_path / "models_contexts.csv").exists()  # an MLP has no graphs
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [script, str(path), "--table"])
+    runpy.run_path(script, run_name="__main__")
+    printed = squeezed(capsys.readouterr().out)
+    assert "| mean return | train | n=2 | n=4 | n=6 |" in printed and "| accuracy, % | train |" in printed
+    by_hand = lines[0].wall_s * 1000 / 60
+    assert f"| MLP | {by_hand:.1f} [{by_hand:.1f}, {by_hand:.1f}] |" in printed

@@ -1,5 +1,6 @@
 """Small systems with known answers, shared by the tests."""
 
+import re
 from collections.abc import Sequence
 
 import torch as th
@@ -60,3 +61,8 @@ def persist_and_set_windows(n_variables: int, n_categories: int, n_rows: int) ->
         one_hot_state(successors, sizes).unsqueeze(1),
         th.ones(n_rows, 1, dtype=th.bool),
     )
+
+
+def squeezed(table: str) -> str:
+    """A table as it is without the spaces that align it."""
+    return re.sub(" +", " ", table)

@@ -10,6 +10,7 @@ import torch as th
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_fcdl.benchmark.evaluation import Task
+from sb3_fcdl.benchmark.markdown import markdown
 from sb3_fcdl.benchmark.paired import paired_envs, predict_step, random_steps
 from sb3_fcdl.fcdl import FCDLPolicy
 from sb3_fcdl.observations import Observations
@@ -115,7 +116,5 @@ def format_accuracy(results: Mapping[str, Sequence[AccuracyResult]]) -> str:
     :param results: see ``evaluate_accuracy``
     """
     tasks = [result.task for result in next(iter(results.values()))]
-    lines = ["| one-step accuracy | " + " | ".join(tasks) + " |", "| --- " * (len(tasks) + 1) + "|"]
-    for name, row in results.items():
-        lines.append(f"| {name} | " + " | ".join(f"{100 * result.accuracy:.1f} %" for result in row) + " |")
-    return "\n".join(lines)
+    rows = [[name, *(f"{100 * result.accuracy:.1f} %" for result in row)] for name, row in results.items()]
+    return markdown(["one-step accuracy", *tasks], rows)

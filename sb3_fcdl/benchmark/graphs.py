@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sb3_fcdl.benchmark.evaluation import Task
+from sb3_fcdl.benchmark.markdown import markdown
 from sb3_fcdl.benchmark.paired import PairedStep, paired_envs, predict_step, random_steps
 from sb3_fcdl.fcdl import FCDLPolicy
 
@@ -80,12 +81,12 @@ def evaluate_graphs(
 
 def format_graphs(results: Iterable[ContextResult]) -> str:
     """A Markdown table with a row a context."""
-    lines = ["| task | true edges | share | SHD | missing | extra | same code | same graph |", "| --- " * 8 + "|"]
+    rows = []
     for each in results:
-        numbers = f"{100 * each.share:.0f} % | {each.shd:.2f} | {each.missing:.2f} | {each.extra:.2f}"
-        same = " | ".join("-" if np.isnan(share) else f"{100 * share:.1f} %" for share in (each.same_code, each.same_graph))
-        lines.append(f"| {each.task} | {each.n_true_edges} | {numbers} | {same} |")
-    return "\n".join(lines)
+        edges = [f"{number:.2f}" for number in (each.shd, each.missing, each.extra)]
+        same = ["-" if np.isnan(share) else f"{100 * share:.1f} %" for share in (each.same_code, each.same_graph)]
+        rows.append([each.task, str(each.n_true_edges), f"{100 * each.share:.0f} %", *edges, *same])
+    return markdown(["task", "true edges", "share", "SHD", "missing", "extra", "same code", "same graph"], rows)
 
 
 class _Transitions(NamedTuple):

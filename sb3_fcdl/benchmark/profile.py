@@ -13,6 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.logger import Logger
 
 from fcdl_envs.variables import Variable
+from sb3_fcdl.benchmark.markdown import markdown
 from sb3_fcdl.fcdl import FCDL
 from sb3_fcdl.observations import Observations
 
@@ -142,14 +143,10 @@ def format_speeds(speeds: Sequence[DeviceSpeed]) -> str:
     :param speeds: of the same model on different devices
     """
     n_envs = list(speeds[0].predict_ms)
-    lines = [
-        "| device | " + " | ".join(f"predict, {_environments(n)}" for n in n_envs) + " | update |",
-        "|---" * (len(n_envs) + 2) + "|",
+    rows = [
+        [speed.device, *(f"{time_ms:.1f}" for time_ms in (*speed.predict_ms.values(), speed.update_ms))] for speed in speeds
     ]
-    for speed in speeds:
-        times = [*speed.predict_ms.values(), speed.update_ms]
-        lines.append(f"| {speed.device} | " + " | ".join(f"{time_ms:.1f}" for time_ms in times) + " |")
-    return "\n".join(lines)
+    return markdown(["device", *(f"predict, {_environments(n)}" for n in n_envs), "update"], rows)
 
 
 def recommendation(speeds: Sequence[DeviceSpeed]) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar, get_type_hints
 from sb3_fcdl.benchmark.accuracy import AccuracyResult
 from sb3_fcdl.benchmark.evaluation import Returns, TaskResult
 from sb3_fcdl.benchmark.graphs import ContextResult
+from sb3_fcdl.benchmark.markdown import markdown
 from sb3_fcdl.benchmark.record import TrainRecord
 
 
@@ -62,18 +63,14 @@ ROWS = {Returns: CsvRow, ContextResult: ContextCsvRow, AccuracyResult: AccuracyC
 
 def format_table(results: Mapping[str, Sequence[TaskResult]]) -> str:
     """
-    A Markdown table with a row a policy and a column a task, aligned for reading as it is.
+    A Markdown table with a row a policy and a column a task.
 
     :param results: for each policy its results, all on the same tasks
     """
     first = next(iter(results.values()))
-    rows = [["policy", *(result.task for result in first), "ms/predict"]]
-    rows += [[name, *map(_cell, row), f"{sum(r.predict_ms for r in row) / len(row):.2f}"] for name, row in results.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
-    caption = f"Mean return [95 % interval] and success rate; {first[0].n_episodes} episodes a task."
-    return "\n".join([*lines, "", caption])
+    rows = [[name, *map(_cell, row), f"{sum(r.predict_ms for r in row) / len(row):.2f}"] for name, row in results.items()]
+    table = markdown(["policy", *(result.task for result in first), "ms/predict"], rows)
+    return f"{table}\n\nMean return [95 % interval] and success rate; {first[0].n_episodes} episodes a task."
 
 
 def _cell(result: TaskResult) -> str:

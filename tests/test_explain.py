@@ -48,7 +48,8 @@ def test_trajectory_is_what_the_model_predicts_step_by_step(model):
         )
         state = prediction.next_state.mode()
         rewards.append(((state * goal).sum() / goal.sum()).item())
-    assert plan.rewards == pytest.approx(rewards) and plan.value == pytest.approx(sum(rewards))
+    discounted = rewards[0] + 0.99 * rewards[1] + 0.99**2 * rewards[2]
+    assert plan.rewards == pytest.approx(rewards) and plan.value == pytest.approx(discounted)
 
 
 def test_runner_up_begins_otherwise_and_costs_the_difference(model):

@@ -8,6 +8,7 @@ from tiny import tiny_env, tiny_fcdl
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl import FCDL
+from sb3_fcdl.benchmark import CHEMICAL
 from sb3_fcdl.dynamics import FCDLDynamics
 from sb3_fcdl.fcdl.world_model import WorldModel
 
@@ -22,7 +23,7 @@ def test_average_by_hand():
     for n_updates, value in ((1, 11.0), (2, 10.0), (889, 2.0), (5000, 2.0)):
         for parameter in learner.parameters():
             parameter.data.fill_(value)
-        average.follow(learner, n_updates)
+        average.follow(learner, n_updates, 0.99)
         values = th.cat([parameter.flatten() for parameter in average.parameters()])
         assert values.min() == values.max()
         followed.append(values[0].item())
@@ -35,7 +36,7 @@ def test_what_is_not_learned_by_gradient_is_taken_over_at_once():
     average = learner.average()
     learner.dynamics.quantizer.codebook.embedding = learner.dynamics.quantizer.codebook.embedding + 1
     learner.dynamics.context_inputs[0] = 0
-    average.follow(learner, 1000)
+    average.follow(learner, 1000, 0.99)
     for (name, own), given in zip(average.named_buffers(), learner.buffers(), strict=True):
         assert th.equal(own, given), name
 
@@ -53,6 +54,19 @@ def test_optimizer_moves_the_learner_alone_and_the_average_follows():
     assert model._n_updates == 3
     for parameter, value in zip(policy.world_model.parameters(), expected, strict=True):
         assert parameter.detach().numpy() == pytest.approx(value.detach().numpy(), abs=1e-6)
+
+
+def test_without_a_decay_it_is_the_learner():
+    model = tiny_fcdl(policy_kwargs={"average_decay": 0.0}).learn(40)
+    for own, given in zip(model.policy.world_model.parameters(), model.policy.learner.parameters(), strict=True):
+        assert th.equal(own, given)
+    assert model._n_updates > 0 and CHEMICAL.preset("paper").arguments("fcdl")["policy_kwargs"] == {"average_decay": 0.0}
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_decay_must_be_one(decay):
+    with pytest.raises(ValueError, match=r"average_decay must be in \[0, 1\), got"):
+        tiny_fcdl(policy_kwargs={"average_decay": decay})
 
 
 def test_everything_a_user_sees_comes_from_the_average(tmp_path):

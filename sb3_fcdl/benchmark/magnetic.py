@@ -117,7 +117,7 @@ MAGNETIC = Benchmark(
             {"fcdl": {"n_layers": 3, "sparsity_coef": 0.05}, "mlp": MLP},
         ),
         "paper": Preset(
-            SCHEDULE,
+            {**SCHEDULE, "policy_kwargs": {"average_decay": 0.0}},
             {
                 "fcdl": {"n_layers": 3, "sparsity_coef": 0.001, "context_threshold": 0.0, "quantize": "latents"},
                 "mlp": MLP,

@@ -139,7 +139,7 @@ class ModelTraining:
             self.policy.optimizer.step()
             self._n_updates += 1
             learner.dynamics.after_update(self._n_updates, self._windows)
-            self.policy.world_model.follow(learner, self._n_updates)
+            self.policy.follow_learner(self._n_updates)
             self._meter.add_losses(losses._replace(terms=losses.terms | {name: loss.detach() for name, loss in heads.items()}))
         self._meter.add_updates(n_updates, time.perf_counter() - start)
 

@@ -85,7 +85,7 @@ def test_box_optimum_at_the_bounds(select: str, horizon: int) -> None:
 def test_box_starts_with_normals_over_the_box() -> None:
     spy = Spy(lambda action: action[:, 0])
     actions, value, _ = spy.plan(CEM(BOX, horizon=1, n_iterations=1, n_candidates=20_000, n_elites=20_000))
-    (candidates,) = spy.candidates
+    candidates = th.cat(spy.candidates)
     middle, half_range = th.tensor([0.0, 1.0]), th.tensor([1.0, 3.0])
     standard = th.randn(20_000, 1, 2, generator=seeded())[:, 0]
     assert th.equal(candidates, (middle + half_range * standard).clamp(th.tensor(BOX.low), th.tensor(BOX.high)))

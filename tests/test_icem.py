@@ -104,7 +104,7 @@ def test_noise_is_as_given_without_an_exponent() -> None:
 def test_first_candidates_are_correlated_as_the_noise(exponent: float) -> None:
     spy = Spy(lambda action: action[:, 0])
     spy.plan(ICEM(BOX, horizon=4, n_iterations=1, n_candidates=5000, n_elites=10, noise_exponent=exponent))
-    drawn = th.stack(spy.candidates, dim=1)[:, :, 0]
+    drawn = th.cat(spy.candidates)[:, 0].view(4, 5000).T
     correlation = np.corrcoef(drawn[:, 0].numpy(), drawn[:, 1].numpy())[0, 1]
     # of the noise: 0.6 in closed form for four steps and power 1, 1, 1/4: (1 + 0 - 1/4) / (1 + 2 + 1/4) = 0.23
     assert correlation == pytest.approx({0.0: 0.0, 2.0: 0.23}[exponent], abs=0.05)

@@ -12,6 +12,9 @@ from sb3_fcdl.planning.base import KeyFn, RewardFn, StepFn, TerminationFn
 Place = tuple[th.Tensor, ...]
 """Where candidates are: a tensor or more, each with a row for every candidate."""
 
+# Rows whose reward and end are asked for at once: enough that a call costs nothing, few enough to stay in a cache.
+N_OUTCOMES = 512
+
 
 class Rollout(ABC):
     """
@@ -54,17 +57,19 @@ class Rollout(ABC):
         :return: returns, ``[B, N]``
         """
         n_envs, n_candidates, horizon = sequences.shape[:3]
-        place = self._start(n_candidates)
-        returns = self.state.new_zeros(n_envs * n_candidates)
-        alive = th.ones_like(returns)
+        places = [self._start(n_candidates)]
         for depth in range(horizon):
-            place, reward, ended = self._follow(place, sequences[:, :, depth].flatten(0, 1))
-            reward = self.discount**depth * reward
-            if ended is not None:
-                # what a state after the end pays does not count, whatever it is: it need not be a number
-                reward = (alive * reward).where(alive != 0, 0)
-                alive = alive * (1 - ended)
-            returns += reward
+            places.append(self._follow(places[-1], sequences[:, :, depth].flatten(0, 1)))
+        # What a step pays changes nothing of where it leads: a learned reward is asked once for all of them.
+        rewards, ended = self._outcomes_of(places, sequences)
+        discounts = [self.discount**depth for depth in range(horizon)]
+        rewards = rewards * rewards.new_tensor(discounts).unsqueeze(1)
+        if ended is not None:
+            alive = th.cat([th.ones_like(ended[:1]), (1 - ended[:-1]).cumprod(dim=0)])
+            # what a state after the end pays does not count, whatever it is: it need not be a number
+            rewards = (alive * rewards).where(alive != 0, 0)
+        # added one after another, so that equal sequences have equal returns wherever they stand
+        returns = rewards.cumsum(dim=0)[-1]
         return returns.where(returns.isfinite(), -th.inf).view(n_envs, n_candidates)
 
     @abstractmethod
@@ -72,36 +77,55 @@ class Rollout(ABC):
         """The place of N candidates in each of B environments, before their first step."""
 
     @abstractmethod
-    def _follow(self, place: Place, action: th.Tensor) -> tuple[Place, th.Tensor, th.Tensor | None]:
+    def _follow(self, place: Place, action: th.Tensor) -> Place:
         """
         One step of every candidate.
 
         :param place: where they are
         :param action: what they do, ``[B * N, *]``
-        :return: where they are then, the rewards ``[B * N]``, and how likely this step ended the episodes, ``[B * N]``; None:
-            episodes never end
+        :return: where they are then
         """
 
-    def _outcome(self, state: th.Tensor, action: th.Tensor, goal: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
-        """Next state, reward and probability of an end, of R states, actions and goals."""
-        encoded = self.actions.encode(action, state.dtype)
-        next_state = self.step(state, encoded)
-        reward = self.reward(state, encoded, next_state, goal).to(self.state.dtype)
-        if self.termination is None:
-            return next_state, reward, None
-        return next_state, reward, self.termination(state, encoded, next_state).to(self.state.dtype)
+    @abstractmethod
+    def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        """
+        What the steps of every candidate pay.
+
+        :param places: where they were, before the first step and after each
+        :param sequences: what they did, ``[B, N, H, *]``
+        :return: rewards ``[H, B * N]``, and how likely each step ended the episode, ``[H, B * N]``; None: episodes never end
+        """
+
+    def _outcomes(
+        self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor | None]:
+        """Reward and probability of an end of R modelled steps, ``[R]``; ``action`` is not yet encoded."""
+        rewards, ended = [], []
+        for rows in zip(*(tensor.split(N_OUTCOMES) for tensor in (state, action, next_state, goal)), strict=True):
+            before, encoded, after = rows[0], self.actions.encode(rows[1], state.dtype), rows[2]
+            rewards.append(self.reward(before, encoded, after, rows[3]).to(state.dtype))
+            if self.termination is not None:
+                ended.append(self.termination(before, encoded, after).to(state.dtype))
+        return th.cat(rewards), th.cat(ended) if ended else None
 
 
 class PlainRollout(Rollout):
     """Every step of every sequence goes through the model. Never waits for the device."""
 
     def _start(self, n_candidates: int) -> Place:
-        return self.state.repeat_interleave(n_candidates, dim=0), self.goal.repeat_interleave(n_candidates, dim=0)
+        return (self.state.repeat_interleave(n_candidates, dim=0),)
 
-    def _follow(self, place: Place, action: th.Tensor) -> tuple[Place, th.Tensor, th.Tensor | None]:
-        state, goal = place
-        next_state, reward, ended = self._outcome(state, action, goal)
-        return (next_state, goal), reward, ended
+    def _follow(self, place: Place, action: th.Tensor) -> Place:
+        (state,) = place
+        return (self.step(state, self.actions.encode(action, state.dtype)),)
+
+    def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        states = th.stack([state for (state,) in places])
+        horizon, n_rows = len(states) - 1, states.shape[1]
+        goal = self.goal.repeat_interleave(sequences.shape[1], dim=0).repeat(horizon, 1)
+        actions = sequences.movedim(2, 0).flatten(0, 2)
+        reward, ended = self._outcomes(states[:-1].flatten(0, 1), actions, states[1:].flatten(0, 1), goal)
+        return reward.view(horizon, n_rows), None if ended is None else ended.view(horizon, n_rows)
 
 
 class MemoRollout(Rollout):
@@ -144,42 +168,52 @@ class MemoRollout(Rollout):
         self._node_env = th.arange(len(state), device=state.device)
         # edge of each pair (node, action), -1 where none is known; int32 because the size of this table is what costs time
         self._edge_ids = th.full((len(state) * self.n_actions,), -1, dtype=th.int32, device=state.device)
-        # one row per edge
+        # one row per edge; what the last ones pay is not yet known
+        self._edge_pair = self._node_env.new_empty(0)
+        self._edge_target = self._node_env.new_empty(0)
         self._edge_reward = state.new_empty(0)
         self._edge_ended = state.new_empty(0)
-        self._edge_target = self._node_env.new_empty(0)
         self._reserve(self.NODES_PER_ENV * len(state))
 
     def _start(self, n_candidates: int) -> Place:
         return (th.arange(len(self.state), device=self.state.device).repeat_interleave(n_candidates),)
 
-    def _follow(self, place: Place, action: th.Tensor) -> tuple[Place, th.Tensor, th.Tensor | None]:
-        (node,) = place
+    def _follow(self, place: Place, action: th.Tensor) -> Place:
+        node = place[0]
         pair = node * self.n_actions + self.numbering.number(action)
         edge = self._edge_ids[pair]
         unknown = pair[edge < 0]
         if len(unknown):
             self._expand(unknown.unique())
             edge = self._edge_ids[pair]
-        ended = None if self.termination is None else self._edge_ended[edge]
-        return (self._edge_target[edge],), self._edge_reward[edge], ended
+        return self._edge_target[edge], edge
 
     def _expand(self, pair: th.Tensor) -> None:
         """
-        Compute the edges of distinct pairs that have none.
+        Compute where distinct pairs lead that have no edge.
 
         :param pair: ``node * n_actions + number of the action``, ``[R]``
         """
-        node = pair // self.n_actions
+        node, number = pair // self.n_actions, pair % self.n_actions
         state, env = self._node_state.index_select(0, node), self._node_env.index_select(0, node)
-        action = self.numbering.numbered(pair % self.n_actions)
-        next_state, reward, ended = self._outcome(state, action, self.goal.index_select(0, env))
-        n_edges = len(self._edge_reward)
+        next_state = self.step(state, self.actions.encode(self.numbering.numbered(number), state.dtype))
+        n_edges = len(self._edge_pair)
         self._edge_ids[pair] = th.arange(n_edges, n_edges + len(pair), dtype=th.int32, device=pair.device)
-        self._edge_reward = th.cat([self._edge_reward, reward])
-        if ended is not None:
-            self._edge_ended = th.cat([self._edge_ended, ended])
+        self._edge_pair = th.cat([self._edge_pair, pair])
         self._edge_target = th.cat([self._edge_target, self._nodes_of(next_state, env)])
+
+    def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        n_known = len(self._edge_reward)
+        if n_known < len(self._edge_pair):
+            node, number = self._edge_pair[n_known:] // self.n_actions, self._edge_pair[n_known:] % self.n_actions
+            state, next_state = (self._node_state.index_select(0, end) for end in (node, self._edge_target[n_known:]))
+            goal = self.goal.index_select(0, self._node_env[node])
+            reward, ended = self._outcomes(state, self.numbering.numbered(number), next_state, goal)
+            self._edge_reward = th.cat([self._edge_reward, reward])
+            if ended is not None:
+                self._edge_ended = th.cat([self._edge_ended, ended])
+        edges = th.stack([edge for _, edge in places[1:]])
+        return self._edge_reward[edges], None if self.termination is None else self._edge_ended[edges]
 
     def _nodes_of(self, state: th.Tensor, env: th.Tensor) -> th.Tensor:
         """Nodes of the given states, ``[R]``; made where they do not exist."""

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch as th
 
+from sb3_fcdl.benchmark import CHEMICAL, MAGNETIC
 from sb3_fcdl.dynamics import DYNAMICS
+from sb3_fcdl.dynamics.quantizer import LatentQuantizer
 from sb3_fcdl.planning import PLANNERS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
@@ -51,6 +53,19 @@ def test_planner_of_the_example_brings_the_mass_to_the_goal():
     exec(compile(example, "planners.md", "exec"), names)
     position, speed = names["state"][0].tolist()
     assert position == pytest.approx(1, abs=0.05) and speed == pytest.approx(0, abs=0.2)
+
+
+def test_published_method_is_built_as_the_paper_has_it():
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "contexts.md").read_text(), flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(example, "contexts.md", "exec"), names)
+    policy = names["model"].policy
+    assert isinstance(policy.dynamics.quantizer, LatentQuantizer) and policy.average_decay == 0
+    assert policy.dynamics.sparsity_coef == 0.001 and policy.dynamics.context_threshold == 0
+    for benchmark in (CHEMICAL, MAGNETIC):
+        arguments = benchmark.preset("paper").arguments("fcdl")
+        assert arguments["dynamics_kwargs"].items() >= names["fcdl_paper"]().items()
+        assert arguments["policy_kwargs"] == {"average_decay": 0}
 
 
 @pytest.mark.parametrize("name", PLANNERS)

@@ -8,7 +8,6 @@ from tiny import tiny_env, tiny_fcdl
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl import FCDL
-from sb3_fcdl.benchmark import CHEMICAL
 from sb3_fcdl.dynamics import FCDLDynamics
 from sb3_fcdl.fcdl.world_model import WorldModel
 
@@ -60,7 +59,7 @@ def test_without_a_decay_it_is_the_learner():
     model = tiny_fcdl(policy_kwargs={"average_decay": 0.0}).learn(40)
     for own, given in zip(model.policy.world_model.parameters(), model.policy.learner.parameters(), strict=True):
         assert th.equal(own, given)
-    assert model._n_updates > 0 and CHEMICAL.preset("paper").arguments("fcdl")["policy_kwargs"] == {"average_decay": 0.0}
+    assert model._n_updates > 0
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])

@@ -17,6 +17,7 @@ from fcdl_envs.chemical import goal_match_reward
 from fcdl_envs.chemical_system import ChemicalSystem
 from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, Preset, ReferencePolicy
 from sb3_fcdl.benchmark.evaluation import Task
+from sb3_fcdl.dynamics import fcdl_paper
 from sb3_fcdl.planning import DiscreteActions, Plan, Planner
 
 CEILING = "planner on the true dynamics"
@@ -227,12 +228,7 @@ CHEMICAL = Benchmark(
         "paper": Preset(
             SCHEDULE | PUBLISHED_PLANNER | LAST_WEIGHTS,
             dynamics_kwargs={
-                "fcdl": {
-                    "graph_prior": "order",
-                    "sparsity_coef": 0.001,
-                    "context_threshold": 0.0,
-                    "quantize": "latents",
-                },
+                "fcdl": {"graph_prior": "order", **fcdl_paper()},
                 "ncd": {"graph_prior": "order", "sparsity_coef": 0.001},
                 "mlp": MLP,
             },

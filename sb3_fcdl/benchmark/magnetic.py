@@ -8,6 +8,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, Preset, RandomActions, ReferencePolicy
 from sb3_fcdl.benchmark.evaluation import Task
+from sb3_fcdl.dynamics import fcdl_paper
 from sb3_fcdl.planning import BoxActions, Plan, Planner
 
 CEILING = "planner on the true dynamics"
@@ -119,7 +120,7 @@ MAGNETIC = Benchmark(
         "paper": Preset(
             {**SCHEDULE, "policy_kwargs": {"average_decay": 0.0}},
             {
-                "fcdl": {"n_layers": 3, "sparsity_coef": 0.001, "context_threshold": 0.0, "quantize": "latents"},
+                "fcdl": {"n_layers": 3, **fcdl_paper()},
                 "mlp": MLP,
             },
         ),

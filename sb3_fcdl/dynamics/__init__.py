@@ -2,7 +2,7 @@
 
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, Windows
 from sb3_fcdl.dynamics.cdl import CDLDynamics
-from sb3_fcdl.dynamics.fcdl import FCDLDynamics
+from sb3_fcdl.dynamics.fcdl import FCDLDynamics, fcdl_paper
 from sb3_fcdl.dynamics.gnn import GNNDynamics
 from sb3_fcdl.dynamics.grader import GRADERDynamics
 from sb3_fcdl.dynamics.masks import GraphPrior
@@ -54,4 +54,5 @@ __all__ = [
     "Prediction",
     "Windows",
     "dynamics_class",
+    "fcdl_paper",
 ]

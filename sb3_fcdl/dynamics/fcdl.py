@@ -1,7 +1,7 @@
 """Fine-Grained Causal Dynamics Learning: one sparse graph for each context (Hwang et al., ICML 2024)."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch as th
@@ -39,6 +39,14 @@ class _Drawn(NamedTuple):
     log_odds: th.Tensor
     edges: tuple[th.Tensor, th.Tensor]
     other: StateDistribution
+
+
+def fcdl_paper() -> dict[str, Any]:
+    """
+    :return: keyword arguments of :class:`FCDLDynamics` for the method as published (Hwang et al., 2024): codes are latent
+        vectors, edges learn from a Gumbel-sigmoid, every variable selects the context, and an edge costs 0.001 nats (Eq. 6)
+    """
+    return {"quantize": "latents", "context_threshold": 0.0, "sparsity_coef": 0.001}
 
 
 class FCDLDynamics(DynamicsModel):

@@ -2,33 +2,37 @@
 FCDL beside model-free algorithms, on environments that nobody here wrote.
 
 ``python benchmarks/environments.py results.csv`` trains every algorithm with its default settings on every environment and
-appends a line for every evaluation on the way; what the file already has is not done again. ``--table`` prints the file.
-Reacher and InvertedPendulum need ``gymnasium[mujoco]``.
+appends a line for every evaluation on the way, at the end of each run; what the file already has is not done again.
+``--table`` prints the file. Reacher and InvertedPendulum need ``gymnasium[mujoco]``.
 """
 
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from sb3_fcdl import FCDL
-from sb3_fcdl.benchmark import Run, Task, append_csv, evaluate_tasks, read_csv
+from sb3_fcdl.benchmark import Run, Task, TaskResult, append_csv, evaluate_tasks, read_csv
 from sb3_fcdl.benchmark.base import RandomActions
 from sb3_fcdl.benchmark.markdown import markdown, over_seeds
 from sb3_fcdl.benchmark.table import CsvRow
 
+FACTORED_TAXI = "FactoredTaxi-v4"
 ENVIRONMENTS = (
     "CartPole-v1",
     "Pendulum-v1",
     "Acrobot-v1",
     "FrozenLake-v1",
-    "Taxi-v3",
+    "Taxi-v4",
+    FACTORED_TAXI,
     "InvertedPendulum-v5",
     "Reacher-v5",
 )
@@ -41,6 +45,18 @@ ALGORITHMS: dict[str, Callable[..., BaseAlgorithm]] = {
 }
 EVALUATED_AT = (2_500, 5_000, 10_000)
 RANDOM = "random"
+Line = tuple[Run, list[TaskResult]]
+
+
+def factored_taxi(**kwargs: Any) -> gym.Env:
+    """Taxi, whose 500 states are shown as what they are: row, column, place of the passenger (4: on board), destination."""
+    taxi = gym.make("Taxi-v4", **kwargs).unwrapped
+    space = gym.spaces.MultiDiscrete([5, 5, 5, 4])
+    return gym.wrappers.TransformObservation(taxi, lambda state: np.array(list(taxi.decode(state))), space)
+
+
+if FACTORED_TAXI not in gym.registry:  # this file may be run twice in one process
+    gym.register(FACTORED_TAXI, factored_taxi, max_episode_steps=200)
 
 
 def learns(algorithm: str, env_id: str) -> bool:
@@ -49,22 +65,22 @@ def learns(algorithm: str, env_id: str) -> bool:
     return not ((algorithm == "DQN" and is_box) or (algorithm == "SAC" and not is_box))
 
 
-def evaluate(path: Path, env_id: str, algorithm: str, seed: int, model: Any, timesteps: int, wall_s: float, n: int) -> None:
-    """Appends the mean return of ``n`` episodes, deterministic actions."""
+def evaluate(env_id: str, algorithm: str, seed: int, model: PolicyPredictor, timesteps: int, wall_s: float, n: int) -> Line:
+    """The mean return of ``n`` episodes, deterministic actions."""
     results = evaluate_tasks(model, env_id, {}, (Task("train"),), n, seed)
-    append_csv(path, Run(env_id, "", algorithm, seed, timesteps, wall_s), results)
     print(f"{env_id}, {algorithm}, seed {seed}: {results[0].mean:.1f} after {timesteps} timesteps, {wall_s:.0f} s", flush=True)
+    return Run(env_id, "", algorithm, seed, timesteps, wall_s), results
 
 
-def train(path: Path, env_id: str, algorithm: str, seed: int, n_episodes: int) -> None:
-    """Appends a line for each entry of ``EVALUATED_AT``; the time is that of the learning alone."""
+def train(env_id: str, algorithm: str, seed: int, n_episodes: int) -> Iterator[Line]:
+    """A line for each entry of ``EVALUATED_AT``; the time is that of the learning alone."""
     model = ALGORITHMS[algorithm]("MlpPolicy", env_id, seed=seed, device="cpu")
     wall_s = 0.0
     for timesteps in EVALUATED_AT:
         start = time.perf_counter()
         model.learn(timesteps - model.num_timesteps, reset_num_timesteps=model.num_timesteps == 0)
         wall_s += time.perf_counter() - start
-        evaluate(path, env_id, algorithm, seed, model, timesteps, wall_s, n_episodes)
+        yield evaluate(env_id, algorithm, seed, model, timesteps, wall_s, n_episodes)
 
 
 def table(rows: list[CsvRow]) -> str:
@@ -97,13 +113,16 @@ def main() -> None:
         print(table(rows))
         return
     done = {(row.env, row.algo, row.seed) for row in rows if row.timesteps in (0, EVALUATED_AT[-1])}
+    n_episodes = arguments.episodes
     for seed in arguments.seeds:
         for env_id in arguments.envs:
             if (env_id, RANDOM, seed) not in done:
-                evaluate(arguments.file, env_id, RANDOM, seed, RandomActions(env_id, {}, seed), 0, 0.0, arguments.episodes)
+                floor = RandomActions(env_id, {}, seed)
+                append_csv(arguments.file, *evaluate(env_id, RANDOM, seed, floor, 0, 0.0, n_episodes))
             for algorithm in arguments.algorithms:
                 if (env_id, algorithm, seed) not in done and learns(algorithm, env_id):
-                    train(arguments.file, env_id, algorithm, seed, arguments.episodes)
+                    for line in list(train(env_id, algorithm, seed, n_episodes)):
+                        append_csv(arguments.file, *line)
 
 
 if __name__ == "__main__":

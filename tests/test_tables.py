@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import pytest
 from toy import squeezed
 
 from sb3_fcdl.benchmark import Run, TaskResult, append_csv, read_csv
@@ -48,6 +49,17 @@ def test_environments_are_compared_by_timesteps_and_not_run_twice(tmp_path, monk
     printed = squeezed(capsys.readouterr().out)
     assert "| CartPole-v1 | random | 2 | 22.0 [20.0, 24.0] | 22.0 [20.0, 24.0] | 22.0 [20.0, 24.0] | 0 |" in printed
     assert "| CartPole-v1 | PPO | 2 | 102.0 [100.0, 104.0] | 202.0 [200.0, 204.0] | 402.0 [400.0, 404.0] | 100 |" in printed
+
+
+@pytest.mark.parametrize("state", [0, 328, 499])
+def test_factored_taxi_shows_what_the_state_is_made_of(state):
+    taxi = runpy.run_path(str(SCRIPT.parent / "environments.py"))["factored_taxi"]()
+    taxi.reset(seed=0)
+    taxi.unwrapped.s = state
+    observation, reward, *_ = taxi.step(0)  # south, unless that is a wall
+    row, column, passenger, destination = state // 100, state // 20 % 5, state // 4 % 5, state % 4
+    assert observation.tolist() == [min(row + 1, 4), column, passenger, destination] and reward == -1
+    assert taxi.observation_space.contains(observation)
 
 
 def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, capsys):

@@ -1,14 +1,16 @@
 """
-The nine dynamics models on Chemical, each trained alike.
+The nine dynamics models on Chemical, each trained alike; and FCDL without one of its ingredients at a time.
 
 ``python benchmarks/models.py results.csv`` trains every model on both rules (``sb3-fcdl train``, into ``--log-dir``, where an
 interrupted run is resumed), evaluates it, and appends to results.csv (returns), results_contexts.csv (graphs) and
 results_accuracy.csv (one-step predictions); what results.csv already has is not done again. ``--table`` prints them.
+``--ablation`` does the same with FCDL and what is left of it without one ingredient.
 """
 
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +27,18 @@ from sb3_fcdl.dynamics import DYNAMICS
 
 ENV_ID = "FCDL/Chemical-v0"
 RULES = ("full_fork", "full_chain")
+# Options of `sb3-fcdl train` by the name of the result.
+MODELS = {name.upper(): ["--dynamics", name] for name in DYNAMICS}
+ABLATION = {
+    "FCDL": [],
+    "FCDL, every variable selects the context": ["--dynamics-kwargs", "context_threshold=0"],
+    "FCDL, an edge costs 0.001": ["--dynamics-kwargs", "sparsity_coef=0.001"],
+    "FCDL, last weights": ["--policy-kwargs", "average_decay=0"],
+    "FCDL, codes are graphs": ["--dynamics-kwargs", "quantize=graphs"],
+    "FCDL, no causal order": ["--dynamics-kwargs", "graph_prior=self"],
+    "FCDL, as published": ["--preset", "paper"],
+}
+OPTIONS = MODELS | ABLATION
 Line = TypeVar("Line", CsvRow, ContextCsvRow, AccuracyCsvRow)
 
 
@@ -32,21 +46,21 @@ def lines_of(path: Path, row_class: type[Line]) -> list[Line]:
     return read_csv(path, row_class) if path.exists() else []
 
 
-def train(log_dir: str, dynamics: str, rule: str, seed: int, timesteps: int) -> Path:
-    """:return: the folder of the finished run"""
-    name = "_".join(["Chemical-v0", rule, *([] if dynamics == "fcdl" else [dynamics]), f"seed{seed}", "1"])
-    folder = Path(log_dir) / name
-    if not (folder / "train.json").exists():
-        run = ["--dynamics", dynamics, "--rule", rule, "--seed", str(seed), "--timesteps", str(timesteps)]
-        command(["train", *run, "--log-dir", log_dir, "--progress"])
-    elif not (folder / "model.zip").exists():
+def train(log_dir: Path, name: str, rule: str, seed: int, timesteps: int) -> Path:
+    """:return: the folder of the finished run, the only one in ``log_dir``"""
+    folder = next((record.parent for record in log_dir.glob(f"*/{TrainRecord.FILE_NAME}")), None)
+    if folder is None:
+        run = [*OPTIONS[name], "--rule", rule, "--seed", str(seed), "--timesteps", str(timesteps)]
+        command(["train", *run, "--log-dir", str(log_dir), "--progress"])
+        return train(log_dir, name, rule, seed, timesteps)
+    if not (folder / "model.zip").exists():
         command(["train", "--resume", str(folder), "--progress"])
     return folder
 
 
-def evaluate(path: Path, folder: Path, n_episodes: int, with_references: bool) -> None:
+def evaluate(path: Path, folder: Path, name: str, n_episodes: int, with_references: bool) -> None:
     """Appends what a model reaches, and where wanted what floors and ceiling do."""
-    model, record = FCDL.load(folder / "model.zip"), TrainRecord.load(folder)
+    model, record = FCDL.load(folder / "model.zip"), replace(TrainRecord.load(folder), algo=name)
     kwargs, benchmark = record.env_kwargs, benchmark_of(ENV_ID)
     policies: dict[str, PolicyPredictor] = {record.algo: model}
     if with_references:
@@ -89,14 +103,22 @@ def print_tables(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--table", action="store_true", help="print what the files have")
-    parser.add_argument("--dynamics", nargs="+", choices=DYNAMICS, default=list(DYNAMICS))
-    parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--timesteps", type=int, default=60_000, help="of a run (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=50, help="a task (default: %(default)s)")
-    parser.add_argument("--log-dir", default="runs/models", help="of the runs (default: %(default)s)")
+    add = parser.add_argument
+    add("file", type=Path)
+    add("--table", action="store_true", help="print what the files have")
+    add("--models", nargs="+", choices=OPTIONS, default=list(MODELS), metavar="NAME", help="such as MLP (default: all nine)")
+    add(
+        "--ablation",
+        dest="models",
+        action="store_const",
+        const=list(ABLATION),
+        help="FCDL, and without one of its ingredients",
+    )
+    add("--rules", nargs="+", choices=RULES, default=list(RULES))
+    add("--seeds", nargs="+", type=int, default=[0, 1])
+    add("--timesteps", type=int, default=60_000, help="of a run (default: %(default)s)")
+    add("--episodes", type=int, default=50, help="a task (default: %(default)s)")
+    add("--log-dir", type=Path, default=Path("runs/models"), help="of the runs (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.table:
         print_tables(arguments.file)
@@ -105,11 +127,12 @@ def main() -> None:
         for rule in arguments.rules:
             lines = lines_of(arguments.file, CsvRow)
             done = {line.algo for line in lines if line.seed == seed and f"rule={rule}" in line.env_kwargs}
-            for dynamics in arguments.dynamics:
-                if dynamics.upper() not in done:
-                    folder = train(arguments.log_dir, dynamics, rule, seed, arguments.timesteps)
-                    evaluate(arguments.file, folder, arguments.episodes, with_references=not done)
-                    done.add(dynamics.upper())
+            for name in arguments.models:
+                if name not in done:
+                    log_dir = arguments.log_dir / f"{name}, {rule}, seed {seed}"
+                    folder = train(log_dir, name, rule, seed, arguments.timesteps)
+                    evaluate(arguments.file, folder, name, arguments.episodes, with_references=not done)
+                    done.add(name)
 
 
 if __name__ == "__main__":

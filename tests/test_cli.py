@@ -78,6 +78,7 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         (["train", "--env-kwargs", "n_objects"], "expected KEY=VALUE, got 'n_objects'"),
         (["train", "--dynamics-kwargs", "codes=3"], "unknown key 'codes', allowed: graph_prior"),
         (["train", "--planner-kwargs", "horizon=0"], "horizon must be at least 1, got 0"),
+        (["train", "--policy-kwargs", "average_decay=1"], "average_decay must be in [0, 1), got 1"),
         (["train", "--timesteps", "many"], "--timesteps: must be a whole number of at least 1, got 'many'"),
         (["evaluate", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["evaluate"], "--model"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from toy import squeezed
 
+from sb3_fcdl import FCDL
 from sb3_fcdl.benchmark import Run, TaskResult, append_csv, read_csv
 from sb3_fcdl.benchmark.table import AccuracyCsvRow
 
@@ -64,7 +65,7 @@ def test_factored_taxi_shows_what_the_state_is_made_of(state):
 
 def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, capsys):
     path, script = tmp_path / "models.csv", str(SCRIPT.parent / "models.py")
-    run = ["--dynamics", "mlp", "--rules", "full_fork", "--seeds", "0", "--timesteps", "60", "--episodes", "1"]
+    run = ["--models", "MLP", "--rules", "full_fork", "--seeds", "0", "--timesteps", "60", "--episodes", "1"]
     for _ in range(2):
         monkeypatch.setattr(sys, "argv", [script, str(path), *run, "--log-dir", str(tmp_path / "runs")])
         runpy.run_path(script, run_name="__main__")
@@ -79,6 +80,12 @@ def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, c
         "Bayes",
     }
     assert not (tmp_path / "models_contexts.csv").exists()  # an MLP has no graphs
+    run[run.index("MLP")] = "FCDL, last weights"
+    monkeypatch.setattr(sys, "argv", [script, str(path), *run, "--log-dir", str(tmp_path / "runs")])
+    runpy.run_path(script, run_name="__main__")
+    assert [line.algo for line in read_csv(path)][-4:] == ["FCDL, last weights"] * 4
+    (model,) = (FCDL.load(file) for file in tmp_path.glob("runs/FCDL, last weights, full_fork, seed 0/*/model.zip"))
+    assert model.policy.average_decay == 0
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", [script, str(path), "--table"])
     runpy.run_path(script, run_name="__main__")

@@ -187,8 +187,8 @@ def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
         "seed": arguments.seed,
     }
     settings["learning_starts"] = min(settings["learning_starts"], arguments.timesteps // 3)
-    settings["dynamics_kwargs"] = {**settings["dynamics_kwargs"], **arguments.dynamics_kwargs}
-    settings["planner_kwargs"] = {**settings.get("planner_kwargs", {}), **arguments.planner_kwargs}
+    for name in ("dynamics_kwargs", "planner_kwargs", "policy_kwargs"):
+        settings[name] = {**settings.get(name, {}), **getattr(arguments, name)}
     return FCDL(FCDLPolicy, env, **settings)
 
 

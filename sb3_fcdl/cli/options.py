@@ -159,6 +159,11 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         "--planner-kwargs",
         "of the planner: horizon, n_iterations, n_candidates, n_elites (see help(sb3_fcdl.planning.CEM))",
     )
+    _add_keywords(
+        parser,
+        "--policy-kwargs",
+        "of the policy: average_decay, clip_obs, optimizer_kwargs (see help(sb3_fcdl.FCDLPolicy))",
+    )
     add(
         "--eval-freq",
         type=_positive,

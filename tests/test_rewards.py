@@ -99,18 +99,23 @@ def test_end_that_always_comes_is_expected():
 
 
 def test_ends_and_others_weigh_alike_by_hand():
-    """Every transition costs log 2 at first. With odds of 3 an end costs log 4/3, and another transition log 4."""
+    """
+    Every transition costs log 2 at first. With odds of 3 an end costs log 4/3, and another transition log 4. A tenth of what
+    they cost the variable alone is added.
+    """
     head = one_number_head().eval()
     # Two causes, each of which lets the episode go on with probability 1 / sqrt(2), and 1e-4 for the square of each logarithm.
     first = np.log(np.expm1(np.log(2) / 2))
     rare = outcomes(th.zeros(100, 1), terminated=th.arange(100) == 0)
-    assert head.loss(rare).item() == pytest.approx(np.log(2) + 2e-4 * first**2)
+    alone = 0.1 * (-np.log(1 - 1 / np.sqrt(2)) + np.log(2) / 2) / 2
+    assert head.loss(rare).item() == pytest.approx(np.log(2) + alone + 2e-4 * first**2)
     # Now with probability 1/2 each: then the logarithm is that of expm1(log 2) = 1.
     for last, speed in ((head.by_variable[-1], 1), (head.together[-1], head.JOINT_SPEED)):
         last.bias.data.fill_(-first / speed)
-    assert head.loss(rare).item() == pytest.approx((np.log(4 / 3) + np.log(4)) / 2)
+    by_hand = (np.log(4 / 3) + np.log(4)) / 2 + 0.1 * np.log(2)
+    assert head.loss(rare).item() == pytest.approx(by_hand)
     more = outcomes(th.zeros(7, 1), terminated=th.ones(7, dtype=th.bool))
-    assert head.loss(rare, more).item() == pytest.approx((np.log(4 / 3) + np.log(4)) / 2)
+    assert head.loss(rare, more).item() == pytest.approx(by_hand)
     # Further ends say nothing about how often they come: the odds of 3 are divided by 99.
     head.train().loss(rare, more)
     assert (head.n_ended.item(), head.n_others.item()) == (1, 99)
@@ -132,6 +137,15 @@ def test_what_ended_an_episode_twice_ends_it_again_whatever_else_is_so():
     beyond[:, 0] = 2.6
     assert head(beyond, th.zeros(200, 1), beyond).min() > 0.5
     assert head(inside, th.zeros(200, 1), inside).max() < 0.01
+
+
+def test_variables_are_asked_to_explain_an_end_that_all_together_explain_already():
+    """At a log-hazard of 0 the slope of -log(1 - exp(-softplus)) is -1/2; a tenth counts, and half of that for ends."""
+    head = one_number_head()
+    head.by_variable[-1].bias.data.fill_(-head.first_log_hazard)
+    head.together[-1].bias.data.fill_(20 / head.JOINT_SPEED)
+    head.loss(outcomes(th.zeros(1, 1), terminated=th.tensor([True]))).backward()
+    assert head.by_variable[-1].bias.grad.item() == pytest.approx(-0.1 / 2 / 2, abs=1e-6)
 
 
 def test_a_variable_that_never_ends_an_episode_stays_within_reach():

@@ -8,7 +8,7 @@ from tiny import tiny_env, tiny_fcdl
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl import FCDL
-from sb3_fcdl.dynamics import FCDLDynamics
+from sb3_fcdl.dynamics import DYNAMICS, FCDLDynamics
 from sb3_fcdl.fcdl.world_model import WorldModel
 
 
@@ -55,11 +55,15 @@ def test_optimizer_moves_the_learner_alone_and_the_average_follows():
         assert parameter.detach().numpy() == pytest.approx(value.detach().numpy(), abs=1e-6)
 
 
-def test_without_a_decay_it_is_the_learner():
-    model = tiny_fcdl(policy_kwargs={"average_decay": 0.0}).learn(40)
-    for own, given in zip(model.policy.world_model.parameters(), model.policy.learner.parameters(), strict=True):
-        assert th.equal(own, given)
-    assert model._n_updates > 0
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+def test_without_a_decay_it_predicts_as_the_learner_does(dynamics):
+    """Which it could not, if anything that a model learns were neither a parameter nor a buffer."""
+    model = tiny_fcdl(dynamics=dynamics, dynamics_kwargs={}, policy_kwargs={"average_decay": 0.0}).learn(60)
+    state, action = th.eye(12)[:5], th.eye(12)[5:10]
+    with th.no_grad():
+        own, given = (each.dynamics.eval().step(state, action) for each in (model.policy.world_model, model.policy.learner))
+    assert model._n_updates > 0 and th.allclose(own.next_state.logits, given.next_state.logits, rtol=0, atol=1e-6)
+    assert own.graph is None or th.equal(own.graph, given.graph)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])

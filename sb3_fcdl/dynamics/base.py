@@ -73,6 +73,9 @@ class DynamicsModel(nn.Module, ABC):
     Losses, codes and graphs are returned, never kept on the module. Whether the model samples (training) or takes its
     best guess (planning, evaluation) is torch's own ``module.train(mode)``.
 
+    The model that is trained and the one that predicts are two copies: the second has a running average of the first's
+    weights, and its buffers (``register_buffer``). Any other attribute that changes in training would stay behind.
+
     :param factors: the variables
     """
 

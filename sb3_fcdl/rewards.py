@@ -103,6 +103,11 @@ class TerminationHead(nn.Module):
     # of 1, 0.07.
     JOINT_SPEED = 0.1
     ALONE_WEIGHT = 0.1
+    # What is less likely is 0. Where nothing else tells plans apart, a planner follows the smallest hazard: CartPole's was
+    # larger by 1e-5 in the middle of the track, where it had fallen at first, and drove to the edges (MLP, seed 0, mean return
+    # of 10 episodes: 282 after 2500 timesteps and 481 after 5000; without what is below 0.001 466 and 493, below 0.01 445
+    # and 485).
+    MIN_PROBABILITY = 1e-3
     # Price of the square of a log-hazard, nats. What never ends an episode would sink to where no gradient reaches it, and the
     # first end that it causes would be laid to something else: it happened to the right side of CartPole's track.
     LOG_HAZARD_PRICE = 1e-4
@@ -135,11 +140,13 @@ class TerminationHead(nn.Module):
         :param state: encoded, ``[R, D]``
         :param action: encoded, ``[R, A]``
         :param next_state: encoded, ``[R, D]``
-        :return: probability that the episode ended with this step, ``[R]``; 0 if no end was ever seen
+        :return: probability that the episode ended with this step, ``[R]``; 0 if no end was ever seen, or below
+            ``MIN_PROBABILITY``
         """
         odds_against = (self.n_others.clamp(min=1) / self.n_ended.clamp(min=1)).float()
         odds = _total(self._log_hazards(state, action, next_state)).expm1() / odds_against
-        return (self.n_ended > 0) / (1 + 1 / odds)
+        probability = (self.n_ended > 0) / (1 + 1 / odds)
+        return probability.where(probability >= self.MIN_PROBABILITY, 0)
 
     def loss(self, outcomes: Outcomes, ends: Outcomes | None = None) -> th.Tensor:
         """

@@ -139,6 +139,19 @@ def test_what_ended_an_episode_twice_ends_it_again_whatever_else_is_so():
     assert head(inside, th.zeros(200, 1), inside).max() < 0.01
 
 
+def test_a_probability_that_nobody_can_have_learned_is_none():
+    """Odds of 3 against 2996 others are a probability of 1/1000 and a bit, against 2998 others less; see the test by hand."""
+    head = one_number_head().eval()
+    for last, speed in ((head.by_variable[-1], 1), (head.together[-1], head.JOINT_SPEED)):
+        last.bias.data.fill_(-head.first_log_hazard / speed)
+    head.n_ended += 1
+    state = th.zeros(1, 1)
+    head.n_others += 2996
+    assert head(state, state, state).item() == pytest.approx(3 / 2999)
+    head.n_others += 2
+    assert head(state, state, state).item() == 0
+
+
 def test_variables_are_asked_to_explain_an_end_that_all_together_explain_already():
     """At a log-hazard of 0 the slope of -log(1 - exp(-softplus)) is -1/2; a tenth counts, and half of that for ends."""
     head = one_number_head()

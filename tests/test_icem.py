@@ -100,6 +100,26 @@ def test_noise_is_as_given_without_an_exponent() -> None:
     assert th.equal(noise.normal(4, 3, 2)[0], th.randn(4, 3, 2, generator=seeded()))
 
 
+def test_noise_of_the_first_candidates_falls_geometrically() -> None:
+    spy = Spy(lambda action: action[:, 0])
+    planner = ICEM(BOX, horizon=2000, n_iterations=2, n_candidates=5, n_elites=2, noise_exponent=0.0)
+    spy.plan(planner)
+    first, second = th.cat(spy.candidates).split((5 * 2000, 4 * 2000))
+    # the box is [-1, 3], around 1; the two largest are clipped, the last place is the warm start's
+    assert first.view(2000, 5).sub(1).std(dim=0)[2:].tolist() == pytest.approx([0.2, 0.2 * 0.1**0.5, 0.02], rel=0.05)
+    # then all are alike, and as wide as they may be
+    assert (second.view(2000, 4)[:, 1:-1].std(dim=0) > 1).all()
+
+
+def test_small_actions_are_found_in_one_iteration() -> None:
+    # ten actions that cost their square: with equal noise the best of 64 sequences costs about one
+    planner = ICEM(BoxActions(low=(-1.0,), high=(1.0,)), horizon=10)
+    plan = planner.plan(
+        stay, lambda _, action, *__: -action[:, 0].square(), th.zeros(1, 2), th.zeros(1, 0), generators=[seeded()]
+    )
+    assert -0.01 < plan.value.item() < 0
+
+
 @pytest.mark.parametrize("exponent", [0.0, 2.0])
 def test_first_candidates_are_correlated_as_the_noise(exponent: float) -> None:
     spy = Spy(lambda action: action[:, 0])

@@ -1,5 +1,6 @@
 """What a sampling planner refines: a distribution over action sequences, one class for whole numbers and one for a box."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
@@ -42,6 +43,10 @@ class SequenceDistribution(ABC):
         :param weights: whole numbers, of which a float32 can hold the sum of an environment, at least one of them positive,
             ``[B, L]``; or bool: which sequences count
         """
+
+    def graded(self) -> "SequenceDistribution":
+        """The same, some of whose samples stay close to its centre until it is fitted, if there is such a thing as close."""
+        return self
 
     @abstractmethod
     def chosen(self, noise: Noise) -> th.Tensor:
@@ -130,16 +135,22 @@ class NormalSequences(SequenceDistribution):
     :param low: smallest action, ``[A]``
     :param high: largest action, ``[A]``
     :param mean: ``[B, H, A]``
-    :param std: ``[B, H, A]``
+    :param std: of the first sample, ``[B, H, A]``
+    :param last_scale: standard deviation of the last sample, in ``std``; between them it falls geometrically
     """
 
     # smallest standard deviation, in half ranges
     MIN_STD = 1e-6
+    # ``last_scale`` while graded. With equal deviations one draw keeps actions small only by luck, and each step of Reacher
+    # costs their square (one round of ICEM, true dynamics, ten episodes, 50 steps ahead: -37.8 with 1, -6.6 with 0.1, -5.5
+    # with 0.01, -5.8 with 0.001; Pendulum -144, -137, -131, -134).
+    GRADED = 0.01
 
     low: th.Tensor
     high: th.Tensor
     mean: th.Tensor
     std: th.Tensor
+    last_scale: float = 1.0
 
     @classmethod
     def initial(cls, actions: BoxActions, horizon: int, state: th.Tensor, known: th.Tensor) -> "NormalSequences":
@@ -151,19 +162,25 @@ class NormalSequences(SequenceDistribution):
         return cls(low, high, mean=mean, std=((high - low) / 2).expand_as(mean))
 
     def sample(self, noise: Noise, n_candidates: int) -> th.Tensor:
+        scale = th.logspace(0, math.log10(self.last_scale), n_candidates).view(-1, 1, 1).to(self.mean)
         standard = noise.normal(n_candidates, *self.mean.shape[1:]).to(self.mean.dtype)
-        return (self.mean[:, None] + self.std[:, None] * standard).clamp(self.low, self.high)
+        return (self.mean[:, None] + self.std[:, None] * scale * standard).clamp(self.low, self.high)
 
     def completed(self, known: th.Tensor, samples: th.Tensor) -> th.Tensor:
         return known.where(known.isfinite(), samples).clamp(self.low, self.high)
 
     def fitted(self, sequences: th.Tensor, weights: th.Tensor) -> "NormalSequences":
-        """Mean and biased standard deviation."""
+        """Mean and biased standard deviation; after graded samples the mean alone, as theirs says little of the elites."""
         share = weights.to(sequences)[:, :, None, None]
         total = share.sum(dim=1)
         mean = (share * sequences).sum(dim=1) / total
+        if self.last_scale != 1:
+            return replace(self, mean=mean, last_scale=1.0)
         variance = (share * (sequences - mean[:, None]).square()).sum(dim=1) / total
         return replace(self, mean=mean, std=variance.sqrt().maximum(self.MIN_STD * (self.high - self.low) / 2))
+
+    def graded(self) -> "NormalSequences":
+        return replace(self, last_scale=self.GRADED)
 
     def chosen(self, noise: Noise) -> th.Tensor:
         """The mean of each step. There are no ties."""

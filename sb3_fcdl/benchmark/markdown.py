@@ -19,6 +19,9 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def over_seeds(values: Sequence[float]) -> str:
     """
     :param values: a number a training seed
-    :return: their mean [lowest, highest]; nothing if there is none
+    :return: their mean [lowest, highest]; the mean alone where these are equal; nothing if there is none
     """
-    return f"{sum(values) / len(values):.1f} [{min(values):.1f}, {max(values):.1f}]" if values else ""
+    if not values:
+        return ""
+    mean, lowest, highest = (f"{value:.1f}" for value in (sum(values) / len(values), min(values), max(values)))
+    return mean if lowest == highest else f"{mean} [{lowest}, {highest}]"

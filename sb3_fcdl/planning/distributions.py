@@ -162,7 +162,7 @@ class NormalSequences(SequenceDistribution):
         return cls(low, high, mean=mean, std=((high - low) / 2).expand_as(mean))
 
     def sample(self, noise: Noise, n_candidates: int) -> th.Tensor:
-        scale = th.logspace(0, math.log10(self.last_scale), n_candidates).view(-1, 1, 1).to(self.mean)
+        scale = th.logspace(0, math.log10(self.last_scale), n_candidates, device=self.mean.device).view(-1, 1, 1)
         standard = noise.normal(n_candidates, *self.mean.shape[1:]).to(self.mean.dtype)
         return (self.mean[:, None] + self.std[:, None] * scale * standard).clamp(self.low, self.high)
 

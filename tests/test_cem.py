@@ -162,8 +162,12 @@ def test_mask_holds_for_the_first_step_and_only_there(select: str) -> None:
         evaluated.append(action[state[:, 0] == 0])
         return remember(state, action)
 
+    def key(state: th.Tensor) -> th.Tensor:
+        return (state[:, 0] * N_ACTIONS + state[:, 1]).long()
+
     cem = CEM(ARMS, horizon=2, select=select)
-    actions, _, _ = cem.plan(spy, additive_reward, th.zeros(6, 2), goal, generators=generators(6), action_mask=mask)
+    state, noise = th.zeros(6, 2), generators(6)
+    actions, _, _ = cem.plan(spy, additive_reward, state, goal, generators=noise, action_mask=mask, key=key)
     assert actions[:, 0].tolist() == first.tolist()
     assert actions[:, 1].tolist() == best[:, 1].tolist()
     # each allowed pair of environment and action once, no other

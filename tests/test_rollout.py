@@ -59,38 +59,30 @@ def test_plain_rollout_adds_the_rewards_of_every_step(generator: th.Generator) -
         assert returns[env, candidate].item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("use_key", [False, True])
-def test_memo_rollout_equals_plain_rollout_in_every_bit(use_key: bool, generator: th.Generator) -> None:
+def test_memo_rollout_equals_plain_rollout_in_every_bit(generator: th.Generator) -> None:
     world = LookupWorld()
     state, goal = root_states(generator)
     plain = PlainRollout(world.step, world.reward, state, goal, ACTIONS)
-    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, key=world.key if use_key else None)
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, key=world.key)
     for horizon in (HORIZON, 1, 5):  # a longer call goes on from what a shorter one knows
         for _ in range(3):
             actions = th.randint(N_ACTIONS, (N_ENVS, 40, horizon), generator=generator)
             assert th.equal(memo.evaluate(actions), plain.evaluate(actions))
 
 
-@pytest.mark.parametrize("use_key", [False, True])
-def test_memo_rollout_makes_room_when_it_is_full(
-    use_key: bool, generator: th.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memo_rollout_makes_room_when_it_is_full(generator: th.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoRollout, "NODES_PER_ENV", 1)
-    test_memo_rollout_equals_plain_rollout_in_every_bit(use_key, generator)
+    test_memo_rollout_equals_plain_rollout_in_every_bit(generator)
 
 
-@pytest.mark.parametrize("use_key", [False, True])
-def test_plan_is_the_same_with_and_without_memo(
-    use_key: bool, generator: th.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_is_the_same_with_and_without_memo(generator: th.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     state, goal = root_states(generator)
     cem = CEM(ACTIONS, horizon=4, n_candidates=20, n_elites=5)
 
     def plan(seed: int) -> list[th.Tensor]:
         world = LookupWorld(seed)
-        key = world.key if use_key else None
         generators = [generator.manual_seed(seed)] * N_ENVS
-        plan = cem.plan(world.step, world.reward, state, goal, generators=generators, key=key)
+        plan = cem.plan(world.step, world.reward, state, goal, generators=generators, key=world.key)
         return [plan.actions, plan.value]
 
     memoised = [plan(seed) for seed in range(10)]
@@ -117,21 +109,6 @@ def test_memo_rollout_never_steps_twice_from_equal_states(generator: th.Generato
             number = int(world.table[int(state.argmax()) if number == "root" else number, action])
     assert world.n_rows == len(met)
     assert len(set(world.seen)) == world.n_rows
-
-
-def test_memo_rollout_without_key_steps_once_per_common_prefix(generator: th.Generator) -> None:
-    world = LookupWorld()
-    state, goal = root_states(generator)
-    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS)
-    sequences = th.randint(N_ACTIONS, (5, N_ENVS, 64, HORIZON), generator=generator)
-    for actions in sequences:
-        memo.evaluate(actions)
-
-    prefixes = {
-        (env, *sequences[call, env, candidate, : depth + 1].tolist())
-        for call, env, candidate, depth in itertools.product(range(5), range(N_ENVS), range(64), range(HORIZON))
-    }
-    assert world.n_rows == len(prefixes)
 
 
 def test_equal_states_of_two_environments_keep_their_own_goals() -> None:
@@ -168,7 +145,8 @@ def test_return_that_is_not_finite_is_the_worst(rollout_class: type[PlainRollout
     def blow_up(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         return th.where(action[:, 1] == 1, bad, 2.0)
 
-    rollout = rollout_class(lambda state, action: state, blow_up, th.zeros(1, 1), th.zeros(1, 0), DiscreteActions(2))
+    key = {"key": lambda state: state[:, 0].long()} if rollout_class is MemoRollout else {}
+    rollout = rollout_class(lambda state, action: state, blow_up, th.zeros(1, 1), th.zeros(1, 0), DiscreteActions(2), **key)
     actions = th.tensor([[[0, 0], [0, 1], [1, 0]]])
     assert rollout.evaluate(actions).tolist() == [[4.0, -th.inf, -th.inf]]
 
@@ -214,10 +192,9 @@ def test_rewards_are_discounted_and_weighted_with_the_probability_of_being_alive
         assert returns[env, candidate].item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("use_key", [False, True])
 @pytest.mark.parametrize("actions", [ACTIONS, MultiDiscreteActions((2, 1, 2))])
 def test_memo_rollout_equals_plain_rollout_in_every_bit_with_ends_and_discount(
-    use_key: bool, actions: DiscreteActions | MultiDiscreteActions, generator: th.Generator
+    actions: DiscreteActions | MultiDiscreteActions, generator: th.Generator
 ) -> None:
     world = LookupWorld()
 
@@ -238,7 +215,7 @@ def test_memo_rollout_equals_plain_rollout_in_every_bit_with_ends_and_discount(
         lambda state, action, next_state: leave(state, flat(action), next_state),
         0.9,
     )
-    plain, memo = PlainRollout(*args), MemoRollout(*args, world.key if use_key else None)
+    plain, memo = PlainRollout(*args), MemoRollout(*args, key=world.key)
     for _ in range(3):
         sequences = actions.numbered(th.randint(N_ACTIONS, (N_ENVS * 40 * HORIZON,), generator=generator))
         sequences = sequences.view(N_ENVS, 40, HORIZON, *actions.shape)
@@ -262,9 +239,10 @@ def test_what_follows_the_end_need_not_be_a_number(
         return ended[:1].expand(len(state)).logical_and(state[:, 0] == 5).to(ended.dtype)
 
     state, actions = th.tensor([[5.0]]), th.tensor([[[0, 0, 1], [1, 0, 0]]])
-    rollout = rollout_class(break_down, reward, state, th.zeros(1, 0), DiscreteActions(2), end)
+    key = {"key": lambda state: th.zeros(len(state), dtype=th.int64)} if rollout_class is MemoRollout else {}
+    rollout = rollout_class(break_down, reward, state, th.zeros(1, 0), DiscreteActions(2), end, **key)
     assert rollout.evaluate(actions).tolist() == [[5.0, 6.0]]
-    for_ever = rollout_class(break_down, reward, state, th.zeros(1, 0), DiscreteActions(2))
+    for_ever = rollout_class(break_down, reward, state, th.zeros(1, 0), DiscreteActions(2), **key)
     assert for_ever.evaluate(actions).tolist() == [[-th.inf, -th.inf]]
 
 
@@ -278,9 +256,10 @@ def test_what_follows_the_end_need_not_be_a_number(
         (BoxActions((0.0,), (1.0,)), PlainRollout),
     ],
 )
-def test_memo_is_for_actions_of_which_there_are_few(actions: Actions, rollout_class: type) -> None:
+def test_memo_is_for_few_actions_and_states_that_can_be_numbered(actions: Actions, rollout_class: type) -> None:
     world = LookupWorld()
     state = th.zeros(1, N_STATES)
-    assert type(make_rollout(world.step, world.reward, state, state, actions, None, 1.0, None)) is rollout_class
-    on_device = make_rollout(world.step, world.reward, state.to("meta"), state.to("meta"), actions, None, 1.0, None)
-    assert type(on_device) is PlainRollout
+    assert type(make_rollout(world.step, world.reward, state, state, actions, None, 1.0, world.key)) is rollout_class
+    without_key = make_rollout(world.step, world.reward, state, state, actions, None, 1.0, None)
+    on_device = make_rollout(world.step, world.reward, state.to("meta"), state.to("meta"), actions, None, 1.0, world.key)
+    assert type(without_key) is type(on_device) is PlainRollout

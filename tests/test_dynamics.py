@@ -69,7 +69,7 @@ def test_planning_equals_matrix_products(kind):
     state, action = windows.state[:3, 0].repeat_interleave(10, dim=0), windows.action[:30, 0]
     state[:10, : max(sizes[0], 1)] *= 37
     with th.no_grad():
-        state[20:25, model.features.is_continuous[: state.shape[1]]] = model.features.lines().knots[: sizes.count(0), 7]
+        state[20:25, model.features.line_columns[: sizes.count(0)]] = model.features.lines().knots[: sizes.count(0), 7]
         by_table = model.step(state, action)
         model.features.use_tables = False
         dense = model.step(state, action)

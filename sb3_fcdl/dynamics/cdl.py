@@ -150,16 +150,17 @@ class CDLDynamics(DynamicsModel):
 
     def _inputs(self, state: th.Tensor, action: th.Tensor) -> ParentInputs:
         """The batch, the same for every child."""
-        columns, rows, dense = self.features.first.read(state, action)
-        n_children = self.features.n_children
-        return ParentInputs(columns.expand(n_children, -1, -1), rows.expand(n_children, -1, -1), dense)
+        inputs = self.features.first.read(state, action)
+        columns, rows = (each.expand(self.features.n_children, -1, -1) for each in (inputs.columns, inputs.rows))
+        return ParentInputs(columns, rows, inputs.dense)
 
     def _three_inputs(self, state: th.Tensor, action: th.Tensor) -> ParentInputs:
         """The batches of the three rollouts; in the second a child sees its own variable, and the others of the first."""
-        columns, rows, dense = self._inputs(state, action)
+        inputs = self._inputs(state, action)
         is_own = th.eye(*self.is_free.shape, dtype=th.bool, device=state.device).unsqueeze(1)
         of_column = is_own[..., self.features.first.parent_of_column]
-        return ParentInputs(_with_second_where(of_column, columns), _with_second_where(is_own, rows), dense)
+        columns, rows = _with_second_where(of_column, inputs.columns), _with_second_where(is_own, inputs.rows)
+        return ParentInputs(columns, rows, inputs.dense)
 
     def _distribution(self, hidden: th.Tensor, state: th.Tensor) -> StateDistribution:
         """

@@ -168,7 +168,7 @@ class FCDLDynamics(DynamicsModel):
         graphs = self._graphs()
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            inputs = self.features.read(state, action)
+            inputs = self.features.read(state, action, tables.prediction.knots)
             code = self.quantizer.code(self._encoder_inputs(tables, inputs, self.context_inputs))
             mask = graphs[code]
             outputs = self.network(self.features, tables.prediction, inputs, mask)
@@ -223,7 +223,7 @@ class FCDLDynamics(DynamicsModel):
         state, action, next_state = windows.state[:, 0], windows.action[:, 0], windows.next_state[:, 0]
         tables = self._tables(with_tangents=False)
         graphs = self._graphs()
-        inputs = self.features.read(state, action)
+        inputs = self.features.read(state, action, tables.prediction.knots)
 
         def loss(encoder_inputs: th.Tensor) -> th.Tensor:
             mask = graphs[self.quantizer.code(encoder_inputs)]
@@ -245,7 +245,8 @@ class FCDLDynamics(DynamicsModel):
         :param selected: weight of each parent, ``[P]``
         :return: ``[R, hidden_dim]``
         """
-        return self.context_layer(self.features, tables.context, inputs, selected.expand(1, *inputs.rows.shape)).squeeze(0)
+        mask = selected.expand(1, len(inputs.columns), -1)
+        return self.context_layer(self.features, tables.context, inputs, mask).squeeze(0)
 
     def _graphs(self) -> th.Tensor:
         """The graph of each context, 0 or 1, ``[K, V, P]``."""

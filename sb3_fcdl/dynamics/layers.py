@@ -71,14 +71,17 @@ class ParentInputs(NamedTuple):
     A batch of states and actions, seen as parents.
 
     :param columns: encoded state and action, ``[R, D + A]``
-    :param rows: the table row of each parent's category, ``[R, P]``, int64; meaningless where ``dense``
-    :param dense: parents that no table can serve, in order: continuous ones, and those that are not exactly one-hot in every
-        row of the batch
+    :param rows: the table row of each parent's category, ``[R, P]``, int64; meaningless where ``dense``. Where continuous
+        ones are looked up, ``[R, P + n]``: the rows of their lines' offsets in their own places, of the slopes behind all
+    :param dense: parents that no table can serve, in order: continuous ones that are not looked up, and those that are not
+        exactly one-hot in every row of the batch
+    :param scales: what the table rows are multiplied by, ``[R, P + n]``; None where continuous parents are not looked up
     """
 
     columns: th.Tensor
     rows: th.Tensor
     dense: tuple[int, ...]
+    scales: th.Tensor | None = None
 
 
 class Lines(NamedTuple):
@@ -104,7 +107,10 @@ class ParentFeatures(nn.Module):
     """
 
     parent_of_column: th.Tensor
-    is_continuous: th.Tensor
+    first_row: th.Tensor
+    first_line: th.Tensor
+    line_parents: th.Tensor
+    line_columns: th.Tensor
     # Tests and the speed benchmark hold the two ways of computing the same thing against each other.
     use_tables = True
 
@@ -119,28 +125,52 @@ class ParentFeatures(nn.Module):
         self.bias = nn.Parameter(th.zeros(len(widths), hidden_dim))
         parent_of_column = th.arange(len(widths)).repeat_interleave(th.tensor(widths))
         self.register_buffer("parent_of_column", parent_of_column, persistent=False)
-        is_continuous = th.isin(parent_of_column, th.tensor(self.continuous, dtype=th.int64))
-        self.register_buffer("is_continuous", is_continuous, persistent=False)
+        # A table has a row a column; behind them may come hidden_dim + 1 offsets and as many slopes a continuous parent.
+        for name, index in (
+            ("first_row", th.tensor([0, *widths[:-1]]).cumsum(0)),
+            ("first_line", sum(widths) + 2 * (hidden_dim + 1) * th.arange(len(self.continuous))),
+            ("line_parents", th.tensor(self.continuous, dtype=th.int64)),
+            ("line_columns", th.tensor([sum(widths[:index]) for index in self.continuous], dtype=th.int64)),
+        ):
+            self.register_buffer(name, index, persistent=False)
 
     @property
     def n_parents(self) -> int:
         return self.bias.shape[0]
 
-    def read(self, state: th.Tensor, action: th.Tensor) -> ParentInputs:
+    def read(self, state: th.Tensor, action: th.Tensor, knots: th.Tensor | None = None) -> ParentInputs:
         """
         :param state: ``[R, D]``
         :param action: ``[R, A]``
+        :param knots: of the tables in which continuous parents are to be looked up; None: they are dense
         """
         columns = th.cat([state, action], dim=-1)
-        values = columns.detach()
-        rows, exact = [], []
+        values, looks_up = columns.detach(), self.looks_up(state.device)
+        rows, dense = [], []
         for run in self.runs:
             entries = run.of(values)
-            largest, category = entries.max(-1)
-            rows.append(category + run.first_rows(state.device))
-            exact.append(run.is_categorical & ((largest == 1) & (entries.abs().sum(-1) == 1)).all(0))
-        is_exact = th.cat(exact).tolist() if self.looks_up(state.device) else [False] * self.n_parents
-        return ParentInputs(columns, th.cat(rows, dim=-1), tuple(i for i, is_table in enumerate(is_exact) if not is_table))
+            is_exact = [False] * run.n_parents
+            if run.is_categorical:
+                largest, category = entries.max(-1)
+                if looks_up:
+                    is_exact = ((largest == 1) & (entries.abs().sum(-1) == 1)).all(0).tolist()
+            else:
+                category = th.zeros_like(entries[..., 0], dtype=th.int64)
+            rows.append(category)
+            dense += [run.first_parent + index for index, is_table in enumerate(is_exact) if not is_table]
+        inputs = ParentInputs(columns, th.cat(rows, dim=-1) + self.first_row, tuple(dense))
+        return inputs if knots is None or not looks_up else self._on_lines(inputs, knots)
+
+    def _on_lines(self, inputs: ParentInputs, knots: th.Tensor) -> ParentInputs:
+        """The same with the continuous parents looked up; ``knots [n, F]``."""
+        values = inputs.columns.index_select(-1, self.line_columns)
+        offsets = self.first_line + th.searchsorted(knots, values.T.contiguous()).T
+        rows = inputs.rows.index_copy(-1, self.line_parents, offsets)
+        return inputs._replace(
+            rows=th.cat([rows, offsets + knots.shape[1] + 1], dim=-1),
+            dense=tuple(parent for parent in inputs.dense if parent not in self.continuous),
+            scales=th.cat([th.ones_like(rows, dtype=values.dtype), values], dim=-1),
+        )
 
     def looks_up(self, device: th.device) -> bool:
         """
@@ -159,7 +189,7 @@ class ParentFeatures(nn.Module):
 
     def lines(self) -> Lines:
         """Of the continuous parents, in order."""
-        slope, offset = self.weight[self.is_continuous], self.bias[self.continuous]
+        slope, offset = self.weight[self.line_columns], self.bias[self.line_parents]
         knots, order = (-offset / slope).where(slope != 0, th.inf).sort(dim=-1)
         # Piece k lies above knot k - 1 and not above knot k.
         is_above = th.arange(knots.shape[1] + 1, device=knots.device).unsqueeze(-1) > order.argsort(dim=-1).unsqueeze(1)
@@ -260,23 +290,21 @@ class ParentLinear(nn.Module):
         :return: ``[J, R, O]``
         """
         if mask is None:
-            mask = inputs.columns.new_ones(self.n_children, *inputs.rows.shape)
+            mask = inputs.columns.new_ones(self.n_children, len(inputs.columns), features.n_parents)
         compute = self._look_up if features.looks_up(mask.device) else self._multiply_out
         output = compute(features, tables, inputs, mask)
         return output if self.bias is None else output + self.bias
 
     def _look_up(self, features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
-        table, rows, weights = tables.outputs, inputs.rows.clone(), mask
-        is_shared = mask.new_ones(features.n_parents)
+        table, rows, weights = tables.outputs, inputs.rows, mask
+        if inputs.scales is not None:
+            weights = th.cat([mask, mask.index_select(-1, features.line_parents)], dim=-1) * inputs.scales
         dense = list(inputs.dense)
-        if tables.knots is not None:
-            dense = [parent for parent in dense if parent not in features.continuous]
-            rows, weights = self._on_lines(features, tables.knots, inputs, rows, mask)
         if dense:
             own, own_rows = self._own_rows(features, inputs.columns, dense)
+            rows = rows.clone()
             rows[:, dense] = len(table) + own_rows
             table = th.cat([table, own.unflatten(-1, (self.n_children, self.output_dim))])
-            is_shared[dense] = 0
         n_rows, n_entries = rows.shape
         bags = rows * self.n_children + th.arange(self.n_children, device=rows.device).view(-1, 1, 1)
         output = F.embedding_bag(
@@ -286,30 +314,15 @@ class ParentLinear(nn.Module):
             per_sample_weights=weights.reshape(-1, n_entries),
         )
         output = output.view(self.n_children, n_rows, self.output_dim)
-        if tables.knots is not None:
+        if not th.is_grad_enabled():
             return output
         # The bags give the gradient by the mask; their own one by the table is eight times slower than this.
         runs = tuple(filter(features.may_be_sampled, features.runs))
+        is_shared = mask.new_ones(features.n_parents)
+        is_shared[dense] = 0
         return _TableGradients.apply(
             output, table, inputs.columns, mask.detach(), is_shared, inputs.rows, rows, runs, tables.tangents
         )
-
-    def _on_lines(
-        self, features: ParentFeatures, knots: th.Tensor, inputs: ParentInputs, rows: th.Tensor, mask: th.Tensor
-    ) -> tuple[th.Tensor, th.Tensor]:
-        """
-        The table rows of the continuous parents: in their own places those of the offsets, behind all parents of the slopes.
-
-        :param knots: ``[n, F]``
-        :param rows: of the categorical parents, ``[R, P]``
-        :return: rows, ``[R, P + n]``, and the weight of each for each child, ``[J, R, P + n]``
-        """
-        first = len(features.weight) + th.arange(len(knots), device=rows.device) * 2 * (knots.shape[1] + 1)
-        values = inputs.columns[:, features.is_continuous]
-        offsets = first + th.searchsorted(knots, values.T.contiguous()).T
-        rows[:, features.continuous] = offsets
-        slopes = offsets + knots.shape[1] + 1
-        return th.cat([rows, slopes], dim=-1), th.cat([mask, mask[..., features.continuous] * values], dim=-1)
 
     def _own_rows(self, features: ParentFeatures, columns: th.Tensor, dense: Sequence[int]) -> tuple[th.Tensor, th.Tensor]:
         """

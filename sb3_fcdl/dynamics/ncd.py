@@ -124,7 +124,7 @@ class NCDDynamics(DynamicsModel):
         tables = self._tables(with_tangents=False)
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            inputs = self.features.read(state, action)
+            inputs = self.features.read(state, action, tables.prediction.knots)
             log_odds = self.free_edges.fill(self._free_log_odds(tables, inputs))
             mask = (log_odds > 0).to(log_odds.dtype)
             outputs = self.network(self.features, tables.prediction, inputs, mask)

@@ -61,7 +61,7 @@ class OracleDynamics(DynamicsModel):
         return [CausalGraph(self.graph.cpu().numpy(), self.factors.state_names, self.factors.parent_names)]
 
     def _distribution(self, tables: LinearTables, state: th.Tensor, action: th.Tensor) -> StateDistribution:
-        inputs = self.features.read(state, action)
+        inputs = self.features.read(state, action, tables.knots)
         return self.layout.distribution(self.network(self.features, tables, inputs, self._masks(state)), state)
 
     def _masks(self, state: th.Tensor) -> th.Tensor:

@@ -39,6 +39,9 @@ ENVIRONMENTS = (
 ALGORITHMS: dict[str, Callable[..., BaseAlgorithm]] = {
     "FCDL": FCDL,
     "FCDL, mlp": lambda *args, **kwargs: FCDL(*args, dynamics="mlp", **kwargs),
+    "FCDL, mlp, uncertainty_coef=1": lambda *args, **kwargs: FCDL(
+        *args, dynamics="mlp", policy_kwargs={"uncertainty_coef": 1.0}, **kwargs
+    ),
     "PPO": PPO,
     "DQN": DQN,
     "SAC": SAC,

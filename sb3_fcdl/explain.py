@@ -1,14 +1,13 @@
 """Why this action: what the model imagines, from which parents, what else was possible, and what if."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
 
 from fcdl_envs.variables import Factors, Variable
-from sb3_fcdl.dynamics import Prediction
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.factorization import values_of
 
@@ -26,11 +25,12 @@ class Trajectory:
     :param factors: the variables
     :param values: of the state variables, now and after each action, ``[H + 1, V]``: the category, or the number in the
         environment's units
-    :param uncertainty: of each prediction, ``[H, V]``: how improbable all other categories together are, or the standard
+    :param uncertainty: of each prediction, ``[H, V]``: how probable all other categories together are, or the standard
         deviation in the environment's units
     :param actions: values of the action variables, likewise, ``[H, n]``
     :param rewards: of each step, ``[H]``
-    :param value: what the planner makes of them: discounted, and weighted with how likely the episode still goes on
+    :param value: what the planner makes of them: discounted, weighted with how likely the episode still goes on, and less the
+        price of uncertainty
     :param graphs: the parents that each prediction was made from, ``[H, V, P]``, bool; None for a model without graphs
     :param codes: the context of each step; None for a model without contexts
     """
@@ -210,7 +210,8 @@ class _Imagination:
     def __init__(self, policy: "FCDLPolicy", tensors: Any, masks: th.Tensor | None) -> None:
         self.policy = policy
         self.factors = policy.factors
-        self.step: Callable[[th.Tensor, th.Tensor], Prediction] = policy.dynamics.stepper()
+        self.model = policy.planning_model()
+        self.step = self.model.stepper
         self.state = policy.factorization.encode_state(tensors)
         self.goal = policy.factorization.encode_goal(tensors)
         self.masks = masks
@@ -248,16 +249,7 @@ class _Imagination:
 
     def values(self, sequences: th.Tensor, state: th.Tensor) -> th.Tensor:
         """What the planner makes of each of ``R`` sequences, ``[R]``, all from one state ``[1, D]``."""
-        policy, planner = self.policy, self.policy.planner
-        states, total = state.expand(len(sequences), -1), state.new_zeros(len(sequences))
-        goal, alive = self.goal.expand(len(sequences), -1), state.new_ones(len(sequences))
-        for step in range(sequences.shape[1]):
-            action = planner.actions.encode(sequences[:, step], state.dtype)
-            next_states = self.step(states, action).next_state.mode()
-            total = total + planner.discount**step * alive * policy._reward(states, action, next_states, goal)
-            alive = alive * (1 - policy._termination(states, action, next_states).to(alive.dtype))
-            states = next_states
-        return total
+        return self.model.values(self.policy.planner, sequences.unsqueeze(0), state, self.goal).squeeze(0)
 
     def best_of(self, first: th.Tensor) -> th.Tensor | None:
         """
@@ -270,14 +262,11 @@ class _Imagination:
         if planner.horizon > 1:
             action = planner.actions.encode(first, self.state.dtype)
             states = self.step(self.state.expand(len(first), -1), action).next_state.mode()
-            rest = replace(planner, horizon=planner.horizon - 1).plan(
-                lambda state, action: self.step(state, action).next_state.mode(),
-                self.policy._reward,
+            rest = self.model.plan(
+                replace(planner, horizon=planner.horizon - 1),
                 states,
                 self.goal.expand(len(first), -1),
-                termination=self.policy._termination,
                 generators=[th.Generator().manual_seed(row) for row in range(len(first))],
-                key=self.policy.factorization.state_key,
             )
             sequences = th.cat([sequences, rest.actions], dim=1)
         return sequences[self.values(sequences, self.state).argmax()].unsqueeze(0)
@@ -313,10 +302,10 @@ class _Imagination:
 
     def _uncertainty(self, distribution: StateDistribution) -> np.ndarray:
         """See ``Trajectory``, ``[V]``."""
-        doubt = 1 - distribution.logits.softmax(-1).amax(-1)
-        std = self.policy.factorization.moments.std[self.policy.factorization.is_continuous]
-        spread = (distribution.log_std.exp() * std).to(distribution.log_std.dtype)
-        return distribution.layout.by_variable(doubt, spread)[0].cpu().numpy()
+        first_columns = [0, *accumulate(variable.width for variable in self.factors.state_variables[:-1])]
+        # A category's columns keep the standard deviation 1.
+        units = self.policy.factorization.moments.std[first_columns]
+        return (distribution.uncertainty()[0] * units).to(self.state.dtype).cpu().numpy()
 
 
 def _differ(one: StateDistribution, other: StateDistribution) -> np.ndarray:

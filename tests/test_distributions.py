@@ -47,6 +47,14 @@ def test_standard_deviations_stay_within_their_bounds():
     assert log_std[1] == pytest.approx(0, abs=0.15)
 
 
+def test_uncertainty_is_the_probability_of_all_other_categories_or_the_deviation():
+    probabilities = th.tensor([0.2, 0.7, 0.1])
+    outputs = th.cat([th.tensor([3.0, -0.5]), probabilities.log(), th.tensor([0.0, 1.0])]).unsqueeze(0)
+    distribution = layout([0, 3, 0]).distribution(outputs, state_of([[2.0, 0, 10.0]], [0, 3, 0]))
+    stds = distribution.log_std[0].exp().tolist()
+    assert distribution.uncertainty()[0].tolist() == pytest.approx([stds[0], 0.3, stds[1]], abs=1e-6)
+
+
 @pytest.mark.parametrize("sizes", KINDS.values(), ids=KINDS)
 def test_mode_is_the_likeliest_category_and_the_mean(sizes):
     th.manual_seed(0)

@@ -125,6 +125,13 @@ class StateDistribution:
         """The most probable state, ``[R, D]``."""
         return self.layout.state(self._one_hot(self.logits), self.mean)
 
+    def uncertainty(self) -> th.Tensor:
+        """
+        How unsure each variable is: how probable all categories but the likeliest are together, or the standard deviation, in
+        standard deviations of the variable in the data, ``[R, V]``.
+        """
+        return self.layout.by_variable(1 - self.logits.softmax(-1).amax(-1), self.log_std.exp())
+
     def sample(self, generator: th.Generator | None = None) -> th.Tensor:
         """
         A sample that carries a gradient: for categorical variables exactly one-hot, with the gradient of the Gumbel-softmax

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
 from sb3_fcdl.explain import Explanation, explain
 from sb3_fcdl.factorization import Factorization
+from sb3_fcdl.fcdl.planning_model import PlanningModel
 from sb3_fcdl.fcdl.world_model import WorldModel
 from sb3_fcdl.graph import CausalGraph
 from sb3_fcdl.observations import Observations
@@ -46,11 +48,13 @@ class FCDLPolicy(BasePolicy):
         0: the last weights, as published. Adam's last steps are noise: after 2400 updates on 5000 transitions of CartPole a
         prediction 50 steps ahead was off by 0.18 m and 0.035 rad, with the average by 0.010 m and 0.003 rad (MLP: 0.088 and
         0.135, 0.013 and 0.027); 0.998 is no better
+    :param uncertainty_coef: price of what the model is unsure of, in units of the reward, see ``PlanningModel``; 0: none. It
+        keeps plans where the model can tell what happens: InvertedPendulum's cart off the ends of its rail, say
     :param normalize_images: for SB3's sake; there are no images
     :param optimizer_class: optimizer of the dynamics model and the learned heads
     :param optimizer_kwargs: its keyword arguments, without the learning rate
-    :raises ValueError: if the spaces are not supported, ``dynamics``, ``planner`` or a function is unknown, or
-        ``average_decay`` is not in [0, 1)
+    :raises ValueError: if the spaces are not supported, ``dynamics``, ``planner`` or a function is unknown,
+        ``average_decay`` is not in [0, 1), or ``uncertainty_coef`` negative or not finite
     :raises TypeError: if ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
     """
 
@@ -85,6 +89,7 @@ class FCDLPolicy(BasePolicy):
         planner_kwargs: dict[str, Any] | None = None,
         clip_obs: float | None = None,
         average_decay: float = 0.99,
+        uncertainty_coef: float = 0.0,
         normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -109,6 +114,9 @@ class FCDLPolicy(BasePolicy):
         if not 0 <= average_decay < 1:
             raise ValueError(f"average_decay must be in [0, 1), got {average_decay}")
         self.average_decay = average_decay
+        if not 0 <= uncertainty_coef < math.inf:
+            raise ValueError(f"uncertainty_coef must be a finite number, at least 0, got {uncertainty_coef}")
+        self.uncertainty_coef = uncertainty_coef
         self.factorization = Factorization(observation_space, action_space, factors, clip_obs)
         self.factors = self.factorization.factors
         model = dynamics_class(dynamics)
@@ -183,21 +191,19 @@ class FCDLPolicy(BasePolicy):
         warm_start: th.Tensor | None = None,
     ) -> Plan:
         """See ``plan``; from encoded states ``[B, D]`` and goals ``[B, G]``."""
-        step = self.dynamics.stepper()
+        generators = observation_generators(state, goal) if deterministic else None
+        return self.planning_model().plan(
+            self.planner, state, goal, generators=generators, action_mask=action_masks, warm_start=warm_start
+        )
 
-        def most_likely(state: th.Tensor, action: th.Tensor) -> th.Tensor:
-            return step(state, action).next_state.mode()
-
-        return self.planner.plan(
-            most_likely,
+    def planning_model(self) -> PlanningModel:
+        """The model as the planner is given it, for as long as the weights stay as they are."""
+        return PlanningModel(
+            self.dynamics.stepper(),
             self._reward,
-            state,
-            goal,
-            termination=None if self.termination_fn is never_ends else self._termination,
-            generators=observation_generators(state, goal) if deterministic else None,
-            action_mask=action_masks,
-            key=self.factorization.state_key,
-            warm_start=warm_start,
+            None if self.termination_fn is never_ends else self._termination,
+            self.factorization.state_key,
+            self.uncertainty_coef,
         )
 
     def _reward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
@@ -333,6 +339,7 @@ class FCDLPolicy(BasePolicy):
             planner_kwargs=self.planner_kwargs,
             clip_obs=self.clip_obs,
             average_decay=self.average_decay,
+            uncertainty_coef=self.uncertainty_coef,
             optimizer_class=self.optimizer_class,
             optimizer_kwargs=self.optimizer_kwargs,
         )

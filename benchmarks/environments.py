@@ -3,7 +3,7 @@ FCDL beside model-free algorithms, on environments that nobody here wrote.
 
 ``python benchmarks/environments.py results.csv`` trains every algorithm with its default settings on every environment and
 appends a line for every evaluation on the way, at the end of each run; what the file already has is not done again.
-``--table`` prints the file. Reacher and InvertedPendulum need ``gymnasium[mujoco]``.
+``--table`` prints the file. Reacher and InvertedPendulum need the extra ``benchmarks``.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from sb3_fcdl import FCDL, CausalGraph, FCDLPolicy, GymVectorVecEnv
 from sb3_fcdl.benchmark import benchmark_of
-from sb3_fcdl.graph_plot import grid
+from sb3_fcdl.plots.graphs import grid
 
 ENV_ID, ENV_KWARGS = "FCDL/Chemical-v0", {"n_objects": 5, "n_colors": 3}
 

@@ -133,9 +133,9 @@ class Explanation:
 
     def plot(self) -> "Figure":
         """The imagined values and rewards as a figure. Needs matplotlib (extra ``plot``)."""
-        from sb3_fcdl import explain_plot
+        from sb3_fcdl.plots import explanation
 
-        return explain_plot.draw(self)
+        return explanation.draw(self)
 
     def __str__(self) -> str:
         lines = [f"{self.plan.action_in_words()}: expected return {self.plan.value:.3g} in {len(self.plan.rewards)} steps"]

@@ -199,11 +199,11 @@ class CausalGraph:
         :return: a matplotlib figure; ``figure.savefig("graph.png")`` writes it
         :raises ValueError: if ``kind`` is unknown
         """
-        from sb3_fcdl import graph_plot
+        from sb3_fcdl.plots import graphs
 
         if kind not in ("heatmap", "nodes"):
             raise ValueError(f"kind must be 'heatmap' or 'nodes', got {kind!r}")
-        return (graph_plot.heatmap if kind == "heatmap" else graph_plot.nodes)(self)
+        return (graphs.heatmap if kind == "heatmap" else graphs.nodes)(self)
 
     def __str__(self) -> str:
         width = max(len(name) for name in self.child_names) + 1

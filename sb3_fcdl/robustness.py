@@ -108,9 +108,9 @@ class ShiftReport:
 
     def plot(self) -> "Figure":
         """Returns and errors of each model with and without the shift. Needs matplotlib (extra ``plot``)."""
-        from sb3_fcdl import robustness_plot
+        from sb3_fcdl.plots import robustness
 
-        return robustness_plot.draw(self)
+        return robustness.draw(self)
 
     def __str__(self) -> str:
         rows = [("model", "return", "shifted", "error", "shifted", "same code", "same graph")]

@@ -1,4 +1,4 @@
-"""Pictures of causal graphs; everything here needs matplotlib (extra ``plot``)."""
+"""Pictures of causal graphs."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,14 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
+from sb3_fcdl.plots.style import BLUE, COLOUR_MAP, GREY, ORANGE, ROW
+
 if TYPE_CHECKING:
     from sb3_fcdl.graph import CausalGraph
-
-# Okabe and Ito's colours, which are told apart by every kind of colour vision; the colour map goes from light to dark.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
-COLOUR_MAP = "Blues"
-# Inches that a row of names takes.
-ROW = 0.26
 
 
 def heatmap(graph: "CausalGraph") -> Figure:

@@ -1,11 +1,11 @@
-"""A picture of a robustness report; needs matplotlib (extra ``plot``)."""
+"""A picture of a robustness report."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from sb3_fcdl.graph_plot import BLUE, ORANGE
+from sb3_fcdl.plots.style import BLUE, ORANGE
 
 if TYPE_CHECKING:
     from sb3_fcdl.robustness import ShiftReport

@@ -1,4 +1,4 @@
-"""A picture of an explanation; needs matplotlib (extra ``plot``)."""
+"""A picture of an explanation."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sb3_fcdl.graph_plot import BLUE, GREY, ORANGE, ROW
+from sb3_fcdl.plots.style import BLUE, GREY, ORANGE, ROW
 
 if TYPE_CHECKING:
     from sb3_fcdl.explain import Explanation, Trajectory

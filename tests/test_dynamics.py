@@ -78,6 +78,19 @@ def test_planning_equals_matrix_products(kind):
         th.testing.assert_close(actual, wanted, rtol=0, atol=1e-11)
 
 
+def test_lines_are_looked_up_in_either_grad_mode():
+    sizes, action_sizes = KINDS["mixed"]
+    model = make_model(sizes, action_sizes, graph_prior="self").eval()
+    windows = random_windows(sizes, *action_sizes, n_rows=10, length=1)
+    state, action = windows.state[:, 0], windows.action[:, 0]
+    with th.no_grad():
+        step = model.stepper()
+        without = step(state, action).next_state
+    moved = step(state.clone().requires_grad_(), action).next_state
+    assert th.equal(moved.logits, without.logits) and th.equal(moved.mean, without.mean)
+    moved.logits.sum().backward()  # reaches the predictor's weights
+
+
 def test_lines_are_the_rectified_features():
     """By hand: features that rise, fall, are constant or never active, at their knots, between and beyond them."""
     features = ParentFeatures(Factors((Variable("x"),), ()), 5)

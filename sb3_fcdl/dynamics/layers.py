@@ -314,7 +314,7 @@ class ParentLinear(nn.Module):
             per_sample_weights=weights.reshape(-1, n_entries),
         )
         output = output.view(self.n_children, n_rows, self.output_dim)
-        if not th.is_grad_enabled():
+        if inputs.scales is not None or not th.is_grad_enabled():
             return output
         # The bags give the gradient by the mask; their own one by the table is eight times slower than this.
         runs = tuple(filter(features.may_be_sampled, features.runs))

@@ -60,6 +60,20 @@ def test_corrupted_windows_have_the_gradients_of_matrix_products_too(kind):
         th.testing.assert_close(table_gradients[name] / scale, gradient / scale, rtol=0, atol=1e-10)
 
 
+def test_tables_have_derivatives_only_where_they_are_asked_for_and_few():
+    """They are quadratic in the categories: Taxi's 500 took two seconds an update."""
+    model = make_model([3, 20, 3]).train()
+    runs = [run for run in model.features.runs if model.features.has_tangents(run)]
+    assert [run.first_parent for run in runs] == [0, 2]
+    with_tangents = model._tables(with_tangents=True).prediction.tangents
+    assert [tangent.numel() for tangent in with_tangents] == [3 * 16 * 3 * 3] * 2
+    windows = random_windows([3, 20, 3], N_ACTIONS, n_rows=8, length=2)
+    assert windows.needs_state_gradient and not windows._replace(valid=windows.valid[:, :1]).needs_state_gradient
+    state, action = windows.state[:, 0], windows.action[:, 0]
+    assert model.features.read(state, action).dense == ()
+    assert model.features.read(state.requires_grad_(), action).dense == (1,)
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_planning_equals_matrix_products(kind):
     """Without gradients continuous parents are looked up too: here far away, repeated, and where a feature starts."""

@@ -28,6 +28,14 @@ class Windows(NamedTuple):
     next_state: th.Tensor
     valid: th.Tensor
 
+    @property
+    def needs_state_gradient(self) -> bool:
+        """
+        Whether a model that follows the windows is asked for the gradient by the states that it is given: they are its own
+        samples after the first step.
+        """
+        return self.valid.shape[1] > 1 or self.state.requires_grad
+
     def mean(self, by_step: Sequence[th.Tensor]) -> th.Tensor:
         """
         :param by_step: something of each variable at each of the ``T`` steps, each ``[B, V]``

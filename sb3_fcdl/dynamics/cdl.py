@@ -82,7 +82,7 @@ class CDLDynamics(DynamicsModel):
         return self.is_allowed & ~(self.is_free & (self.cmi < self.threshold))
 
     def loss(self, windows: Windows) -> Losses:
-        tables = self.features.tables(with_tangents=True)
+        tables = self.features.tables(with_tangents=windows.needs_state_gradient)
         n_rows, horizon = windows.valid.shape
         every = self.is_allowed.unsqueeze(1).expand(-1, n_rows, -1)
         # Dropped for the whole window, as published.

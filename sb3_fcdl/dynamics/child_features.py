@@ -22,8 +22,8 @@ class FeatureTables(NamedTuple):
     ``ChildFeatures`` for one version of the weights.
 
     :param features: of every category of every parent for every child; by parent, child, category, ``[(D + A) * J, F]``
-    :param tangents: for each run of parents that the model samples the derivative of ``features`` by the one-hot input at each
-        category, ``[n_parents * J, width * width, F]``, detached; empty where no gradient by the input is wanted
+    :param tangents: for each run of parents that has them the derivative of ``features`` by the input at each category,
+        ``[n_parents * J, width * width, F]``, detached; empty where no gradient by the input is wanted
     """
 
     features: th.Tensor
@@ -67,7 +67,7 @@ class ChildFeatures(nn.Module):
         tangents: tuple[th.Tensor, ...] = ()
         if with_tangents:
             with th.no_grad():
-                sampled = [(run, layer.weight) for run, layer in self._runs() if self.first.may_be_sampled(run)]
+                sampled = [(run, layer.weight) for run, layer in self._runs() if self.first.has_tangents(run)]
                 tangents = tuple(self._tangents(run, table, weight) for run, weight in sampled)
         return FeatureTables(features, tangents)
 
@@ -165,7 +165,7 @@ class _TableMaximum(th.autograd.Function):
             by_columns = gradient.new_zeros(ctx.columns_shape)
             parent = ctx.layer.parent_of_row[winner].view(gradient.shape)
             first = ctx.layer.first
-            for run, tangent in zip(filter(first.may_be_sampled, first.runs), tangents, strict=True):
+            for run, tangent in zip(filter(first.has_tangents, first.runs), tangents, strict=True):
                 by_columns[..., run.columns] = _gradient_by_inputs(run, tangent, gradient, parent, rows)
         return by_table, by_columns, None, None, None, None
 

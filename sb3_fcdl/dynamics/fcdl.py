@@ -126,7 +126,7 @@ class FCDLDynamics(DynamicsModel):
         return self.free_edges.entries
 
     def loss(self, windows: Windows) -> Losses:
-        tables = self._tables(with_tangents=True)
+        tables = self._tables(with_tangents=windows.needs_state_gradient)
         contexts: list[Quantized] = []
         drawn: list[_Drawn] = []
 

@@ -103,7 +103,7 @@ class GNNDynamics(DynamicsModel):
         # Rows of the table forward and backward, and their tangents, against the edges of the batch forward and backward.
         width, n_transitions = self.slots.width, windows.valid.numel()
         if self._has_tables and width**2 * (3 + 2 * (width - 1)) < 3 * n_transitions:
-            table = self._edge_table(products, with_tangents=windows.valid.shape[1] > 1)
+            table = self._edge_table(products, with_tangents=windows.needs_state_gradient)
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
             slots = self.slots.read(state)

@@ -73,8 +73,8 @@ class ParentInputs(NamedTuple):
     :param columns: encoded state and action, ``[R, D + A]``
     :param rows: the table row of each parent's category, ``[R, P]``, int64; meaningless where ``dense``. Where continuous
         ones are looked up, ``[R, P + n]``: the rows of their lines' offsets in their own places, of the slopes behind all
-    :param dense: parents that no table can serve, in order: continuous ones that are not looked up, and those that are not
-        exactly one-hot in every row of the batch
+    :param dense: parents that no table can serve, in order: continuous ones that are not looked up, those that are not
+        exactly one-hot in every row of the batch, and those whose gradient no table has
     :param scales: what the table rows are multiplied by, ``[R, P + n]``; None where continuous parents are not looked up
     """
 
@@ -113,6 +113,8 @@ class ParentFeatures(nn.Module):
     line_columns: th.Tensor
     # Tests and the speed benchmark hold the two ways of computing the same thing against each other.
     use_tables = True
+    # Categories of a parent whose inputs' gradient comes from tables: they are quadratic in it.
+    WIDEST_TANGENT = 16
 
     def __init__(self, factors: Factors, hidden_dim: int) -> None:
         super().__init__()
@@ -152,7 +154,8 @@ class ParentFeatures(nn.Module):
             is_exact = [False] * run.n_parents
             if run.is_categorical:
                 largest, category = entries.max(-1)
-                if looks_up:
+                has_gradient = state.requires_grad and run.first_parent < self.n_state_parents
+                if looks_up and (self.has_tangents(run) or not has_gradient):
                     is_exact = ((largest == 1) & (entries.abs().sum(-1) == 1)).all(0).tolist()
             else:
                 category = th.zeros_like(entries[..., 0], dtype=th.int64)
@@ -179,9 +182,12 @@ class ParentFeatures(nn.Module):
         """
         return self.use_tables and device.type == "cpu"
 
-    def may_be_sampled(self, run: ParentRun) -> bool:
-        """Whether the inputs of a run may be one-hot samples of the model, which carry a gradient."""
-        return run.is_categorical and run.first_parent < self.n_state_parents
+    def has_tangents(self, run: ParentRun) -> bool:
+        """
+        Whether tables give the gradient by the inputs of a run, which one-hot samples of the model carry. Where there are
+        many categories that costs more than the products do.
+        """
+        return run.is_categorical and run.first_parent < self.n_state_parents and run.width <= self.WIDEST_TANGENT
 
     def table(self) -> th.Tensor:
         """The feature of every category of every parent, ``[D + A, F]``."""
@@ -213,8 +219,8 @@ class LinearTables(NamedTuple):
 
     :param outputs: what each category contributes, ``[D + A, J, O]``; with knots then, for each continuous parent, the
         offsets of its ``F + 1`` lines and their slopes
-    :param tangents: for each run of parents that the model samples the derivative of ``outputs`` by the one-hot input at each
-        category, ``[J, O, n_parents * width * width]``, detached; empty where no gradient by the input is wanted
+    :param tangents: for each run of parents that has them the derivative of ``outputs`` by the input at each category,
+        ``[J, O, n_parents * width * width]``, detached; empty where no gradient by the input is wanted
     :param knots: of the continuous parents, ``[n, F]``; None where a gradient is wanted, or nothing is continuous
     """
 
@@ -261,7 +267,7 @@ class ParentLinear(nn.Module):
                 tangents = tuple(
                     self._tangents(features, table, run, weight)
                     for run, weight in zip(features.runs, self.weights, strict=True)
-                    if features.may_be_sampled(run)
+                    if features.has_tangents(run)
                 )
         elif features.continuous and not th.is_grad_enabled():
             lines = features.lines()
@@ -317,7 +323,7 @@ class ParentLinear(nn.Module):
         if inputs.scales is not None or not th.is_grad_enabled():
             return output
         # The bags give the gradient by the mask; their own one by the table is eight times slower than this.
-        runs = tuple(filter(features.may_be_sampled, features.runs))
+        runs = tuple(filter(features.has_tangents, features.runs))
         is_shared = mask.new_ones(features.n_parents)
         is_shared[dense] = 0
         return _TableGradients.apply(

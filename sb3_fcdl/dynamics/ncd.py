@@ -102,7 +102,7 @@ class NCDDynamics(DynamicsModel):
 
     def loss(self, windows: Windows) -> Losses:
         """In train mode the running mean of the edges moves."""
-        tables = self._tables(with_tangents=True)
+        tables = self._tables(with_tangents=windows.needs_state_gradient)
         probabilities: list[th.Tensor] = []
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:

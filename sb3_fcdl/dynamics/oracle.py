@@ -45,7 +45,7 @@ class OracleDynamics(DynamicsModel):
         return np.zeros(self.graph.shape, dtype=bool)
 
     def loss(self, windows: Windows) -> Losses:
-        tables = self.network.aggregation.tables(self.features, with_tangents=True)
+        tables = self.network.aggregation.tables(self.features, with_tangents=windows.needs_state_gradient)
         nll = self.unrolled_nll(windows, lambda state, action: self._distribution(tables, state, action))
         return Losses(nll, {"dynamics": nll.detach()})
 

@@ -134,14 +134,16 @@ def _conditions(
             for high in bounds[index + 1 :]:
                 yield f"{low:.3g} < {variable.name} <= {high:.3g}", (values > low) & (values <= high)
         return
+    categories, category_of = np.unique(values, return_inverse=True)
+    if len(categories) == 1:
+        return
     # The set of categories with the largest F1 score holds those with the largest shares of members.
-    categories = np.unique(values)
-    shares = [is_member[fulfils & (values == c)].mean() if (fulfils & (values == c)).any() else 0.0 for c in categories]
-    ranked = categories[np.argsort(shares, kind="stable")[::-1]]
-    for n_chosen in range(1, len(ranked)):
-        chosen = ranked[:n_chosen]
-        rest = np.sort(ranked[n_chosen:])
-        yield _set_in_words(variable.name, np.sort(chosen), rest), np.isin(values, chosen)
+    n_met, n_members = (np.bincount(category_of[rows], minlength=len(categories)) for rows in (fulfils, fulfils & is_member))
+    ranking = np.argsort(n_members / n_met.clip(1), kind="stable")[::-1]
+    f1 = 2 * n_members[ranking].cumsum() / (n_met[ranking].cumsum() + is_member.sum())
+    n_chosen = 1 + f1[:-1].argmax()
+    chosen, rest = (np.sort(categories[part]) for part in np.split(ranking, [n_chosen]))
+    yield _set_in_words(variable.name, chosen, rest), np.isin(values, chosen)
 
 
 def _set_in_words(name: str, chosen: np.ndarray, rest: np.ndarray) -> str:

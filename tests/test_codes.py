@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch as th
@@ -27,6 +29,16 @@ def test_sets_of_categories_in_words(members, text):
     values = np.repeat(np.arange(6), 10)
     rule = describe([Variable("k", 6)], values[:, None], np.isin(values, list(members)))
     assert (rule.text, rule.precision, rule.recall) == (text, 1, 1)
+
+
+def test_no_set_of_categories_is_better_by_brute_force():
+    values = RNG.integers(6, size=400)
+    is_member = RNG.random(400) < np.array([0.1, 0.5, 0.9, 0.3, 0.6, 0.4])[values]
+    sets = [chosen for size in range(1, 6) for chosen in combinations(range(6), size)]
+    hits = [(is_member & np.isin(values, chosen)).sum() for chosen in sets]
+    scores = [2 * hit / (np.isin(values, chosen).sum() + is_member.sum()) for hit, chosen in zip(hits, sets, strict=True)]
+    rule = describe([Variable("x", 6)], values[:, None], is_member)
+    assert 2 / (1 / rule.precision + 1 / rule.recall) == pytest.approx(max(scores), abs=1e-12)
 
 
 def test_an_interval_is_one_condition():

@@ -8,7 +8,9 @@ from gated import GatedEnv
 from tiny import tiny_env, tiny_fcdl
 from toy import KINDS, factors, persist_and_set_windows, random_windows
 
-from sb3_fcdl.dynamics import DYNAMICS, DynamicsModel
+from sb3_fcdl.dynamics import DYNAMICS, DynamicsModel, GNNDynamics
+from sb3_fcdl.dynamics.child_features import ChildFeatures
+from sb3_fcdl.dynamics.layers import ParentLinear
 
 # Small, and quick to do what they do every so many updates.
 SMALL = {
@@ -37,6 +39,21 @@ def make_model(name: str, kind: str, **kwargs) -> DynamicsModel:
 def make_windows(kind: str, n_rows: int, length: int = 1):
     sizes, action_sizes = KINDS[kind]
     return random_windows(sizes, *action_sizes, n_rows=n_rows, length=length, dtype=th.float64)
+
+
+@pytest.mark.parametrize(("name", "layer"), [
+    ("fcdl", ParentLinear), ("ncd", ParentLinear), ("oracle", ParentLinear), ("cdl", ChildFeatures), ("gnn", GNNDynamics)
+])  # fmt: skip
+def test_windows_of_one_step_compute_no_derivatives_of_tables(name, layer, monkeypatch):
+    """Nothing needs them there; they are quadratic in the categories."""
+    n_calls = []
+    compute = layer._tangents
+    monkeypatch.setattr(layer, "_tangents", lambda *args: n_calls.append(1) or compute(*args))
+    model = make_model(name, "equal").train()
+    model.loss(make_windows("equal", n_rows=64)).total.backward()
+    assert not n_calls
+    model.loss(make_windows("equal", n_rows=64, length=2)).total.backward()
+    assert n_calls
 
 
 @pytest.mark.parametrize("kind", KINDS)

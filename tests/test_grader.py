@@ -266,6 +266,17 @@ def test_known_graph_of_mixed_variables_is_recovered():
     assert edges(model) == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 1], [1, 1, 1, 0, 0], [0, 0, 0, 1, 0]]
 
 
+@pytest.mark.parametrize("change", [-1.0, 1.0])
+def test_quantity_that_seldom_moves_has_the_parent_that_moves_it(change):
+    """One of five actions moves it, as burning fuel does: in four samples of five it stays."""
+    th.manual_seed(0)
+    state, action = th.randn(5000, 1, 1), th.randint(5, (5000, 1))
+    encoded = th.nn.functional.one_hot(action, 5).float()
+    model = make_model([0], (5,))
+    model.discover(Windows(state, encoded, state + change * encoded[..., :1], th.ones(5000, 1, dtype=th.bool)))
+    assert edges(model) == [[1, 1]]
+
+
 def test_unknown_test_and_prior_list_the_known_ones():
     with pytest.raises(ValueError, match="stratified_chi2, marginal_chi2"):
         make_model([2, 3], (2,), ci_test="fcit")

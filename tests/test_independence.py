@@ -110,6 +110,15 @@ def test_dependence_that_strata_explain():
 
 def test_bins_hold_equal_numbers_and_ties_stay_together():
     values = th.tensor([[3.0, 0.0, 7.0], [1.0, 0.0, 7.0], [4.0, 0.0, 7.0], [2.0, 9.0, 7.0]])
-    assert quantile_bins(values, 4).tolist() == [[2, 0, 0], [0, 0, 0], [3, 0, 0], [1, 3, 0]]
+    # Quantiles: 1.75, 2.5, 3.25; 0, 0, 2.25; 7, 7, 7.
+    assert quantile_bins(values, 4).tolist() == [[4, 2, 3], [0, 2, 3], [6, 2, 3], [2, 6, 3]]
     assert quantile_bins(values[:, :0], 4).shape == (4, 0)
-    assert th.bincount(quantile_bins(th.randn(1000, 1), 5)[:, 0]).tolist() == [200] * 5
+    assert th.bincount(quantile_bins(th.randn(1000, 1), 5)[:, 0]).tolist() == [200, 0, 200, 0, 200, 0, 200, 0, 200]
+
+
+def test_rare_changes_in_either_direction_are_told_from_none():
+    for change in (-1.0, 1.0):
+        values = th.zeros(100, 1)
+        values[:20] = change
+        bins = quantile_bins(values, 4)[:, 0]
+        assert len(bins[:20].unique()) == len(bins[20:].unique()) == 1 and bins[0] != bins[-1]

@@ -71,16 +71,20 @@ def association(x: th.Tensor, y: th.Tensor, strata: th.Tensor) -> Association:
 
 def quantile_bins(values: th.Tensor, n_bins: int) -> th.Tensor:
     """
-    Continuous variables as categorical ones, each cut into bins of equal numbers of samples; ties stay together.
+    Continuous variables as categorical ones, each cut into bins of equal numbers of samples.
+
+    Ties stay together, and a value that a quantile falls on is a bin of its own: of a quantity that mostly stays put, the few
+    changes, up or down, are told from none.
 
     :param values: ``[n, K]``
-    :param n_bins: categories of each variable
-    :return: ``[n, K]``, int64, from 0 to ``n_bins - 1``
+    :param n_bins: bins of a variable whose values all differ
+    :return: ``[n, K]``, int64, from 0 to ``2 * n_bins - 2``: even between two quantiles, odd on one
     """
     if not values.numel():  # torch has no quantiles of nothing
         return th.zeros_like(values, dtype=th.int64)
     shares = th.linspace(0, 1, n_bins + 1, dtype=values.dtype, device=values.device)[1:-1]
-    return (values > values.quantile(shares, dim=0).unsqueeze(1)).sum(0)
+    quantiles = values.quantile(shares, dim=0).unsqueeze(1)
+    return (values > quantiles).sum(0) + (values >= quantiles).sum(0)
 
 
 def _spread(n: th.Tensor, n_values: th.Tensor, inverses: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

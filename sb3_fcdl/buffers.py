@@ -1,11 +1,16 @@
 """Windows of consecutive transitions out of SB3's replay buffers."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_fcdl.observations import Observations, map_observations
+
+# Of so many successive blocks of an environment's transitions one is held out where a model asks for it: blocks long enough
+# that few windows meet their ends, short enough that each phase of training has some.
+N_BLOCKS, BLOCK_LENGTH = 10, 16
 
 
 class WindowBatch(NamedTuple):
@@ -31,7 +36,9 @@ class WindowBatch(NamedTuple):
     valid: np.ndarray
 
 
-def sample_windows(replay_buffer: ReplayBuffer, batch_size: int, length: int, rng: np.random.Generator) -> WindowBatch:
+def sample_windows(
+    replay_buffer: ReplayBuffer, batch_size: int, length: int, rng: np.random.Generator, held_out: bool | None = None
+) -> WindowBatch:
     """
     Windows that start at transitions drawn uniformly, with replacement, from all that the buffer holds.
 
@@ -42,16 +49,29 @@ def sample_windows(replay_buffer: ReplayBuffer, batch_size: int, length: int, rn
     :param batch_size: number of windows
     :param length: transitions per window
     :param rng: source of the starts
+    :param held_out: only transitions that are held out are valid (True), or only the others (False); None: all are
     :return: the windows
     :raises ValueError: if the buffer is empty or ``length`` below 1
     """
-    if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}")
-    n_envs, (_, n_stored) = replay_buffer.n_envs, _stored_rows(replay_buffer)
-    if n_stored < 1:
-        raise ValueError("replay_buffer must hold at least one transition, it is empty")
+    n_envs, n_stored = replay_buffer.n_envs, _checked_rows(replay_buffer, length)
     age, env = rng.integers(n_stored, size=(batch_size, 1)), rng.integers(n_envs, size=(batch_size, 1))
-    return _windows(replay_buffer, age, env, length)
+    return _windows(replay_buffer, age, env, length, held_out)
+
+
+def sample_distinct_windows(
+    replay_buffer: ReplayBuffer, batch_size: int, length: int, rng: np.random.Generator, held_out: bool | None = None
+) -> WindowBatch:
+    """
+    Like ``sample_windows``, but no two start at the same transition, and all start at one that ``held_out`` asks for. Where
+    there are fewer than ``batch_size`` there are fewer, perhaps none.
+    """
+    n_stored = _checked_rows(replay_buffer, length)
+    age, env = (each.reshape(-1, 1) for each in np.indices((n_stored, replay_buffer.n_envs)))
+    if held_out is not None:
+        suits = _is_held_out(_row(replay_buffer, age), env)[:, 0] == held_out
+        age, env = age[suits], env[suits]
+    choice = rng.choice(len(age), size=min(batch_size, len(age)), replace=False)
+    return _windows(replay_buffer, age[choice], env[choice], length, held_out)
 
 
 def sample_ends(replay_buffer: ReplayBuffer, batch_size: int, rng: np.random.Generator) -> WindowBatch | None:
@@ -74,16 +94,24 @@ def sample_ends(replay_buffer: ReplayBuffer, batch_size: int, rng: np.random.Gen
     return _windows(replay_buffer, (rows[choice] - oldest) % replay_buffer.buffer_size, envs[choice], 1)
 
 
-def _windows(replay_buffer: ReplayBuffer, age: np.ndarray, env: np.ndarray, length: int) -> WindowBatch:
+def _is_held_out(row: np.ndarray, env: np.ndarray) -> np.ndarray:
+    """One block in ``N_BLOCKS``, for each environment another one: of a single environment the last, to train on first."""
+    return (row // BLOCK_LENGTH + env) % N_BLOCKS == N_BLOCKS - 1
+
+
+def _windows(
+    replay_buffer: ReplayBuffer, age: np.ndarray, env: np.ndarray, length: int, held_out: bool | None = None
+) -> WindowBatch:
     """
     :param age: of the first transitions, in rows after the oldest one, ``[B, 1]``
     :param env: their environments, ``[B, 1]``
+    :param held_out: see ``sample_windows``
     """
     n_rows, n_envs = replay_buffer.buffer_size, replay_buffer.n_envs
-    oldest, n_stored = _stored_rows(replay_buffer)
+    _, n_stored = _stored_rows(replay_buffer)
     # beyond the newest row there is nothing, and its stand-in is marked below
     age = age + np.arange(length)
-    row = (oldest + np.minimum(age, n_stored - 1)) % n_rows
+    row = _row(replay_buffer, np.minimum(age, n_stored - 1))
     index = row * n_envs + env
 
     done = _take(replay_buffer.dones, index) > 0
@@ -98,6 +126,10 @@ def _windows(replay_buffer: ReplayBuffer, age: np.ndarray, env: np.ndarray, leng
     else:
         next_observations = _take_each(replay_buffer.next_observations, index)
         continues = ~done[:, :-1] & _joined(next_observations, observations)
+    if held_out is not None:
+        suits = _is_held_out(row, env) == held_out
+        valid[:, 0] &= suits[:, 0]
+        continues &= suits[:, :-1] & suits[:, 1:]
     valid[:, 1:] &= np.logical_and.accumulate(continues, axis=1)
     return WindowBatch(
         observations=observations,
@@ -116,6 +148,21 @@ def _stored_rows(replay_buffer: ReplayBuffer) -> tuple[int, int]:
     # with optimize_memory_usage the newest transition has left its next observation in the oldest row
     n_overwritten = int(replay_buffer.optimize_memory_usage)
     return replay_buffer.pos + n_overwritten, replay_buffer.buffer_size - n_overwritten
+
+
+def _checked_rows(replay_buffer: ReplayBuffer, length: int) -> int:
+    """Number of rows that windows may start at."""
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    _, n_stored = _stored_rows(replay_buffer)
+    if n_stored < 1:
+        raise ValueError("replay_buffer must hold at least one transition, it is empty")
+    return n_stored
+
+
+def _row(replay_buffer: ReplayBuffer, age: np.ndarray) -> np.ndarray:
+    """Where a transition is stored that is so many rows younger than the oldest one."""
+    return (_stored_rows(replay_buffer)[0] + age) % replay_buffer.buffer_size
 
 
 def _take(array: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -148,4 +195,4 @@ def _joined(next_observations: Observations, observations: Observations) -> np.n
 
 def _bits(array: np.ndarray) -> np.ndarray:
     """The bytes of ``[B, T, ...]`` as integers, ``[B, T, n]``: a NaN equals itself."""
-    return array.reshape(*array.shape[:2], -1).view(f"i{array.itemsize}")
+    return array.reshape(*array.shape[:2], math.prod(array.shape[2:])).view(f"i{array.itemsize}")

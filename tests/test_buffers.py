@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 
-from sb3_fcdl.buffers import WindowBatch, sample_ends, sample_windows
+from sb3_fcdl.buffers import WindowBatch, sample_distinct_windows, sample_ends, sample_windows
 from sb3_fcdl.observations import Observations
 
 LENGTH = 3
@@ -227,6 +227,49 @@ def test_discrete_observations() -> None:
     assert batch.valid[:, 0].all() and set(batch.valid[:, 1].tolist()) == {True, False}
 
 
+@pytest.mark.parametrize("n_rows", [10, 14])
+def test_distinct_windows_start_nowhere_twice(n_rows: int) -> None:
+    recorder = Recorder("box", n_envs=3, buffer_rows=10)
+    recorder.record(n_rows)
+    rng, counts = np.random.default_rng(0), np.zeros(30)
+    for _ in range(1000):
+        starts = first_rows(recorder, sample_distinct_windows(recorder.buffer, 6, 1, rng))
+        serials = starts[:, 0] * 3 + starts[:, 1]
+        assert len(set(serials)) == 6
+        counts[serials] += 1
+    assert counts.min() > 137 and counts.max() < 263  # five sigma of 200
+    assert len(sample_distinct_windows(recorder.buffer, 31, 1, rng).valid) == 30
+
+
+@pytest.mark.parametrize(("n_envs", "n_rows"), [(1, 500), (1, 900), (3, 400), (12, 60)])
+def test_held_out_transitions_are_never_among_the_others(kind: str, n_envs: int, n_rows: int) -> None:
+    recorder = Recorder(kind, n_envs, buffer_rows=600)
+    recorder.record(n_rows)
+    rng, usable = np.random.default_rng(0), n_envs * min(n_rows, 600)
+    serials = []
+    for held_out in (True, False):
+        batch = sample_distinct_windows(recorder.buffer, usable, LENGTH, rng, held_out)
+        drawn = sample_windows(recorder.buffer, 20 * usable, LENGTH, rng, held_out)
+        serials.append(set(batch.actions[batch.valid].ravel().tolist()))
+        assert (serials[-1] >= set(drawn.actions[drawn.valid].ravel().tolist())) and len(batch.valid) <= usable
+        # Where a window leaves what it may hold it ends, and does not come back.
+        assert (batch.valid[:, 1:] <= batch.valid[:, :-1]).all() and (drawn.valid[:, 1:] <= drawn.valid[:, :-1]).all()
+        assert batch.valid[:, 2].any() and (kind == "optimized" or batch.valid[:, 0].all())
+    everything = sample_distinct_windows(recorder.buffer, usable, 1, rng)
+    assert not serials[0] & serials[1] and serials[0] | serials[1] == set(
+        everything.actions[everything.valid].ravel().tolist()
+    )
+    assert 0.04 < len(serials[0]) / usable < 0.16
+
+
+def test_first_transitions_of_one_environment_are_not_held_out() -> None:
+    recorder = Recorder("box", n_envs=1, buffer_rows=200)
+    recorder.record(144)
+    assert len(sample_distinct_windows(recorder.buffer, 10, 1, np.random.default_rng(0), held_out=True).valid) == 0
+    recorder.record(1)
+    assert len(sample_distinct_windows(recorder.buffer, 10, 1, np.random.default_rng(0), held_out=True).valid) == 1
+
+
 @pytest.mark.parametrize("kind", ["box", "dict"])
 @pytest.mark.parametrize("n_rows", [30, 95])
 def test_ends_are_drawn_uniformly_from_all_that_are_stored(kind: str, n_rows: int) -> None:
@@ -251,8 +294,10 @@ def test_without_ends_there_are_none_to_draw() -> None:
 
 def test_wrong_argument_is_named() -> None:
     buffer = ReplayBuffer(10, spaces.Discrete(5), spaces.Discrete(2))
-    with pytest.raises(ValueError, match="replay_buffer must hold at least one transition, it is empty"):
-        sample_windows(buffer, 4, 2, np.random.default_rng(0))
+    for sample in (sample_windows, sample_distinct_windows):
+        with pytest.raises(ValueError, match="replay_buffer must hold at least one transition, it is empty"):
+            sample(buffer, 4, 2, np.random.default_rng(0))
     buffer.add(np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1), [{}])
-    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
-        sample_windows(buffer, 4, 0, np.random.default_rng(0))
+    for sample in (sample_windows, sample_distinct_windows):
+        with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+            sample(buffer, 4, 0, np.random.default_rng(0))

@@ -3,12 +3,14 @@
 import copy
 from collections.abc import Sequence
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from tiny import tiny_fcdl
+from tiny import tiny_fcdl, tiny_vec_env
 from toy import KINDS, factors, one_hot_state, persist_and_set_windows, random_windows
 
+from sb3_fcdl import FCDL
 from sb3_fcdl.dynamics import Losses, Windows
 from sb3_fcdl.dynamics.cdl import CDLDynamics
 from sb3_fcdl.dynamics.distributions import StateDistribution, output_width
@@ -202,8 +204,13 @@ def test_moving_average_and_threshold_by_hand(monkeypatch):
     monkeypatch.setattr(model, "estimate_cmi", lambda windows: th.tensor(next(estimates)))
     n_sampled = []
     graphs = [model.graph.int().tolist()]
+
+    def sample_windows(n):
+        n_sampled.append(n)
+        return random_windows([2, 2], 3, n_rows=4, length=1)
+
     for n_updates in range(1, 5):
-        model.after_update(n_updates, n_sampled.append)
+        model.after_update(n_updates, sample_windows)
         graphs.append(model.graph.int().tolist())
     full = [[1, 1, 1], [1, 1, 1]]
     # 3/4 of 0.125 and 1/4 of the estimate: 0.1875 and 0.09375; 0.125 (at the threshold: an edge) and 0.0625.
@@ -212,6 +219,9 @@ def test_moving_average_and_threshold_by_hand(monkeypatch):
     second = [[1, 1, 1], [0, 1, 1]]
     assert graphs == [full, full, first, first, second]
     assert n_sampled == [256, 256]
+    before = model.cmi.clone()
+    model.after_update(6, lambda n: random_windows([2, 2], 3, n_rows=0, length=1))
+    assert th.equal(model.cmi, before)  # nothing is held out yet
     assert model.cmi.flatten().tolist() == [0.0703125, 0.125, 0.1953125, 0.09375, 0.0703125, 0.125]
     twin = CDLDynamics(factors([2, 2], 3), "self", hidden_dim=4, cmi_threshold=0.125)
     twin.load_state_dict(model.state_dict())
@@ -289,7 +299,33 @@ def test_persisting_variables_depend_on_no_other():
     assert accuracy(model, persist_and_set_windows(4, 3, 500)) > 0.99
 
 
+class Drift(gym.Env):
+    """Three variables, each of which stays what it is in every second step, whatever the others and the action are."""
+
+    observation_space = gym.spaces.MultiDiscrete([4, 4, 4])
+    action_space = gym.spaces.Discrete(4)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.np_random.integers(4, size=3)
+        return self.state, {}
+
+    def step(self, action):
+        stays = self.np_random.random(3) < 0.5
+        self.state = np.where(stays, self.state, self.np_random.integers(4, size=3))
+        return self.state, 0.0, False, False, {}
+
+
+def test_what_the_network_knows_by_heart_is_no_information():
+    settings = {"learning_starts": 999, "train_freq": 1000, "gradient_steps": 400, "learning_rate": 1e-3, "seed": 0}
+    model = FCDL("MlpPolicy", Drift(), dynamics="cdl", dynamics_kwargs={"hidden_dim": 64}, **settings).learn(1000)
+    dynamics = model.dynamics
+    assert dynamics.graph[dynamics.is_free].sum() <= 3 and dynamics.cmi[dynamics.is_free].mean() < 0
+    # By the transitions that it was trained on every parent would matter to every variable.
+    assert dynamics.estimate_cmi(model._recorded(1000))[dynamics.is_free].min() > 10 * dynamics.threshold
+
+
 def test_estimates_while_it_learns():
     quick = {"hidden_dim": 16, "cmi_freq": 2, "cmi_batch_size": 8}
-    dynamics = tiny_fcdl(dynamics=CDLDynamics, dynamics_kwargs=quick).learn(40).dynamics
+    dynamics = tiny_fcdl(tiny_vec_env(10), dynamics=CDLDynamics, dynamics_kwargs=quick).learn(100).dynamics
     assert not th.equal(dynamics.cmi, th.full_like(dynamics.cmi, 0.001))

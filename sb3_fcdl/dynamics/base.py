@@ -89,6 +89,8 @@ class DynamicsModel(nn.Module, ABC):
 
     # Whether a prediction says which parents it was made from.
     has_graph = True
+    # Whether some transitions are kept from ``loss``, for ``after_update`` to judge by.
+    holds_out = False
 
     def __init__(self, factors: Factors) -> None:
         super().__init__()
@@ -126,7 +128,8 @@ class DynamicsModel(nn.Module, ABC):
         What the model learns otherwise than by gradient: nothing, unless a model says so. Called after every update.
 
         :param n_updates: updates so far, this one included
-        :param sample_windows: draws that many windows from the replay buffer
+        :param sample_windows: draws that many different windows from the replay buffer, or all if there are fewer. Where the
+            model ``holds_out``, those that no ``loss`` is given, and at first perhaps none
         """
 
     def step(self, state: th.Tensor, action: th.Tensor) -> Prediction:

@@ -27,9 +27,9 @@ class CDLDynamics(DynamicsModel):
     follows the window on samples of its own; without a parent only the variable itself does, its other parents are those of
     the prediction with all.
 
-    Every ``cmi_freq`` updates the conditional mutual information of each parent and child is estimated, and a free edge is
-    there while its moving average is at least ``cmi_threshold``. All free edges are there at first. The published CDL is
-    ``graph_prior="self"``.
+    Every ``cmi_freq`` updates the conditional mutual information of each parent and child is estimated, on transitions that
+    no update sees: a network that knows its data by heart misses every parent. A free edge is there while the moving average
+    is at least ``cmi_threshold``. All free edges are there at first. The published CDL is ``graph_prior="self"``.
 
     :param factors: the variables
     :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
@@ -40,6 +40,8 @@ class CDLDynamics(DynamicsModel):
     :param cmi_freq: updates between two estimates
     :param cmi_batch_size: windows that an estimate looks at
     """
+
+    holds_out = True
 
     is_free: th.Tensor
     is_allowed: th.Tensor
@@ -112,7 +114,9 @@ class CDLDynamics(DynamicsModel):
 
     def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
         if n_updates % self.cmi_freq == 0:
-            self.cmi.lerp_(self.estimate_cmi(sample_windows(self.cmi_batch_size)), 1 - self.cmi_decay)
+            windows = sample_windows(self.cmi_batch_size)
+            if windows.valid.any():
+                self.cmi.lerp_(self.estimate_cmi(windows), 1 - self.cmi_decay)
 
     @th.no_grad()
     def estimate_cmi(self, windows: Windows) -> th.Tensor:

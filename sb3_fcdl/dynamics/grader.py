@@ -38,8 +38,7 @@ class GRADERDynamics(DynamicsModel):
     ``"marginal_chi2"`` asks for independence without conditions, as published: it takes every correlation for an edge.
 
     For the tests continuous variables are cut into quantiles of the data; of a continuous child it is the change that is cut
-    and tested, since a step may be small beside the range of the variable. Windows come from the buffer with replacement: of
-    those that are alike one counts, lest copies pass for evidence.
+    and tested, since a step may be small beside the range of the variable.
 
     :param factors: the variables
     :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
@@ -108,7 +107,7 @@ class GRADERDynamics(DynamicsModel):
         """
         Replace the graph by the edges that are given and those that pass the test.
 
-        :param windows: encoded windows from the replay buffer
+        :param windows: encoded windows from the replay buffer, none of them twice
         """
         present, following = self._categories(windows)
         n_children, n_parents = self.graph.shape
@@ -122,10 +121,8 @@ class GRADERDynamics(DynamicsModel):
             self.graph.view(-1)[self.edges.index] = is_edge.to(self.graph.dtype)
 
     def _categories(self, windows: Windows) -> tuple[th.Tensor, th.Tensor]:
-        """The parents, ``[n, P]``, and the next state variables, ``[n, V]``, of the distinct samples, int64."""
-        steps = th.cat([windows.state, windows.action, windows.next_state], dim=-1)[windows.valid[:, 0]]
-        first = steps.flatten(1).unique(dim=0)[:, : steps.shape[-1]]
-        state, action, next_state = first.split([part.shape[-1] for part in windows[:3]], dim=-1)
+        """The parents, ``[n, P]``, and the next state variables, ``[n, V]``, of the samples, int64."""
+        state, action, next_state = (part[:, 0][windows.valid[:, 0]] for part in windows[:3])
         of_state, of_action = self.layout, self.action_layout
 
         def cut(numbers: th.Tensor) -> th.Tensor:

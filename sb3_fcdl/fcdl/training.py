@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_fcdl.buffers import WindowBatch, sample_ends, sample_windows
+from sb3_fcdl.buffers import WindowBatch, sample_distinct_windows, sample_ends, sample_windows
 from sb3_fcdl.codes import Code, codes_of
 from sb3_fcdl.dynamics import DynamicsModel, Windows
 from sb3_fcdl.explain import Explanation
@@ -153,12 +153,17 @@ class ModelTraining:
             warnings.warn(sentence, stacklevel=2)
 
     def _windows(self, batch_size: int) -> Windows:
-        return self._sample(batch_size)[0]
+        """What the dynamics may look at after an update."""
+        assert self.replay_buffer is not None
+        held_out = True if self.dynamics.holds_out else None
+        draw = sample_distinct_windows(self.replay_buffer, batch_size, self.train_horizon, self._window_rng, held_out)
+        return self._encode(draw)[0]
 
     def _sample(self, batch_size: int) -> tuple[Windows, Outcomes]:
         """Windows for the dynamics, and their transitions for reward and termination."""
         assert self.replay_buffer is not None
-        return self._encode(sample_windows(self.replay_buffer, batch_size, self.train_horizon, self._window_rng))
+        held_out = False if self.dynamics.holds_out else None
+        return self._encode(sample_windows(self.replay_buffer, batch_size, self.train_horizon, self._window_rng, held_out))
 
     def _ends(self) -> Outcomes | None:
         """Transitions that ended their episode, for who learns that."""

@@ -350,7 +350,7 @@ def _columns(space: spaces.Space, values: th.Tensor) -> th.Tensor:
     assert space.shape is not None
     sizes = _categories(space)
     if not isinstance(space, spaces.Discrete) or values.dim() == 1:
-        values = values.reshape(*values.shape[: values.dim() - len(space.shape)], -1)
+        values = values.reshape(*values.shape[: values.dim() - len(space.shape)], math.prod(space.shape))
     if not sizes:
         return values
     first = np.array([0, *accumulate(sizes[:-1])]) - getattr(space, "start", 0)

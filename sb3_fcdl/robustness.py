@@ -178,7 +178,8 @@ class ShiftedVecEnv(VecEnvWrapper):
         assert not isinstance(observations, tuple)
         self.clean = observations
         by_key = observations if isinstance(observations, dict) else {"": observations}
-        shifted = {key: array.copy() for key, array in by_key.items()}
+        # An integer type would wrap the numbers round.
+        shifted = {key: array.astype(np.result_type(array, np.float32)) for key, array in by_key.items()}
         for place, shift in self.shifts:
             array = shifted[place.key]
             array[:, place.columns] = self._shifted(array[:, place.columns], place.variable, shift)

@@ -86,6 +86,13 @@ def test_ceiling_is_repeatable_and_leaves_the_global_generator_alone():
     assert th.equal(before, th.get_rng_state())
 
 
+def test_states_are_numbered_if_int64_has_room():
+    largest = th.nn.functional.one_hot(th.full((1, 21), 7), 8).flatten(1).float()
+    key = TrueDynamicsPlanner(ChemicalSystem(n_objects=21, n_colors=8)).key
+    assert key is not None and key(largest).tolist() == [8**21 - 1] == [2**63 - 1]
+    assert TrueDynamicsPlanner(ChemicalSystem(n_objects=22, n_colors=8)).key is None
+
+
 def test_fixed_order_repairs_the_first_mismatch_inside_the_match_set():
     policy = FixedOrder(3, 2)
     assert policy.predict(observation([0, 1, 1], [0, None, 0]))[0] == 2 * 2 + 0
@@ -135,7 +142,7 @@ def test_planner_models_the_most_likely_step_of_the_true_system():
     step = planner._step(state, th.eye(12)[action])
     expected = np.eye(3)[system.most_likely_step(colors, action)].reshape(2, -1)
     np.testing.assert_array_equal(step.numpy(), expected)
-    assert planner._key(state).tolist() == [1 + 0 * 3 + 2 * 9 + 1 * 27, 0 + 2 * 3 + 1 * 9 + 0 * 27]
+    assert planner.key(state).tolist() == [1 + 0 * 3 + 2 * 9 + 1 * 27, 0 + 2 * 3 + 1 * 9 + 0 * 27]
 
 
 def test_reference_policies_come_from_floor_to_ceiling():

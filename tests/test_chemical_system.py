@@ -259,3 +259,11 @@ def test_bad_arguments_are_named(name, value, allowed):
         ChemicalSystem(**{name: value})
     assert str(error.value).startswith(f"{name}={value!r} is not allowed")
     assert allowed in str(error.value)
+
+
+def test_root_is_a_cause_of_what_comes_after_those_whose_parents_it_chooses():
+    """Edges 1 -> 3 -> 4. In the local regime 3 follows 2; 4 follows 3 in both, and depends on the root through 3."""
+    graph = np.zeros((5, 5), dtype=bool)
+    graph[3, 1] = graph[4, 3] = True
+    system = ChemicalSystem("full_chain", n_objects=5, n_colors=3, graph=graph)
+    assert system.global_graph.astype(int)[3:].tolist() == [[1, 1, 0, 1, 0, 1], [1, 1, 0, 1, 1, 1]]

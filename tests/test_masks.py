@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch as th
 from toy import factors, random_windows
@@ -5,6 +6,7 @@ from toy import factors, random_windows
 from sb3_fcdl.dynamics import DYNAMICS, GraphPrior
 from sb3_fcdl.dynamics.edges import FreeEdges
 from sb3_fcdl.dynamics.masks import CERTAIN, prior_log_odds, sample_edges
+from sb3_fcdl.dynamics.oracle import OracleDynamics
 
 
 def log_odds(prior, n_states: int, n_actions: int = 1) -> th.Tensor:
@@ -23,6 +25,19 @@ def test_self_prior_and_none():
     assert log_odds("self", 3, 2).isnan().sum() == 3 * 5 - 3
     assert (log_odds("self", 3, 2).diagonal() == CERTAIN).all()
     assert log_odds("none", 3, 2).isnan().all()
+
+
+@pytest.mark.parametrize("base", ["order", "self", "none"])
+def test_continuous_variables_depend_on_themselves_whatever_the_base(base):
+    """They are predicted as a change of themselves, which no mask can hide."""
+    mixed = factors([2, 0, 0], 3)
+    assert (prior_log_odds(base, mixed).diagonal()[1:] == CERTAIN).all()
+    with pytest.raises(ValueError, match="'x1' is predicted as a change of itself: that edge cannot be forbidden"):
+        prior_log_odds(GraphPrior(base, forbidden_edges=(("x1", "x1"),)), mixed)
+    graph = np.ones((3, 4))
+    graph[0, 0] = graph[2, 2] = 0
+    with pytest.raises(ValueError, match="'x2' is predicted as a change of itself: graph must have that edge"):
+        OracleDynamics(mixed, graph)
 
 
 def test_edges_are_given_by_name_beside_the_base():

@@ -16,7 +16,8 @@ def make_model(sizes: list[int], action_sizes: tuple[int, ...], **kwargs) -> Ora
 
 
 def random_graph(sizes: list[int], action_sizes: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(0).random((len(sizes), len(sizes) + len(action_sizes))) < 0.5
+    graph = np.random.default_rng(0).random((len(sizes), len(sizes) + len(action_sizes))) < 0.5
+    return graph | (np.eye(*graph.shape) > 0) & (np.array(sizes)[:, np.newaxis] == 0)
 
 
 def test_without_a_graph_every_variable_hangs_on_itself_those_before_it_and_the_action():

@@ -303,6 +303,14 @@ def test_disagreements_are_counted_and_shown():
         disagreements(recorded, None, th.zeros(4, 1), str)
 
 
+def test_a_chance_of_an_end_contradicts_no_transition():
+    recorded = outcomes(th.zeros(5, 1), terminated=th.tensor([True, False, True, False, False]))
+    assert disagreements(recorded, None, th.tensor([0.3, 0.3, 1.0, 0.0, 0.999]), str) == []
+    for wrong in ([0, 0, 1, 0, 0], [1, 1, 1, 0, 0], [1, 0, 1, 0, 1.5], [1, 0, 1, 0, float("nan")]):
+        (sentence,) = disagreements(recorded, None, th.tensor(wrong), str)
+        assert "termination_fn disagrees with the environment in 1 of 5" in sentence
+
+
 @pytest.mark.parametrize("name", ["nowhere", "nowhere:reward", "math:nothing", "math:pi", 3])
 def test_what_is_no_function_is_refused(name):
     with pytest.raises(ValueError, match=r"package.module:function|is no function"):

@@ -13,6 +13,7 @@ from tiny import tiny_fcdl, tiny_vec_env
 
 from sb3_fcdl import FCDL
 from sb3_fcdl.cli import main
+from sb3_fcdl.factorization import default_factors
 from sb3_fcdl.robustness import Normal, ShiftedVecEnv, evaluate_shift, parse_shift
 
 
@@ -46,6 +47,23 @@ def test_noise_scales_a_one_hot_and_keeps_its_place():
     assert np.array_equal(np.delete(shown, range(6, 9), 1), np.delete(clean, range(6, 9), 1))
     # Normal with standard deviation 100, 200 draws: within four standard errors.
     assert abs(factors.mean()) < 4 * 100 / 200**0.5 and abs(factors.std() - 100) < 4 * 100 / 400**0.5
+
+
+class CountingEnv(gym.Env):
+    observation_space = gym.spaces.Box(0, 255, (2,), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        return np.array([10, 20], np.uint8), {}
+
+    def step(self, action):
+        return np.array([10, 20], np.uint8), 0.0, False, False, {}
+
+
+def test_shifts_of_whole_numbers_do_not_wrap_round():
+    env = DummyVecEnv([CountingEnv])
+    factors = default_factors(env.observation_space, env.action_space)
+    assert ShiftedVecEnv(env, factors, {"obs[1]": 1000.0}).reset().tolist() == [[10, 1000]]
 
 
 def test_without_a_shift_nothing_differs_and_returns_are_those_of_sb3(model):

@@ -272,9 +272,11 @@ class ChemicalSystem:
         own_and_action = np.eye(self.n_objects, self.n_objects + 1, dtype=bool)
         own_and_action[:, -1] = True
         outside = own_and_action.copy()
-        outside[:, :-1] |= _ancestors(self._graphs[GLOBAL])
-        # the root's colour chooses the rule: a cause of all whose parents the rule changes
-        outside[:, 0] |= (self._graphs[GLOBAL] != self._graphs[LOCAL]).any(axis=1)
+        ancestors = _ancestors(self._graphs[GLOBAL])
+        outside[:, :-1] |= ancestors
+        # the root's colour chooses the rule: a cause of all whose parents the rule changes, and of what comes after them
+        changed = (self._graphs[GLOBAL] != self._graphs[LOCAL]).any(axis=1)
+        outside[:, 0] |= changed | ancestors[:, changed].any(axis=1)
         return np.stack([outside, outside if self.rule == "none" else own_and_action])
 
 

@@ -95,8 +95,9 @@ class TrueDynamicsPlanner(PlanningReference):
         self.system = system
         self.n_objects, self.n_colors = system.n_objects, system.n_colors
         super().__init__(planner or CHEMICAL.preset(None).planner(DiscreteActions(self.n_objects * self.n_colors)), seed)
-        # A state in mixed radix: int64 has room for any system that fits into memory.
+        # Of a state in mixed radix, in which int64 has no room for all of a large system.
         self.place_values = th.as_tensor(self.n_colors ** np.arange(self.n_objects))
+        self.key = self._number if self.n_colors**self.n_objects <= 2**63 else None
 
     def plan(self, observation: Any, warm_start: th.Tensor | None) -> Plan:
         """:param observation: only its goal is looked at"""
@@ -112,13 +113,13 @@ class TrueDynamicsPlanner(PlanningReference):
         state, wanted = self._one_hot(colors), th.as_tensor(goal).flatten(1)
         generators = [self.generator] * len(state)
         return self.planner.plan(
-            self._step, goal_match_reward, state, wanted, generators=generators, key=self._key, warm_start=warm_start
+            self._step, goal_match_reward, state, wanted, generators=generators, key=self.key, warm_start=warm_start
         )
 
     def _step(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         return self._one_hot(self.system.most_likely_step(self._colors(state).numpy(), action.argmax(dim=-1).numpy()))
 
-    def _key(self, state: th.Tensor) -> th.Tensor:
+    def _number(self, state: th.Tensor) -> th.Tensor:
         return self._colors(state) @ self.place_values
 
     def _colors(self, state: th.Tensor) -> th.Tensor:

@@ -16,11 +16,12 @@ CERTAIN = 100.0
 @dataclass(frozen=True)
 class GraphPrior:
     """
-    What a model is told about the graph before it sees data.
+    What a model is told about the graph before it sees data. A continuous variable depends on itself whatever the base, since
+    it is predicted as a change of what it is.
 
     :param base: ``"self"``: each variable depends on itself; the default, because a wrong order is an error that nothing would
         show. ``"order"``: variables are in causal order besides, and each depends on the action (what the published Chemical
-        experiments tell FCDL, NCD and the oracle). ``"none"``: nothing
+        experiments tell FCDL, NCD and the oracle). ``"none"``: nothing else
     :param required_edges: edges that are there in every context, pairs of names ``(parent, child)``
     :param forbidden_edges: edges that are there in none
     """
@@ -35,7 +36,8 @@ def prior_log_odds(prior: GraphPriorName | GraphPrior, factors: Factors) -> th.T
     :param prior: what is known; the name of a base alone if there is nothing else
     :param factors: the variables
     :return: ``[V, P]``: ``+-CERTAIN`` where the entry is given, NaN where it is free to be learned
-    :raises ValueError: if the base or a variable is unknown, or an edge is both required and forbidden
+    :raises ValueError: if the base or a variable is unknown, an edge is both required and forbidden, or that of a continuous
+        variable to itself is forbidden
     """
     if not isinstance(prior, GraphPrior):
         prior = GraphPrior(prior)
@@ -45,8 +47,8 @@ def prior_log_odds(prior: GraphPriorName | GraphPrior, factors: Factors) -> th.T
         )
     n_states, n_parents = len(factors.state_variables), len(factors.parents)
     log_odds = th.full((n_states, n_parents), th.nan)
-    if prior.base != "none":
-        log_odds.fill_diagonal_(CERTAIN)
+    is_continuous = th.tensor([not variable.is_categorical for variable in factors.state_variables])
+    log_odds.diagonal()[is_continuous | (prior.base != "none")] = CERTAIN
     if prior.base == "order":
         rows, columns = th.triu_indices(n_states, n_states, offset=1)
         log_odds[rows, columns] = -CERTAIN
@@ -55,6 +57,8 @@ def prior_log_odds(prior: GraphPriorName | GraphPrior, factors: Factors) -> th.T
         for parent, child in edges:
             row = _position("child", child, factors.state_names)
             column = _position("parent", parent, factors.parent_names)
+            if row == column and is_continuous[row] and value < 0:
+                raise ValueError(f"{child!r} is predicted as a change of itself: that edge cannot be forbidden")
             if log_odds[row, column] == -value:
                 raise ValueError(
                     f"the edge ({parent!r}, {child!r}) is both required and forbidden, by the edges given or by the base "

@@ -19,11 +19,12 @@ class OracleDynamics(DynamicsModel):
     An oracle of the global graph only: where a local graph is sparser, FCDL may know better.
 
     :param factors: the variables
-    :param graph: ``graph[child, parent]``, ``[V, P]``, not 0 where there is an edge; None: all that ``graph_prior="order"``
-        allows, that is every variable depends on itself, on those before it and on the action
+    :param graph: ``graph[child, parent]``, ``[V, P]``, not 0 where there is an edge, as from each continuous variable to
+        itself; None: all that ``graph_prior="order"`` allows, that is every variable depends on itself, on those before it and
+        on the action
     :param hidden_dim: width of the features and of every layer
     :param n_layers: predictor layers of a variable
-    :raises ValueError: if the graph has another shape
+    :raises ValueError: if the graph has another shape, or no edge from a continuous variable to itself
     """
 
     graph: th.Tensor
@@ -36,6 +37,9 @@ class OracleDynamics(DynamicsModel):
         edges = np.asarray(graph, dtype=bool)
         if edges.shape != shape:
             raise ValueError(f"graph has shape {edges.shape}, the variables ask for {shape}: a row a child, a column a parent")
+        for variable, depends_on_itself in zip(factors.state_variables, edges.diagonal(), strict=True):
+            if not (variable.is_categorical or depends_on_itself):
+                raise ValueError(f"{variable.name!r} is predicted as a change of itself: graph must have that edge")
         self.register_buffer("graph", th.as_tensor(edges).to(th.get_default_dtype()), persistent=False)
         self.features = ParentFeatures(factors, hidden_dim)
         self.network = MaskedNetwork(factors, self.features, hidden_dim, n_layers)

@@ -1,5 +1,6 @@
 """What an interrupted training run goes on from."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,13 +11,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_fcdl.benchmark.record import TrainRecord
 
-MODEL, BUFFER = "checkpoint.zip", "checkpoint_buffer.pkl"
+MODEL, BUFFER = "model.zip", "replay_buffer.pkl"
 
 
 class CheckpointCallback(BaseCallback):
     """
-    Saves model, replay buffer and record every so many timesteps, each time over the last ones, and deletes the first two at
-    the end.
+    Saves model, replay buffer and record every so many timesteps in a folder ``checkpoint_TIMESTEPS``, which is there only
+    when it is complete. The last one stays until the next is there; none is left at the end.
 
     :param folder: the run's folder
     :param record: what the run is; timesteps and time before this part of it
@@ -40,9 +41,16 @@ class CheckpointCallback(BaseCallback):
         return True
 
     def _save(self) -> None:
-        self.model.save(self.folder / MODEL)
-        self.model.save_replay_buffer(self.folder / BUFFER)  # type: ignore[attr-defined]
-        self.current_record.save(self.folder)
+        partial, record, last = self.folder / "checkpoint_partial", self.current_record, _checkpoints(self.folder)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        self.model.save(partial / MODEL)
+        self.model.save_replay_buffer(partial / BUFFER)  # type: ignore[attr-defined]
+        record.save(partial)
+        partial.rename(self.folder / f"checkpoint_{record.timesteps}")
+        for checkpoint in last:
+            shutil.rmtree(checkpoint)
+        record.save(self.folder)
 
     @property
     def current_record(self) -> TrainRecord:
@@ -53,20 +61,25 @@ class CheckpointCallback(BaseCallback):
     def finish(self) -> None:
         """Leaves the record of a run that is complete."""
         self.current_record.save(self.folder)
-        for name in (MODEL, BUFFER):
-            (self.folder / name).unlink(missing_ok=True)
+        for checkpoint in self.folder.glob("checkpoint_*"):
+            shutil.rmtree(checkpoint)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Complete ones of a run, the newest last. There are several if it died while it deleted an old one."""
+    return sorted(folder.glob("checkpoint_[0-9]*"), key=lambda path: int(path.name.rpartition("_")[2]))
 
 
 def load_checkpoint(folder: Path, load: Callable[[Path], Any]) -> tuple[Any, TrainRecord]:
     """
     :param folder: of an interrupted run
-    :param load: loads a model from its file
+    :param load: loads a model from its file, beside which is its record
     :return: the model with its replay buffer, and the record of the run so far
     :raises FileNotFoundError: if there is no checkpoint
     """
-    if not (folder / MODEL).is_file():
-        raise FileNotFoundError(f"there is no {MODEL} in {folder}: only a run that was interrupted can go on")
-    record = TrainRecord.load(folder)
-    model = load(folder / MODEL)
-    model.load_replay_buffer(folder / BUFFER)
-    return model, record
+    checkpoints = _checkpoints(folder)
+    if not checkpoints:
+        raise FileNotFoundError(f"there is no checkpoint in {folder}: only a run that was interrupted can go on")
+    model = load(checkpoints[-1] / MODEL)
+    model.load_replay_buffer(checkpoints[-1] / BUFFER)
+    return model, TrainRecord.load(checkpoints[-1])

@@ -81,7 +81,7 @@ def _new_run(arguments: argparse.Namespace) -> tuple[FCDL, Path, TrainRecord]:
 def _old_run(folder: Path) -> tuple[FCDL, Path, TrainRecord]:
 
     def load(path: Path) -> FCDL:
-        record = TrainRecord.load(folder)
+        record = TrainRecord.load(path.parent)
         return FCDL.load(path, env=make_env(record.env, record.arguments["n_envs"], record.env_kwargs))
 
     model, record = load_checkpoint(folder, load)

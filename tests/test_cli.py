@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 from toy import squeezed
 
@@ -70,6 +71,7 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
     ("arguments", "message"),
     [
         (["train", "--env", "FCDL/Alchemical-v0"], "Alchemical"),
+        (["train", "--env", "nowhere:Env-v0"], "No module named 'nowhere'"),
         (["train", "--rule", "half_fork"], "rule='half_fork'"),
         (["train", "--env-kwargs", "n_objects=2"], "n_objects=2"),
         (["train", "--dynamics", "mlpp"], "unknown dynamics 'mlpp', allowed: fcdl, ncd"),
@@ -161,6 +163,28 @@ def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path,
     # Both regimes of four objects, self and action edges counted; on the training task nothing is corrupted.
     assert [row.n_true_edges for row in contexts] == [8, 14] and sum(row.share for row in contexts) == pytest.approx(1)
     assert {(row.env_kwargs, row.algo, row.same_code, row.same_graph) for row in contexts} == {(system, "FCDL", 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("env", "sizes", "folder", "row"),
+    [
+        ("sb3_fcdl:FCDL/Chemical-v0", ["rule=full_chain", *SMALL], "Chemical-v0_full_chain_seed0_1", "fix in index order"),
+        ("third_party:Pole-v0", ["sutton_barto_reward=False"], "Pole-v0_seed0_1", "random"),
+    ],
+)
+def test_a_name_may_have_the_module_in_front_that_registers_it(capsys, tmp_path, monkeypatch, env, sizes, folder, row):
+    register = 'gymnasium.register("Pole-v0", "gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=20)'
+    (tmp_path / "third_party.py").write_text(f"import gymnasium\n{register}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    quick = ["--dynamics-kwargs", "hidden_dim=16", "--planner-kwargs", "horizon=2", "--env-kwargs", *sizes]
+    training = ["train", "--env", env, "--timesteps", "60", "--eval-freq", "60", "--log-dir", str(tmp_path / "runs"), *quick]
+    try:
+        assert main(training) == 0
+        model = tmp_path / "runs" / folder / "model.zip"
+        assert main(["evaluate", "--model", str(model), "--episodes", "1"]) == 0
+    finally:
+        gym.registry.pop("Pole-v0", None)
+    assert f"| {row} |" in squeezed(capsys.readouterr().out)
 
 
 def test_evaluate_tells_what_is_wrong_with_the_files(capsys, model_path, tmp_path):

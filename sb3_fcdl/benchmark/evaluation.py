@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -78,11 +79,14 @@ def make_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any]) -> VecEnv:
     Environments that step together: in one batch where the environment has a vectorised form that resets as SB3 expects it,
     else one after the other.
 
-    :param env_id: registered name
+    :param env_id: registered name, with or without the module in front that registers it
     :param n_envs: number of environments
     :param env_kwargs: their keyword arguments
     """
-    if gym.spec(env_id).vector_entry_point is not None:
+    module, _, name = env_id.rpartition(":")
+    if module:
+        import_module(module)
+    if gym.spec(name).vector_entry_point is not None:
         batch = gym.make_vec(env_id, num_envs=n_envs, **env_kwargs)
         if batch.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             return VecMonitor(GymVectorVecEnv(batch))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,7 +170,7 @@ def _env_kwargs(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run_name(arguments: argparse.Namespace, env_kwargs: dict[str, Any]) -> str:
-    parts = [arguments.env.rpartition("/")[2], env_kwargs.get("rule"), arguments.dynamics, f"seed{arguments.seed}"]
+    parts = [re.split("[:/]", arguments.env)[-1], env_kwargs.get("rule"), arguments.dynamics, f"seed{arguments.seed}"]
     return "_".join(part for part in parts if part not in (None, "fcdl"))
 
 
@@ -234,6 +235,6 @@ def _mistakes_end_the_program() -> Iterator[None]:
     """What the user got wrong is told in one line, with exit code 2. Use it only round code that checks what the user gave."""
     try:
         yield
-    except (ValueError, TypeError, OSError, gym.error.Error) as error:
+    except (ValueError, TypeError, OSError, ImportError, gym.error.Error) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         sys.exit(2)

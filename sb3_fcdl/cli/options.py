@@ -131,7 +131,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--env", default=DEFAULT_ENV, help="registered name of the environment (default: %(default)s)")
+    add(
+        "--env", default=DEFAULT_ENV, help="registered name, or MODULE:NAME to import what registers it (default: %(default)s)"
+    )
     add("--dynamics", default="fcdl", metavar="NAME", help="the model, see docs/dynamics.md (default: %(default)s)")
     add("--preset", metavar="NAME", help="settings known for the environment: default or paper (default: default)")
     add("--timesteps", type=_positive, default=30_000, metavar="N", help="transitions to learn from (default: %(default)s)")

@@ -96,32 +96,33 @@ def measure_model(model: FCDL, n_envs: Sequence[int], seconds: float = 1.0) -> D
 
 def random_observation(model: FCDL, n_envs: int, rng: np.random.Generator) -> Observations:
     """
-    Every categorical variable has any of its values and every continuous one a normal number; what the dynamics do not touch,
-    such as a goal, is any point of its space.
+    Any point of the observation space, but for the variables in a ``Box``: a categorical one is one-hot, and a continuous one
+    a normal number within its bounds, because a ``Box`` may have none or absurd ones.
 
     :param model: gives the spaces and the variables
     :param n_envs: how many, ``B``
     :param rng: source of the values
-    :return: ``[B, width]``, or that by key
+    :return: ``[B, *shape]``, or that by key
     """
-    state = model.policy.factors.state
+    space, state = model.observation_space, model.policy.factors.state
+    space.seed(int(rng.integers(2**31)))
     if isinstance(state, tuple):
-        return _random_values(state, n_envs, rng)
-    assert isinstance(model.observation_space, spaces.Dict)
-    model.observation_space.seed(int(rng.integers(2**31)))
-    samples = [model.observation_space.sample() for _ in range(n_envs)]
-    observation = {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
-    return observation | {key: _random_values(variables, n_envs, rng) for key, variables in state.items()}
+        return _random_values(space, state, n_envs, rng)
+    assert isinstance(space, spaces.Dict)
+    return {key: _random_values(part, state.get(key, ()), n_envs, rng) for key, part in space.items()}
 
 
-def _random_values(variables: Sequence[Variable], n_rows: int, rng: np.random.Generator) -> np.ndarray:
+def _random_values(space: spaces.Space, variables: Sequence[Variable], n_rows: int, rng: np.random.Generator) -> np.ndarray:
+    if not (isinstance(space, spaces.Box) and variables):
+        return np.stack([space.sample() for _ in range(n_rows)])
     columns = [
         np.eye(variable.n_categories)[rng.integers(variable.n_categories, size=n_rows)]
         if variable.is_categorical
         else rng.normal(size=(n_rows, 1))
         for variable in variables
     ]
-    return np.concatenate(columns, axis=1).astype(np.float32)
+    values = np.concatenate(columns, axis=1).reshape(n_rows, *space.shape)
+    return values.clip(space.low, space.high).astype(space.dtype)
 
 
 def _fill_replay_buffer(model: FCDL, rng: np.random.Generator) -> None:

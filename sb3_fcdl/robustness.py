@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from fcdl_envs.variables import Factors, Variable
-from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, bootstrap_interval
+from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, allowed_actions, bootstrap_interval
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.factorization import default_factors
 from sb3_fcdl.fcdl import FCDLPolicy
@@ -262,7 +262,8 @@ class _Evaluation:
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """SB3's signature; what is shown and what is true of it are noted."""
-        actions, state = self.model.predict(observation, state, episode_start, deterministic)
+        masks = allowed_actions(self.model, self.env)
+        actions, state = self.model.predict(observation, state, episode_start, deterministic, **masks)
         if self.policy is not None:
             stored = self.policy.buffer_actions(np.asarray(actions))
             (shown, action), (clean, _) = (

@@ -1,5 +1,6 @@
 """Returns of a policy on the tasks of an environment."""
 
+import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
+from sb3_fcdl.fcdl.published import action_masks_of
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.vec_env import GymVectorVecEnv
 
@@ -107,7 +110,8 @@ def evaluate_tasks(
     Evaluate deterministic actions on each task, with SB3's ``evaluate_policy``.
 
     The initial states of a task are the same for every policy that is evaluated with the same ``seed`` and ``n_envs``, and
-    differ from all that training sees.
+    differ from all that training sees. A model acts as it does in training: on observations that its ``VecNormalize`` has
+    normalised, if it still has one, and under the environment's action masks, if its ``predict`` takes them.
 
     :param model: anything with SB3's ``predict``
     :param env_id: registered name of the environment
@@ -132,7 +136,7 @@ def _evaluate(model: PolicyPredictor, task: str, env: VecEnv, n_episodes: int, s
     env.seed(EVALUATION_SEED_OFFSET + seed)
     if isinstance(model, SimulatesEnv):
         model.attach(env)
-    timed = _Timed(model)
+    timed = _Timed(model, env)
     successes: list[float] = []
 
     def note_success(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
@@ -162,11 +166,20 @@ def bootstrap_interval(
     return float(values.mean()), float(low), float(high)
 
 
-class _Timed:
-    """A policy that notes how long its ``predict`` takes."""
+def allowed_actions(model: PolicyPredictor, env: VecEnv) -> dict[str, np.ndarray]:
+    """The keyword argument of ``predict`` that holds the environment's action masks; none if one of the two has no masks."""
+    takes_masks = "action_masks" in inspect.signature(model.predict).parameters
+    masks = action_masks_of(env) if takes_masks else None
+    return {} if masks is None else {"action_masks": masks}
 
-    def __init__(self, model: PolicyPredictor) -> None:
+
+class _Timed:
+    """A policy that acts as it does in training and notes how long its ``predict`` takes."""
+
+    def __init__(self, model: PolicyPredictor, env: VecEnv) -> None:
         self.model = model
+        self.env = env
+        self.normalizer = model.get_vec_normalize_env() if isinstance(model, BaseAlgorithm) else None
         self.durations: list[float] = []
 
     @property
@@ -180,7 +193,10 @@ class _Timed:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        if self.normalizer is not None:
+            observation = self.normalizer.normalize_obs(observation)
+        masks = allowed_actions(self.model, self.env)
         start = time.perf_counter()
-        result = self.model.predict(observation, state, episode_start, deterministic)
+        result = self.model.predict(observation, state, episode_start, deterministic, **masks)
         self.durations.append(time.perf_counter() - start)
         return result

@@ -20,7 +20,7 @@ from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel
 from sb3_fcdl.factorization import check_spaces
 from sb3_fcdl.fcdl.policies import FCDLPolicy
-from sb3_fcdl.fcdl.published import factors_of, outcome_functions
+from sb3_fcdl.fcdl.published import action_masks_of, factors_of, outcome_functions
 from sb3_fcdl.fcdl.report import REPORT_EVERY, has_tensorboard, record_hyperparameters
 from sb3_fcdl.fcdl.training import ModelTraining
 from sb3_fcdl.observations import Observations
@@ -197,7 +197,8 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        masks = self._action_masks()
+        assert self.env is not None
+        masks = action_masks_of(self.env)
         actions = self._random_actions(n_envs, masks)
         last_plan, self._last_plan = self._last_plan, None
         # After the warm-up SB3 acts once before it trains: an untrained model is no better than chance.
@@ -216,11 +217,6 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         if masks is None:
             return np.array([self.action_space.sample() for _ in range(n_envs)])
         return np.array([self.action_space.sample(mask=_sample_mask(self.action_space, row)) for row in masks])
-
-    def _action_masks(self) -> np.ndarray | None:
-        """Allowed actions, ``[n_envs, n_actions]``, where the environment tells (sb3-contrib's convention)."""
-        assert self.env is not None
-        return np.stack(self.env.env_method("action_masks")) if self.env.has_attr("action_masks") else None
 
     def _store_transition(
         self,

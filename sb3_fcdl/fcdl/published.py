@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from fcdl_envs.variables import Factors
@@ -27,6 +28,11 @@ def outcome_functions(
     published = _published(env, "reward_fn")
     otherwise = None if published is None else never_ends
     return reward_fn or published, termination_fn or _published(env, "termination_fn") or otherwise
+
+
+def action_masks_of(env: VecEnv) -> np.ndarray | None:
+    """Allowed actions, ``[n_envs, n_actions]``, where the environment tells (sb3-contrib's convention)."""
+    return np.stack(env.env_method("action_masks")) if env.has_attr("action_masks") else None
 
 
 def _published(env: VecEnv, attribute: str) -> Any:

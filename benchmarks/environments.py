@@ -9,7 +9,7 @@ appends a line for every evaluation on the way, at the end of each run; what the
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from sb3_fcdl import FCDL
@@ -75,15 +76,40 @@ def evaluate(env_id: str, algorithm: str, seed: int, model: PolicyPredictor, tim
     return Run(env_id, "", algorithm, seed, timesteps, wall_s), results
 
 
-def train(env_id: str, algorithm: str, seed: int, n_episodes: int) -> Iterator[Line]:
-    """A line for each entry of ``EVALUATED_AT``; the time is that of the learning alone."""
-    model = ALGORITHMS[algorithm]("MlpPolicy", env_id, seed=seed, device="cpu")
-    wall_s = 0.0
-    for timesteps in EVALUATED_AT:
-        start = time.perf_counter()
-        model.learn(timesteps - model.num_timesteps, reset_num_timesteps=model.num_timesteps == 0)
-        wall_s += time.perf_counter() - start
-        yield evaluate(env_id, algorithm, seed, model, timesteps, wall_s, n_episodes)
+class Evaluations(BaseCallback):
+    """
+    Evaluates a model on the way of one ``learn()``, by which SB3's schedules go. Of PPO that is the policy that collects: the
+    transitions since its last update are not yet in it.
+
+    :param evaluate: from the model, its timesteps and the seconds of learning alone to a line
+    """
+
+    def __init__(self, evaluate: Callable[[PolicyPredictor, int, float], Line]) -> None:
+        super().__init__()
+        self.evaluate = evaluate
+        self.lines: list[Line] = []
+        self.wall_s = 0.0
+
+    def _on_training_start(self) -> None:
+        self.start = time.perf_counter()
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps in EVALUATED_AT:
+            self.wall_s += time.perf_counter() - self.start
+            self.lines.append(self.evaluate(self.model, self.num_timesteps, self.wall_s))
+            self.start = time.perf_counter()
+        return True
+
+
+def train(env_id: str, algorithm: str, seed: int, n_episodes: int) -> list[Line]:
+    """A line for each entry of ``EVALUATED_AT``."""
+
+    def evaluated(model: PolicyPredictor, timesteps: int, wall_s: float) -> Line:
+        return evaluate(env_id, algorithm, seed, model, timesteps, wall_s, n_episodes)
+
+    evaluations = Evaluations(evaluated)
+    ALGORITHMS[algorithm]("MlpPolicy", env_id, seed=seed, device="cpu").learn(EVALUATED_AT[-1], evaluations)
+    return evaluations.lines
 
 
 def table(rows: list[CsvRow]) -> str:
@@ -124,7 +150,7 @@ def main() -> None:
                 append_csv(arguments.file, *evaluate(env_id, RANDOM, seed, floor, 0, 0.0, n_episodes))
             for algorithm in arguments.algorithms:
                 if (env_id, algorithm, seed) not in done and learns(algorithm, env_id):
-                    for line in list(train(env_id, algorithm, seed, n_episodes)):
+                    for line in train(env_id, algorithm, seed, n_episodes):
                         append_csv(arguments.file, *line)
 
 

@@ -1,5 +1,6 @@
 """Local graphs beside the true ones, context by context."""
 
+from types import SimpleNamespace
 from typing import ClassVar
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ from toy import squeezed
 
 from sb3_fcdl.benchmark import Task, TaskEvalCallback, evaluate_tasks
 from sb3_fcdl.benchmark.graphs import evaluate_graphs, format_graphs
+from sb3_fcdl.benchmark.measurements import evaluate_predictions
 from sb3_fcdl.dynamics import Prediction
 
 TASKS = (Task("train"), Task("n=2", {"task": "test", "n_noisy": 2}))
@@ -180,3 +182,10 @@ def test_the_callback_does_not_disturb_training():
         model = tiny_fcdl(gym.make(ENV_ID, **SIX)).learn(60, callback)
         weights.append(th.cat([parameter.detach().flatten() for parameter in model.policy.parameters()]))
     assert th.equal(*weights)
+
+
+@pytest.mark.parametrize(("dynamics", "has_learned_edges"), [("cdl", True), ("oracle", False)])
+def test_a_graph_that_was_given_is_not_measured(dynamics, has_learned_edges):
+    model = tiny_fcdl(gym.make(ENV_ID, **SIX), dynamics=dynamics, dynamics_kwargs={"hidden_dim": 8})
+    contexts, accuracies = evaluate_predictions(model, SimpleNamespace(env=ENV_ID, env_kwargs=SIX, algo=dynamics), seed=0)
+    assert bool(contexts) == has_learned_edges and accuracies

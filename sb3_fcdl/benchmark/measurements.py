@@ -75,7 +75,8 @@ def evaluate_predictions(
     model: FCDL, record: TrainRecord, seed: int
 ) -> tuple[list[ContextResult], dict[str, list[AccuracyResult]]]:
     """
-    Evaluate graphs and predictions of a model on the tasks of its environment, as far as somebody knows the true ones.
+    Evaluate graphs and predictions of a model on the tasks of its environment, as far as somebody knows the true ones, and
+    graphs if some of their edges were learned.
 
     :param model: the model
     :param record: of its training
@@ -85,7 +86,7 @@ def evaluate_predictions(
     benchmark, policy, made_with = benchmark_of(record.env), model.policy, (record.env, record.env_kwargs)
     tasks, clean = benchmark.tasks(record.env_kwargs), benchmark.clean_kwargs
     contexts, accuracies = [], {}
-    if model.dynamics.has_graph and benchmark.tells_graphs:
+    if model.dynamics.has_graph and model.dynamics.free_entries.any() and benchmark.tells_graphs:
         contexts = evaluate_graphs(policy, *made_with, tasks, clean, seed=seed)
     if benchmark.bayes_step is not None:
         bayes_step = benchmark.bayes_step(*made_with)

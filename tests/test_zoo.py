@@ -1,14 +1,17 @@
 """The launcher for RL Zoo; the whole way only where ``rl_zoo3`` is installed."""
 
+import argparse
 import importlib.util
 import subprocess
 import sys
+import types
 
 import gymnasium as gym
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_fcdl import FCDL
+from sb3_fcdl.zoo.__main__ import main
 from sb3_fcdl.zoo.hyperparams import hyperparams
 
 
@@ -30,6 +33,31 @@ def test_unknown_command_is_named():
     result = zoo("optimise")
     assert result.returncode == 1
     assert "train | enjoy" in result.stderr and "'optimise'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "conf_file", "gym_packages"),
+    [
+        (["--algo", "fcdl"], "sb3_fcdl.zoo.hyperparams", ["sb3_fcdl"]),
+        (["--algo=fcdl", "-conf", "my.yml"], "my.yml", ["sb3_fcdl"]),
+        (["--conf", "my.yml", "--alg", "fcdl", "--gym", "mine"], "my.yml", ["mine"]),
+        (["--algo", "ppo"], None, ["sb3_fcdl"]),
+    ],
+)
+def test_what_is_given_counts_in_every_spelling(monkeypatch, given, conf_file, gym_packages):
+    parser = argparse.ArgumentParser()  # those of the zoo's arguments that matter here
+    parser.add_argument("--algo")
+    parser.add_argument("-conf", "--conf-file")
+    parser.add_argument("--gym-packages", nargs="+")
+    parsed = []
+    package, script = types.ModuleType("rl_zoo3"), types.ModuleType("rl_zoo3.train")
+    package.ALGOS, script.train = {}, lambda: parsed.append(parser.parse_args())
+    monkeypatch.setitem(sys.modules, "rl_zoo3", package)
+    monkeypatch.setitem(sys.modules, "rl_zoo3.train", script)
+    monkeypatch.setattr(sys, "argv", ["sb3_fcdl.zoo", "train", *given])
+    main()
+    assert package.ALGOS == {"fcdl": FCDL}
+    assert (parsed[0].conf_file, parsed[0].gym_packages) == (conf_file, gym_packages)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("rl_zoo3") is not None, reason="rl_zoo3 is installed")

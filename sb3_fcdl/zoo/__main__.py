@@ -2,6 +2,7 @@
 The launcher. RL Zoo has no plugins: its scripts look algorithms up in a dictionary, to which FCDL is added before they start.
 """
 
+import argparse
 import importlib
 import sys
 
@@ -23,25 +24,14 @@ def main() -> None:
     from sb3_fcdl import FCDL
 
     rl_zoo3.ALGOS["fcdl"] = FCDL
-    arguments = sys.argv[2:]
-    added = {"--gym-packages": "sb3_fcdl"}
-    if command == "train" and _value_of("--algo", arguments) == "fcdl":
-        added["--conf-file"] = "sb3_fcdl.zoo.hyperparams"
-    for option, value in added.items():
-        if _value_of(option, arguments) is None:
-            arguments += [option, value]
-    sys.argv = [f"rl_zoo3 {command}", *arguments]
+    arguments, algorithm = sys.argv[2:], argparse.ArgumentParser(add_help=False)
+    algorithm.add_argument("--algo")
+    added = ["--gym-packages", "sb3_fcdl"]
+    if command == "train" and algorithm.parse_known_args(arguments)[0].algo == "fcdl":
+        added += ["--conf-file", "sb3_fcdl.zoo.hyperparams"]
+    # The last one counts: in front, what is added gives way to what is given, however that is spelt.
+    sys.argv = [f"rl_zoo3 {command}", *added, *arguments]
     getattr(importlib.import_module(f"rl_zoo3.{command}"), command)()
-
-
-def _value_of(option: str, arguments: list[str]) -> str | None:
-    """What stands behind an option, as ``--option value`` or ``--option=value``."""
-    for place, word in enumerate(arguments):
-        if word == option and place + 1 < len(arguments):
-            return arguments[place + 1]
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
 
 
 if __name__ == "__main__":

@@ -98,3 +98,23 @@ def test_weights_of_special_returns(returns: list[float], expected: list[float])
 
 def test_all_sequences_count_the_same_if_none_is_finite() -> None:
     assert MPPI(BOX, n_candidates=3)._weights(th.full((1, 3), -th.inf)).tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize("actions", [BOX, DiscreteActions(4)])
+@pytest.mark.parametrize(("temperature", "flushes"), [(1e-8, False), (0.1, True)])
+def test_equal_returns_choose_nothing_at_any_precision(
+    actions: BoxActions | DiscreteActions, temperature: float, flushes: bool
+) -> None:
+    def nothing(state: th.Tensor, *_: th.Tensor) -> th.Tensor:
+        return th.zeros(len(state))
+
+    mask = {} if isinstance(actions, BoxActions) else {"action_mask": th.tensor([[True, True, False, False]])}
+    planner = MPPI(actions, horizon=2, temperature=temperature)
+    th.set_flush_denormal(flushes)
+    try:
+        plan = planner.plan(stay, nothing, th.zeros(1, 1), th.zeros(1, 0), generators=[seeded(2)], **mask)
+        assert planner._weights(th.ones(1, 4)).unique().numel() == 1
+    finally:
+        th.set_flush_denormal(False)
+    assert plan.actions.isfinite().all()
+    assert isinstance(actions, BoxActions) or plan.actions[0, 0] < 2

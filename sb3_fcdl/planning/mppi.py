@@ -58,6 +58,7 @@ class MPPI(Planner):
         median = returns.where(is_finite, th.nan).nanmedian(dim=1, keepdim=True).values
         spread = (best - median).clamp(min=th.finfo(returns.dtype).tiny)
         largest = 2**24 // self.n_candidates
-        weights = (largest * ((returns - best) / (self.temperature * spread)).exp()).round()
+        # one after the other: their product can be too small for a float
+        weights = (largest * ((returns - best) / spread / self.temperature).exp()).round()
         # no number comes of two infinite ones: where no return is finite, or where the spread is too large for a float
         return weights.nan_to_num(0).where(is_finite.any(dim=1, keepdim=True), 1)

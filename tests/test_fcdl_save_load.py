@@ -8,6 +8,7 @@ import torch as th
 from tiny import tiny_env, tiny_fcdl, tiny_vec_env
 
 from sb3_fcdl import FCDL, FCDLPolicy
+from sb3_fcdl.planning import CEM, MPPI
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,29 @@ def test_load_with_other_settings(model, tmp_path):
     loaded = FCDL.load(tmp_path / "model", planner_kwargs={"horizon": 4}, exploration_rate=0.5)
     assert loaded.policy.planner.horizon == 4
     assert loaded.exploration_rate == 0.5
+
+
+def test_load_with_another_planner(model, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = FCDL.load(tmp_path / "model", planner="mppi", planner_kwargs={"horizon": 3}, dynamics="fcdl")
+    assert isinstance(loaded.policy.planner, MPPI) and isinstance(model.policy.planner, CEM)
+    loaded.save(tmp_path / "again")
+    assert isinstance(FCDL.load(tmp_path / "again").policy.planner, MPPI)
+
+
+@pytest.mark.parametrize(
+    ("other", "error", "message"),
+    [
+        ({"planner": "nonsense"}, ValueError, "unknown planner 'nonsense'"),
+        ({"planner": "mppi"}, TypeError, "planner_kwargs has an unknown key 'n_elites'"),
+        ({"dynamics": "nonsense"}, ValueError, "nonsense"),
+        ({"dynamics": "mlp", "dynamics_kwargs": {}}, RuntimeError, "loading state_dict for FCDLPolicy"),
+    ],
+)
+def test_load_refuses_what_the_file_does_not_fit(model, tmp_path, other, error, message):
+    model.save(tmp_path / "model")
+    with pytest.raises(error, match=message):
+        FCDL.load(tmp_path / "model", **other)
 
 
 def test_same_parameters_after_set_parameters(model, observation):

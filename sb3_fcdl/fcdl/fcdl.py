@@ -160,6 +160,18 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
             _check_normalized(factors_of(wrapped), normalizer.norm_obs_keys)
         return wrapped
 
+    @classmethod
+    def load(cls: type[SelfFCDL], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, **kwargs: Any) -> SelfFCDL:
+        """
+        See ``BaseAlgorithm.load``; arguments of the constructor replace the saved ones.
+
+        :raises ValueError: if ``dynamics`` or ``planner`` is unknown
+        :raises RuntimeError: if the saved weights are those of another ``dynamics``
+        """
+        # SB3 sets attributes by the names of these arguments.
+        attributes = {"dynamics": "dynamics_name", "planner": "planner_name"}
+        return super().load(path, *args, **{attributes.get(name, name): value for name, value in kwargs.items()})
+
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         self._check_reward_units(env)
         super().set_env(env, force_reset)

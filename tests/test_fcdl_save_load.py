@@ -125,6 +125,21 @@ def test_replay_buffer_of_other_environments_is_refused_and_nothing_is_lost(mode
     assert other.replay_buffer is present and other.learn(30).replay_buffer.pos == 20
 
 
+def test_first_buffer_sets_the_scale_of_the_variables_and_a_later_one_does_not(tmp_path):
+    options = {"policy": "MlpPolicy", "dynamics": "mlp", "dynamics_kwargs": {"hidden_dim": 8}, "learning_starts": 1000}
+    collected = tiny_fcdl("Pendulum-v1", **options).learn(400)
+    collected.save_replay_buffer(tmp_path / "buffer")
+    held = collected.replay_buffer.observations[:400, 0].astype(np.float64)
+    fresh = tiny_fcdl("Pendulum-v1", **options)
+    fresh.load_replay_buffer(tmp_path / "buffer")
+    moments = fresh.policy.factorization.moments
+    np.testing.assert_allclose(moments.mean, held.mean(0), atol=0.1 * held.std(0).max())
+    np.testing.assert_allclose(moments.std, held.std(0), rtol=0.1)
+    count = collected.policy.factorization.moments.count.item()
+    collected.load_replay_buffer(tmp_path / "buffer")
+    assert collected.policy.factorization.moments.count.item() == count == 400
+
+
 def test_policy_alone(model, observation, tmp_path):
     model.policy.save(tmp_path / "policy")
     loaded = FCDLPolicy.load(tmp_path / "policy")

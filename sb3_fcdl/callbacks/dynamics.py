@@ -16,7 +16,6 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_fcdl.buffers import sample_windows
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.published import factors_of, outcome_functions
 from sb3_fcdl.fcdl.report import REPORT_EVERY, has_tensorboard
@@ -135,8 +134,7 @@ class DynamicsCallback(ModelTraining, BaseCallback):
     def _on_training_start(self) -> None:
         # A member of a CallbackList is told only now that the list is nested.
         self._check_place()
-        is_new = self._host is None
-        if is_new:
+        if self._host is None:
             self._build()
         elif self._host is not self.model:
             raise ValueError("this DynamicsCallback learned beside another model already: make one for each")
@@ -144,11 +142,8 @@ class DynamicsCallback(ModelTraining, BaseCallback):
             self._recorder.start(self.model)
         else:
             assert isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None
-            self.replay_buffer = self.model.replay_buffer
-            if is_new and self.replay_buffer.size():
-                # It was loaded, or the host has learned before: its observations set the scale of the variables.
-                batch = sample_windows(self.replay_buffer, self.N_DESCRIBED, 1, np.random.default_rng(0))
-                self.policy.factorization.observe(self._as_given(batch.observations))
+            # It holds something if it was loaded, or the host has learned before.
+            self._learn_from(self.model.replay_buffer)
         self._n_logs = 0
 
     def _check_place(self) -> None:

@@ -298,19 +298,21 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """
-        See ``OffPolicyAlgorithm.load_replay_buffer``.
+        See ``OffPolicyAlgorithm.load_replay_buffer``. A model that has observed nothing takes the scale of the variables
+        from the buffer.
 
         :raises ValueError: if the buffer is of another number of environments; the present one is kept
         """
         present = self.replay_buffer
         super().load_replay_buffer(path, truncate_last_traj)
-        assert self.replay_buffer is not None
-        n_envs = self.replay_buffer.n_envs
-        if n_envs != self.n_envs:
-            self.replay_buffer = present
+        loaded, self.replay_buffer = self.replay_buffer, present
+        assert loaded is not None
+        if loaded.n_envs != self.n_envs:
             raise ValueError(
-                f"{path} holds transitions of {n_envs} environments, the model has {self.n_envs}: pass as many to load()"
+                f"{path} holds transitions of {loaded.n_envs} environments, the model has {self.n_envs}: pass as many to "
+                "load()"
             )
+        self._learn_from(loaded)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_meter", "_window_rng", "_last_plan"]

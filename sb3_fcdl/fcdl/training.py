@@ -58,6 +58,16 @@ class ModelTraining:
         self._meter = TrainingMeter(self.N_GRAPH_SAMPLES)
         self._window_rng = np.random.default_rng(seed)
 
+    def _learn_from(self, replay_buffer: ReplayBuffer) -> None:
+        """
+        :param replay_buffer: becomes the one that is trained on. If nothing has been observed yet, it sets the scale of the
+            variables
+        """
+        self.replay_buffer = replay_buffer
+        if replay_buffer.size() and not self.policy.factorization.moments.count:
+            batch = sample_windows(replay_buffer, self.N_DESCRIBED, 1, np.random.default_rng(0))
+            self.policy.factorization.observe(self._as_given(batch.observations))
+
     @property
     def dynamics(self) -> DynamicsModel:
         """The model."""

@@ -63,7 +63,8 @@ def independent_mask(model: NCDDynamics, free: np.ndarray, prior: GraphPriorName
         for child in range(n_states):
             for parent in range(n_parents):
                 is_action = parent >= n_states
-                if (prior != "none" and parent == child) or (prior == "order" and is_action):
+                is_given = prior != "none" or not model.factors.parents[parent].is_categorical
+                if (is_given and parent == child) or (prior == "order" and is_action):
                     masks[sample, child, parent] = 1
                 elif prior != "order" or parent < child:
                     masks[sample, child, parent] = next(remaining) > 0

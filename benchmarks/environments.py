@@ -10,6 +10,7 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,7 @@ class Evaluations(BaseCallback):
 
 def train(env_id: str, algorithm: str, seed: int, n_episodes: int) -> list[Line]:
     """A line for each entry of ``EVALUATED_AT``."""
-
-    def evaluated(model: PolicyPredictor, timesteps: int, wall_s: float) -> Line:
-        return evaluate(env_id, algorithm, seed, model, timesteps, wall_s, n_episodes)
-
-    evaluations = Evaluations(evaluated)
+    evaluations = Evaluations(partial(evaluate, env_id, algorithm, seed, n=n_episodes))
     ALGORITHMS[algorithm]("MlpPolicy", env_id, seed=seed, device="cpu").learn(EVALUATED_AT[-1], evaluations)
     return evaluations.lines
 

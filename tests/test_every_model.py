@@ -58,6 +58,22 @@ def test_windows_of_one_step_compute_no_derivatives_of_tables(name, layer, monke
 
 @pytest.mark.parametrize("kind", KINDS)
 @every_model
+def test_planning_without_gradients_predicts_the_same(name, kind):
+    """Look-ups may then take another way."""
+    model = scrambled(make_model(name, kind)).eval()
+    if name == "cdl":  # one variable without learned parents, and some with every other one
+        model.cmi[0], model.cmi[1:, ::2] = 0, 0
+    windows = make_windows(kind, n_rows=40)
+    state, action = windows.state[:, 0], windows.action[:, 0]
+    expected = model.step(state, action).next_state
+    with th.no_grad():
+        actual = model.step(state, action).next_state
+    for part in ("logits", "mean", "log_std"):
+        th.testing.assert_close(getattr(actual, part), getattr(expected, part).detach(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@every_model
 def test_evaluation_is_deterministic_independent_of_batch_mates_and_changes_nothing(name, kind):
     model = scrambled(make_model(name, kind)).train()
     model.loss(make_windows(kind, n_rows=64))  # so that a normalisation by running statistics has some

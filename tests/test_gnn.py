@@ -82,7 +82,7 @@ def test_corrupted_inputs_pass_as_they_are():
 
 def loss_and_gradients(model: GNNDynamics, windows: Windows, use_tables: bool) -> tuple[Losses, dict[str, th.Tensor]]:
     model = copy.deepcopy(model).train()
-    model.use_tables = use_tables
+    model.slots.use_tables = use_tables
     if use_tables:
         # To be certain that it is the tables that are tested.
         model._computed = None

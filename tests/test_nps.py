@@ -118,6 +118,27 @@ def test_loss_and_every_gradient_equal_those_with_all_rules(kind):
         th.testing.assert_close(gradients[name] / scale, gradient / scale, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", [kind for kind, (sizes, _) in KINDS.items() if all(sizes)])
+def test_planning_computes_every_combination_once_and_predicts_as_without_tables(kind, monkeypatch):
+    model, windows = make_model(kind).eval(), make_windows(kind, 60)
+    state, action = windows.state[:, 0], windows.action[:, 0]
+    n_computed = []
+    selected_rule = model.selected_rule
+    monkeypatch.setattr(
+        model, "selected_rule", lambda inputs, *args: n_computed.append(len(inputs)) or selected_rule(inputs, *args)
+    )
+    step = model.stepper()
+    first, again = step(state, action), step(state, action)
+    assert len(n_computed) == 1 and n_computed[0] < 60 * model.slots.n_slots
+    # Whatever else stands in an action, it goes through the network.
+    other_action = step(state, 2 * action).next_state.logits
+    monkeypatch.setattr(model.slots, "use_tables", False)
+    dense = model.stepper()
+    assert th.equal(other_action, dense(state, 2 * action).next_state.logits)
+    for prediction in (first, again):
+        th.testing.assert_close(prediction.next_state.logits, dense(state, action).next_state.logits, rtol=0, atol=1e-12)
+
+
 def test_unselected_slots_and_rules_change_no_bit_in_evaluation():
     model, windows = make_model("equal").eval(), make_windows("equal", 1)
     state, action = windows.state[:, 0], windows.action[:, 0]

@@ -76,8 +76,6 @@ class GNNDynamics(DynamicsModel):
     has_graph = False
     sources: th.Tensor
     targets: th.Tensor
-    # Tests hold the two ways of computing the same thing against each other.
-    use_tables = True
 
     def __init__(self, factors: Factors, feature_dim: int = 192, hidden_dim: int = 384, n_layers: int = 3) -> None:
         super().__init__(factors)
@@ -145,9 +143,7 @@ class GNNDynamics(DynamicsModel):
 
     @property
     def _has_tables(self) -> bool:
-        """Not elsewhere than on a CPU: to ask whether inputs are one-hot is to wait for the device."""
-        is_on_cpu = self.node_input.weight.device.type == "cpu"
-        return self.use_tables and is_on_cpu and self.slots.all_categorical and self.slots.n_slots > 1
+        return self.slots.looks_up(self.node_input.weight.device) and self.slots.n_slots > 1
 
     def _products(self) -> _Products:
         embedding, last = self.embedding, self.node_output

@@ -1,6 +1,9 @@
 """Neural production systems: each variable picks one rule and one other thing to look at."""
 
+from collections.abc import Iterator
+from functools import cache, partial
 from itertools import pairwise
+from math import prod
 from typing import Literal, get_args
 
 import torch as th
@@ -58,6 +61,10 @@ class NPSDynamics(DynamicsModel):
     that network from its own feature and that of the slot; all variables at once (Goyal et al., 2021, in the parallel variant
     of the FCDL comparison). It has no graph. Several action variables share one slot.
 
+    A prediction depends on the variable, its category, the slot and what stands there. Planning computes each of these
+    combinations once for a version of the weights, however many states they occur in; with continuous or corrupted variables,
+    and in training, each where it occurs.
+
     :param factors: the variables
     :param n_rules: number of rules (published: 20 in Chemical, 15 in Magnetic)
     :param hidden_dim: width of features, rule embeddings, selectors and rule layers
@@ -67,6 +74,8 @@ class NPSDynamics(DynamicsModel):
     """
 
     has_graph = False
+    # With more, or with continuous ones, nothing is looked up.
+    MAX_ACTIONS = 1024
 
     def __init__(
         self,
@@ -80,6 +89,8 @@ class NPSDynamics(DynamicsModel):
         if selector_init not in get_args(SelectorInitName):
             raise ValueError(f"unknown selector_init {selector_init!r}, allowed: {', '.join(get_args(SelectorInitName))}")
         self.slots = Slots(factors)
+        sizes = [variable.n_categories for variable in factors.action]
+        self.has_numbered_actions = all(sizes) and prod(sizes) <= self.MAX_ACTIONS
         n_slots = self.slots.n_slots
         self.state_features = _encoder(n_slots, self.slots.width, hidden_dim)
         self.action_feature = _encoder(1, factors.action_width, hidden_dim)
@@ -96,7 +107,17 @@ class NPSDynamics(DynamicsModel):
         return Losses(nll, {"dynamics": nll.detach()})
 
     def _stepper(self) -> StepFn:
-        return lambda state, action: Prediction(self._distribution(state, action))
+        look_up = cache(partial(_LookUp, self))
+        looks_up = self.slots.looks_up(self.rule_embedding.device) and self.has_numbered_actions
+
+        def step(state: th.Tensor, action: th.Tensor) -> Prediction:
+            slots = self.slots.read(state)
+            outputs = look_up()(slots.argmax(-1), action) if looks_up and self.slots.are_one_hot(slots) else None
+            if outputs is None:
+                return Prediction(self._distribution(state, action))
+            return Prediction(self.layout.distribution(self.slots.write(outputs), state))
+
+        return step
 
     def context_graphs(self) -> list[CausalGraph]:
         return []
@@ -107,43 +128,114 @@ class NPSDynamics(DynamicsModel):
         context = th.einsum("vrs,srd->vrd", self.slot_selector(features, slots), slots)
         rule = self.rule_selector(features, self.rule_embedding)
         inputs = th.cat([features, context], dim=-1)
-        outputs = self._selected_rule(inputs, rule.argmax(-1))
+        variable = th.arange(len(inputs), device=inputs.device).repeat_interleave(inputs.shape[1])
+        outputs = self.selected_rule(inputs.flatten(0, 1), variable, rule.argmax(-1).flatten())
+        outputs = outputs.unflatten(0, inputs.shape[:2])
         if self.training:
             # The choice is one-hot, so the other rules get no gradient; they only say what choosing them would have changed.
             # The factor is zero, its gradient is not.
             outputs = outputs + th.einsum("vrk,kvro->vro", rule - rule.detach(), self._every_rule(inputs))
         return self.layout.distribution(self.slots.write(outputs), state)
 
-    def _selected_rule(self, inputs: th.Tensor, rule: th.Tensor) -> th.Tensor:
-        """
-        :param inputs: of each variable, ``[V, R, 2 * hidden_dim]``
-        :param rule: ``[V, R]``, int64
-        :return: ``[V, R, output_width]``
-        """
-        n_slots, n_rows, _ = inputs.shape
-        order = rule.flatten().argsort()
-        sizes = rule.flatten().bincount(minlength=len(self.rule_embedding)).tolist()
+    def _by_rule(self) -> Iterator[tuple[tuple[th.Tensor, th.Tensor], ...]]:
+        """Weights and biases of the layers of each rule; its heads come last."""
         layers = [*self.rules, self.heads]
-        weights = zip(*(layer.weight for layer in layers), strict=True)
-        biases = zip(*(layer.bias for layer in layers), strict=True)
+        return zip(*(zip(layer.weight, layer.bias, strict=True) for layer in layers), strict=True)
+
+    def selected_rule(self, inputs: th.Tensor, variable: th.Tensor, rule: th.Tensor) -> th.Tensor:
+        """
+        :param inputs: features of a variable and of the slot that it looks at, ``[N, 2 * hidden_dim]``
+        :param variable: which one, ``[N]``, int64
+        :param rule: that it selected, ``[N]``, int64
+        :return: ``[N, output_width]``
+        """
+        order = rule.argsort()
+        sizes = rule.bincount(minlength=len(self.rule_embedding)).tolist()
         outputs = []
-        for hidden, weight, bias in zip(inputs.flatten(0, 1)[order].split(sizes), weights, biases, strict=True):
-            for layer_weight, layer_bias in zip(weight[:-1], bias[:-1], strict=True):
+        for hidden, (*layers, (weight, bias)) in zip(inputs[order].split(sizes), self._by_rule(), strict=True):
+            if not len(hidden):
+                continue
+            for layer_weight, layer_bias in layers:
                 hidden = th.addmm(layer_bias, hidden, layer_weight).relu_()
-            outputs.append(th.addmm(bias[-1], hidden, weight[-1]))
-        of_every_slot = th.cat(outputs).unflatten(-1, (n_slots, -1))
-        of_slot = of_every_slot[th.arange(len(order), device=order.device), order // n_rows]
-        return of_slot[order.argsort()].unflatten(0, (n_slots, n_rows))
+            outputs.append(th.addmm(bias, hidden, weight))
+        of_every_slot = th.cat(outputs).unflatten(-1, (self.slots.n_slots, -1))
+        of_slot = of_every_slot[th.arange(len(order), device=order.device), variable[order]]
+        return of_slot[order.argsort()]
 
     @th.no_grad()
     def _every_rule(self, inputs: th.Tensor) -> th.Tensor:
         """``[V, R, 2 * hidden_dim]`` to ``[n_rules, V, R, output_width]``."""
-        hidden = inputs.flatten(0, 1).expand(len(self.rule_embedding), -1, -1)
-        for layer in self.rules:
-            hidden = layer(hidden).relu_()
-        hidden = hidden.unflatten(1, inputs.shape[:2])
-        weight, bias = (part.unflatten(-1, (len(inputs), -1)) for part in (self.heads.weight, self.heads.bias))
-        return th.einsum("kvrd,kdvo->kvro", hidden, weight) + bias.transpose(1, 2)
+        outputs = []
+        # One at a time: what all of them need between their layers fits no cache.
+        for *layers, (weight, bias) in self._by_rule():
+            hidden = inputs.flatten(0, 1)
+            for layer_weight, layer_bias in layers:
+                hidden = th.addmm(layer_bias, hidden, layer_weight).relu_()
+            own_weight = weight.unflatten(-1, (len(inputs), -1)).transpose(0, 1)
+            outputs.append(th.baddbmm(bias.view(len(inputs), 1, -1), hidden.unflatten(0, inputs.shape[:2]), own_weight))
+        return th.stack(outputs)
+
+
+class _LookUp:
+    """
+    Evaluation of one-hot states and actions, for one version of the weights.
+
+    Everything that can stand in a slot has a number: the categories, one variable after the other, then the actions. A
+    combination is the category of a variable, and what stands in the slot that it looks at.
+
+    :param model: whose actions are categorical and not too many
+    """
+
+    def __init__(self, model: NPSDynamics) -> None:
+        self.model = model
+        n_slots, width = model.slots.n_slots, model.slots.width
+        weight = model.rule_embedding
+        sizes = [variable.n_categories for variable in model.factors.action]
+        categories = th.cartesian_prod(*map(th.arange, sizes)).view(-1, len(sizes))
+        one_hot = [F.one_hot(column, size) for column, size in zip(categories.T, sizes, strict=True)]
+        self.actions = th.cat(one_hot, dim=-1).to(weight)
+        # Of an action: the sum over its variables of their categories, each times the number of what can follow.
+        places = [prod(sizes[index + 1 :]) * th.arange(size) for index, size in enumerate(sizes)]
+        self.place = th.cat(places).to(weight)
+        of_state = model.state_features(th.eye(width).to(weight).expand(n_slots, -1, -1))
+        of_action = model.action_feature(self.actions.unsqueeze(0))
+        self.rule = model.rule_selector(of_state, model.rule_embedding).argmax(-1).flatten()
+        self.features = th.cat([of_state.flatten(0, 1), of_action.squeeze(0)])
+        key = model.slot_selector.key
+        keys = [
+            th.baddbmm(key.bias[part], features, key.weight[part]).flatten(0, 1)
+            for part, features in ((slice(1, None), of_state), (slice(1), of_action))
+        ]
+        self.scores = model.slot_selector.query(of_state).flatten(0, 1) @ th.cat(keys).T
+        # The row of each combination among those that have been computed, -1 where it has not.
+        self.row = th.full((self.scores.numel(),), -1, dtype=th.int32)
+        self.computed = weight.new_empty(0, model.slots.output_width)
+
+    def __call__(self, category: th.Tensor, action: th.Tensor) -> th.Tensor | None:
+        """
+        :param category: of each variable, ``[V, R]``, int64
+        :param action: ``[R, A]``
+        :return: of the network, ``[V, R, output_width]``; None where an action is not one-hot
+        """
+        n_slots, width = self.model.slots.n_slots, self.model.slots.width
+        number = (action @ self.place).long().clamp(0, len(self.actions) - 1)
+        if not th.equal(self.actions[number], action):
+            return None
+        own = category + th.arange(n_slots).unsqueeze(-1) * width
+        contents = th.cat([number.unsqueeze(0) + n_slots * width, own])
+        slot = self.scores[own.unsqueeze(1), contents].argmax(1)
+        combination = own * self.scores.shape[1] + contents.gather(0, slot)
+        unknown = combination[self.row[combination] < 0].unique()
+        if len(unknown):
+            self._compute(unknown)
+        return self.computed[self.row[combination]]
+
+    def _compute(self, combination: th.Tensor) -> None:
+        self.row[combination] = th.arange(len(combination), dtype=th.int32) + len(self.computed)
+        own, content = combination // self.scores.shape[1], combination % self.scores.shape[1]
+        inputs = th.cat([self.features[own], self.features[content]], dim=-1)
+        outputs = self.model.selected_rule(inputs, own // self.model.slots.width, self.rule[own])
+        self.computed = th.cat([self.computed, outputs])
 
 
 def _encoder(n_slots: int, input_dim: int, hidden_dim: int) -> nn.Sequential:

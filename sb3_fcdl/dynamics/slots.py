@@ -18,6 +18,8 @@ class Slots(nn.Module):
 
     columns: th.Tensor
     output_columns: th.Tensor
+    # Tests hold the two ways of computing the same thing against each other.
+    use_tables = True
 
     def __init__(self, factors: Factors) -> None:
         super().__init__()
@@ -42,6 +44,13 @@ class Slots(nn.Module):
         if state.shape[-1] < len(self.columns):
             state = nn.functional.pad(state, (0, 1)).index_select(-1, self.columns)
         return state.unflatten(-1, (self.n_slots, self.width)).transpose(0, 1)
+
+    def looks_up(self, device: th.device) -> bool:
+        """
+        Whether what follows from the category of a variable may be computed once and looked up. Not elsewhere than on a CPU:
+        to ask whether inputs are one-hot is to wait for the device.
+        """
+        return self.use_tables and device.type == "cpu" and self.all_categorical
 
     def are_one_hot(self, slots: th.Tensor) -> bool:
         """Whether every variable is categorical and exactly one-hot in every row of ``[V, R, width]``."""

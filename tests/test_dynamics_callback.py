@@ -321,6 +321,8 @@ def test_mistakes_are_told():
     def learn(callback: DynamicsCallback, env: gym.Env | None = None, policy: str = "MlpPolicy") -> BaseAlgorithm:
         return A2C(policy, env or GatedEnv(), device="cpu").learn(10, callback)
 
+    with pytest.raises(ValueError, match="learning_starts=500 transitions never fit the replay buffer, which holds 400"):
+        learn(DynamicsCallback(**(QUICK | {"buffer_size": 400, "learning_starts": 500})))
     for name in ("buffer_size", "learning_starts", "batch_size", "train_freq", "gradient_steps", "train_horizon", "log_freq"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
             DynamicsCallback(**{name: 0})

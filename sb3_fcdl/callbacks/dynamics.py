@@ -144,6 +144,12 @@ class DynamicsCallback(ModelTraining, BaseCallback):
             assert isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None
             # It holds something if it was loaded, or the host has learned before.
             self._learn_from(self.model.replay_buffer)
+        capacity = self.replay_buffer.buffer_size * self.replay_buffer.n_envs
+        if capacity < self.learning_starts:
+            raise ValueError(
+                f"learning_starts={self.learning_starts} transitions never fit the replay buffer, which holds {capacity}: "
+                "nothing would be learned; lower it, or pass a larger buffer_size"
+            )
         self._n_logs = 0
 
     def _check_place(self) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from toy import squeezed
 
@@ -126,11 +127,32 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     with monkeypatch.context() as until_crash:
         until_crash.setattr(FCDL, "train", crash_after_twelve_updates)
         with pytest.raises(Crash):
-            main(["train", "--timesteps", "300", "--seed", "1", "--log-dir", str(tmp_path), *sizes])
+            main(["train", "--timesteps", "300", "--seed", "1", "--eval-freq", "100", "--log-dir", str(tmp_path), *sizes])
     folder = tmp_path / "Chemical-v0_full_fork_seed1_1"
     before = json.loads((folder / "train.json").read_text())
     assert before["timesteps"] == 200 and not (folder / "model.zip").exists()
+    # An interrupted run may have evaluated after its last checkpoint, too.
+    with np.load(folder / "evaluations.npz") as found:
+        evaluations = dict(found)
+    assert evaluations["timesteps"].tolist() == [100, 200]
+    np.savez(folder / "evaluations.npz", **{**evaluations, "timesteps": [100, 210], "results": [[1.0] * 10, [1e6] * 10]})
+    best = (folder / "best_model.zip").read_bytes()
+    windows, resumed = [], []
+
+    def look(model, **kwargs):
+        windows.append(model._window_rng.bit_generator.state)
+        resumed.append(model)
+        train(model, **kwargs)
+
+    monkeypatch.setattr(FCDL, "train", look)
     assert main(["train", "--resume", str(folder)]) == 0
+    with np.load(folder / "evaluations.npz") as found:
+        assert found["timesteps"].tolist() == [100, 300] and found["results"][0].tolist() == [1.0] * 10
+    assert (folder / "best_model.zip").read_bytes() == best
+    # Neither the first states nor the windows are those that the run began with.
+    assert windows[0] != np.random.default_rng(1).bit_generator.state
+    observations = resumed[0].replay_buffer.observations
+    assert any(not np.array_equal(values[0], values[20]) for values in observations.values())
     after = json.loads((folder / "train.json").read_text())
     assert after["timesteps"] == 300 and after["wall_s"] > before["wall_s"]
     assert {key: after[key] for key in ("env_kwargs", "arguments")} == {

@@ -290,6 +290,23 @@ def test_published_reward_that_a_wrapper_has_changed_is_reported():
         tiny_fcdl(TransformReward(GatedEnv(), lambda reward: 2 * reward), **SMALL).learn(40)
 
 
+def test_given_functions_are_checked_again_in_another_environment(tmp_path):
+    model = tiny_fcdl(GatedEnv(), **SMALL).learn(40)
+    model.save(tmp_path / "model")
+    other = TransformReward(GatedEnv(), lambda reward: 2 * reward)
+    model.set_env(other)
+    for changed in (model, FCDL.load(tmp_path / "model", env=other)):
+        with pytest.warns(UserWarning, match="reward_fn disagrees"):
+            changed.learn(40, reset_num_timesteps=False)
+
+
+def test_a_buffer_without_ends_is_refused_where_they_are_to_be_learned():
+    saving = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+    with pytest.raises(ValueError, match=r"optimize_memory_usage=False, or a termination_fn \(sb3_fcdl.rewards.never_ends"):
+        cliff(reward_fn=place_reward, **saving)
+    cliff(reward_fn=place_reward, termination_fn=fell, **saving).learn(40)
+
+
 def test_disagreements_are_counted_and_shown():
     recorded = outcomes(th.zeros(4, 1), reward=th.tensor([1.0, 2.0, 3.0, 1000.0]))
     given = th.tensor([1.0, 2.5, float("nan"), 1000.5])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.type_aliases import PolicyPredictor
@@ -51,7 +52,7 @@ def train(arguments: argparse.Namespace) -> None:
     checkpoint = CheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
     callbacks: list[BaseCallback] = [checkpoint]
     if arguments.eval_freq:
-        callbacks.append(_eval_callback(arguments, record.env_kwargs, folder))
+        callbacks.append(_eval_callback(arguments, record, folder))
     n_left = arguments.timesteps - record.timesteps
     # Environments whose episodes are of one length end them in the same step, which SB3 would log once for every four.
     log_interval = arguments.n_envs
@@ -86,6 +87,8 @@ def _old_run(folder: Path) -> tuple[FCDL, Path, TrainRecord]:
         return FCDL.load(path, env=make_env(record.env, record.arguments["n_envs"], record.env_kwargs))
 
     model, record = load_checkpoint(folder, load)
+    # With the seed of the run itself its first episodes, explorations and windows would come once more.
+    model.set_random_seed(int(np.random.SeedSequence([record.seed, record.timesteps]).generate_state(1)[0]))
     return model, folder, record
 
 
@@ -193,18 +196,36 @@ def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
     return FCDL(FCDLPolicy, env, **settings)
 
 
-def _eval_callback(arguments: argparse.Namespace, env_kwargs: dict[str, Any], folder: Path) -> Any:
+def _eval_callback(arguments: argparse.Namespace, record: TrainRecord, folder: Path) -> EvalCallback:
+    env_kwargs = record.env_kwargs
     env = make_env(arguments.env, arguments.n_envs, env_kwargs)
     env.seed(EVALUATION_SEED_OFFSET + arguments.seed)
     tests = benchmark_of(arguments.env).tasks(env_kwargs)[1:]
-    return EvalCallback(
+    callback = EvalCallback(
         env,
         n_eval_episodes=10,
         eval_freq=max(1, arguments.eval_freq // arguments.n_envs),
+        log_path=str(folder),
         best_model_save_path=str(folder),
         callback_after_eval=TaskEvalCallback(arguments.env, env_kwargs, tests, seed=arguments.seed) if tests else None,
         verbose=0,
     )
+    _take_up(callback, folder / "evaluations.npz", record.timesteps)
+    return callback
+
+
+def _take_up(callback: EvalCallback, path: Path, timesteps: int) -> None:
+    """Lets the evaluations of a run go on where an interruption left them, so that its best model stays the best of all."""
+    if not path.exists():
+        return
+    with np.load(path) as found:
+        callback.best_mean_reward = float(found["results"].mean(axis=1).max())
+        is_kept = found["timesteps"] <= timesteps
+        callback.evaluations_timesteps = found["timesteps"][is_kept].tolist()
+        callback.evaluations_results = found["results"][is_kept].tolist()
+        callback.evaluations_length = found["ep_lengths"][is_kept].tolist()
+        if "successes" in found:
+            callback.evaluations_successes = found["successes"][is_kept].tolist()
 
 
 def _load_record(path: Path, env_kwargs: dict[str, Any]) -> Any:

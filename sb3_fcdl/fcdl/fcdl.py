@@ -175,6 +175,12 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         self._check_reward_units(env)
         super().set_env(env, force_reset)
+        self._has_checked_outcomes = False
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        super().set_random_seed(seed)
+        # The windows that training draws; SB3 knows nothing of them.
+        self._window_rng = np.random.default_rng(seed)
 
     def _setup_model(self) -> None:
         self._check_reward_units(self.env)
@@ -193,6 +199,8 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         super()._setup_model()
         self.policy_kwargs = user_kwargs
         self._setup_training(self.seed)
+        assert self.replay_buffer is not None
+        self._learn_from(self.replay_buffer)
         self._n_dumps = 0
         # What the planner knows of the plans that it is carrying out, see FCDLPolicy.predict.
         self._last_plan: tuple[np.ndarray, ...] | None = None

@@ -57,12 +57,19 @@ class ModelTraining:
         """
         self._meter = TrainingMeter(self.N_GRAPH_SAMPLES)
         self._window_rng = np.random.default_rng(seed)
+        self._has_checked_outcomes = False
 
     def _learn_from(self, replay_buffer: ReplayBuffer) -> None:
         """
         :param replay_buffer: becomes the one that is trained on. If nothing has been observed yet, it sets the scale of the
             variables
+        :raises ValueError: if it does not hold what is to be learned
         """
+        if replay_buffer.optimize_memory_usage and self.policy.learner.termination_head is not None:
+            raise ValueError(
+                "with optimize_memory_usage the buffer does not keep the state that an episode ended in, so ends cannot be "
+                "learned: pass optimize_memory_usage=False, or a termination_fn (sb3_fcdl.rewards.never_ends: there are none)"
+            )
         self.replay_buffer = replay_buffer
         if replay_buffer.size() and not self.policy.factorization.moments.count:
             batch = sample_windows(replay_buffer, self.N_DESCRIBED, 1, np.random.default_rng(0))
@@ -137,8 +144,9 @@ class ModelTraining:
         :param n_updates: gradient steps
         :param batch_size: windows in each
         """
-        if self._n_updates == 0:
+        if not self._has_checked_outcomes:
             self._check_outcomes()
+            self._has_checked_outcomes = True
         self.policy.set_training_mode(True)
         learner, start = self.policy.learner, time.perf_counter()
         for _ in range(n_updates):

@@ -64,7 +64,7 @@ def test_a_model_that_knows_the_dynamics_is_as_good_as_they_are_where_nothing_is
         logits = th.nn.functional.one_hot(th.as_tensor(colors), 3).float()
         return Prediction(StateDistribution(policy.dynamics.layout, logits, logits[..., :0, 0], logits[..., :0, 0]))
 
-    monkeypatch.setattr(policy.dynamics, "step", step)
+    monkeypatch.setattr(policy.dynamics, "stepper", lambda: step)
     found = accuracies(policy, tasks=TASKS[:1])
     assert found["model"] == pytest.approx(found[BAYES], abs=0.02)
 

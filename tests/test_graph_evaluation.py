@@ -39,7 +39,7 @@ def make_policy(**kwargs):
 def test_all_edges_and_none_by_hand(everything, monkeypatch):
     policy = make_policy()
     graph = th.full((6, 7), float(everything))
-    monkeypatch.setattr(policy.dynamics, "step", lambda state, action: Prediction(None, graph.expand(len(state), 6, 7)))
+    monkeypatch.setattr(policy.dynamics, "stepper", lambda: lambda state, _: Prediction(None, graph.expand(len(state), 6, 7)))
     results = evaluate_graphs(policy, ENV_ID, SIX, TASKS, n_steps=40)
     assert {result.task for result in results} == {"train", "n=2"}
     for task in TASKS:
@@ -66,7 +66,7 @@ def reads(monkeypatch, policy, variable):
         graph[:, 2, 1] = (code > 0).float()
         return Prediction(None, graph, code)
 
-    monkeypatch.setattr(policy.dynamics, "step", step)
+    monkeypatch.setattr(policy.dynamics, "stepper", lambda: step)
 
 
 def shares(results, name):
@@ -150,13 +150,13 @@ def logged(model, env_id=ENV_ID, env_kwargs=SIX, tasks=TASKS[1:]):
 def test_returns_and_graphs_of_each_test_task_are_logged(monkeypatch):
     """All edges in each code, and a code that a corrupted variable chooses: graphs are steady, codes are not."""
     model = tiny_fcdl(gym.make(ENV_ID, **SIX))
-    step = model.policy.dynamics.step
+    stepper = model.policy.dynamics.stepper
 
     def reads_a_corrupted_variable(state, action):
         code = state.unflatten(-1, (6, 3))[:, 1].argmax(-1)
-        return step(state, action)._replace(graph=th.ones(len(state), 6, 7), code=code)
+        return stepper()(state, action)._replace(graph=th.ones(len(state), 6, 7), code=code)
 
-    monkeypatch.setattr(model.policy.dynamics, "step", reads_a_corrupted_variable)
+    monkeypatch.setattr(model.policy.dynamics, "stepper", lambda: reads_a_corrupted_variable)
     values = logged(model)
     (returns,) = evaluate_tasks(model, ENV_ID, SIX, TASKS[1:], n_episodes=2, seed=3)
     contexts = evaluate_graphs(model.policy, ENV_ID, SIX, TASKS[1:], CLEAN, n_steps=20, seed=3)

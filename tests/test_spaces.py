@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from tiny import tiny_fcdl
 
 from sb3_fcdl import FCDL
-from sb3_fcdl.benchmark.paired import predict_step
+from sb3_fcdl.benchmark.paired import one_step
 
 SMALL = {
     "learning_starts": 150,
@@ -138,7 +138,7 @@ def test_actions_are_stored_scaled_in_one_row_whatever_their_shape():
     assert policies["discrete"].buffer_actions(np.array([3, 1])).tolist() == [[3], [1]]
     # What reads actions as environments take them, whatever their shape.
     observation, action = np.zeros(3, np.float32), np.zeros((1, 2), np.float32)
-    assert predict_step(policies["matrix"], observation[np.newaxis], action[np.newaxis]).next_state.mode().shape == (1, 3)
+    assert one_step(policies["matrix"])(observation[np.newaxis], action[np.newaxis]).next_state.mode().shape == (1, 3)
     assert policies["matrix"].local_graph(observation, action).parent_names[-2:] == ("action[0,0]", "action[0,1]")
 
 

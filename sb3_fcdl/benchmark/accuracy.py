@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.benchmark.markdown import markdown
-from sb3_fcdl.benchmark.paired import paired_envs, predict_step, random_steps
+from sb3_fcdl.benchmark.paired import one_step, paired_envs, random_steps
 from sb3_fcdl.fcdl import FCDLPolicy
 from sb3_fcdl.observations import Observations
 
@@ -86,6 +86,7 @@ def evaluate_accuracy(
         return th.stack(same, dim=-1).cpu().numpy()[:, is_categorical]
 
     chance = np.array([1 / variable.n_categories for variable in variables if variable.is_categorical])
+    predictors = {name: one_step(policy) for name, policy in policies.items()}
     results: dict[str, list[AccuracyResult]] = {}
     for task in tasks:
         counts: list[np.ndarray] = []
@@ -95,9 +96,8 @@ def evaluate_accuracy(
             now, after = categories(state), categories(encoded(step.next_observations[-1]))
             counts.append(is_shown(encoded(step.observations[0]), state))
             predicted = {NO_CHANGE: now}
-            for name, policy in policies.items():
-                mode = predict_step(policy, step.observations[0], step.actions).next_state.mode()
-                predicted[name] = categories(mode)
+            for name, predict in predictors.items():
+                predicted[name] = categories(predict(step.observations[0], step.actions).next_state.mode())
             if bayes_step is not None:
                 predicted[BAYES] = bayes_step(now, step.actions)
             right[CHANCE].append(np.broadcast_to(chance, now.shape))

@@ -8,7 +8,8 @@ import numpy as np
 
 from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.benchmark.markdown import markdown
-from sb3_fcdl.benchmark.paired import PairedStep, paired_envs, predict_step, random_steps
+from sb3_fcdl.benchmark.paired import PairedStep, one_step, paired_envs, random_steps
+from sb3_fcdl.dynamics import Prediction
 from sb3_fcdl.fcdl import FCDLPolicy
 
 
@@ -113,9 +114,9 @@ def _context(task: str, transitions: _Transitions, rows: np.ndarray, free: np.nd
 
 def _transitions(policy: FCDLPolicy, paired_steps: Iterable[PairedStep]) -> _Transitions:
     """:param paired_steps: of the environments, and of their clean twins if there are any"""
-    steps = []
+    steps, predict = [], one_step(policy)
     for step in paired_steps:
-        (graph, code), *clean = [_graph_and_code(policy, observation, step.actions) for observation in step.observations]
+        (graph, code), *clean = [_graph_and_code(predict(shown, step.actions)) for shown in step.observations]
         truth, *clean_truth = map(_true_graphs, step.infos)
         same_code = same_graph = np.full(len(truth), np.nan)
         if clean:
@@ -128,9 +129,8 @@ def _transitions(policy: FCDLPolicy, paired_steps: Iterable[PairedStep]) -> _Tra
     return _Transitions(*map(np.concatenate, zip(*steps, strict=True)))
 
 
-def _graph_and_code(policy: FCDLPolicy, observation: Any, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def _graph_and_code(prediction: Prediction) -> tuple[np.ndarray, np.ndarray | None]:
     """``[B, V, P]`` bool, and ``[B]`` if the model has codes."""
-    prediction = predict_step(policy, observation, actions)
     assert prediction.graph is not None
     return prediction.graph.bool().cpu().numpy(), None if prediction.code is None else prediction.code.cpu().numpy()
 

@@ -1,6 +1,6 @@
 """The same episodes shown in several ways: as they are, and corrupted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,15 +73,20 @@ def random_steps(envs: Sequence[VecEnv], n_steps: int, seed: int) -> Iterator[Pa
 
 
 @th.no_grad()
-def predict_step(policy: FCDLPolicy, observations: Observations, actions: np.ndarray) -> Prediction:
+def one_step(policy: FCDLPolicy) -> Callable[[Observations, np.ndarray], Prediction]:
     """
     :param policy: with a trained model
-    :param observations: ``[B, *obs_shape]``
-    :param actions: as ``env.step`` takes them, ``[B, *]``
+    :return: its prediction from observations, ``[B, *obs_shape]``, and actions as ``env.step`` takes them, ``[B, *]``; for as
+        long as the weights stay as they are
     """
     policy.set_training_mode(False)
-    encoded = policy.encode(obs_as_tensor(observations, policy.device), policy.buffer_actions(actions))
-    return policy.dynamics.step(*encoded)
+    step = policy.dynamics.stepper()
+
+    @th.no_grad()
+    def predict(observations: Observations, actions: np.ndarray) -> Prediction:
+        return step(*policy.encode(obs_as_tensor(observations, policy.device), policy.buffer_actions(actions)))
+
+    return predict
 
 
 def _with_last_ones(observations: Any, infos: list[dict[str, Any]]) -> Any:

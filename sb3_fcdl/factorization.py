@@ -38,6 +38,8 @@ class Factorization(nn.Module):
     """
 
     is_continuous: th.Tensor
+    action_low: th.Tensor
+    action_high: th.Tensor
 
     def __init__(
         self,
@@ -59,6 +61,9 @@ class Factorization(nn.Module):
         continuous = [not variable.is_categorical for variable in factors.state_variables for _ in range(variable.width)]
         self.has_continuous = any(continuous)
         self.register_buffer("is_continuous", th.tensor(continuous), persistent=False)
+        if isinstance(action_space, spaces.Box):
+            self.register_buffer("action_low", th.tensor(action_space.low.ravel()), persistent=False)
+            self.register_buffer("action_high", th.tensor(action_space.high.ravel()), persistent=False)
         # Columns of categorical variables keep mean 0 and standard deviation 1.
         self.moments = RunningMoments(factors.state_width)
         self._state_radix = _mixed_radix(factors.state_variables)
@@ -172,9 +177,7 @@ class Factorization(nn.Module):
         :return: one-hot, or in the environment's units, ``[..., A]``
         """
         if isinstance(self.action_space, spaces.Box):
-            space = self.action_space
-            low, high = (th.as_tensor(bound.ravel(), device=action.device) for bound in (space.low, space.high))
-            return low + (action + 1) / 2 * (high - low)
+            return self.action_low + (action + 1) / 2 * (self.action_high - self.action_low)
         return action
 
     def buffer_action(self, planned: th.Tensor) -> np.ndarray:

@@ -1,8 +1,12 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
+from torch.overrides import TorchFunctionMode
 
+from sb3_fcdl.factorization import Factorization
 from sb3_fcdl.planning import CEM, Actions, BoxActions, DiscreteActions, MultiDiscreteActions, planner
 from sb3_fcdl.planning.rollout import MemoRollout, PlainRollout, make_rollout
 
@@ -263,3 +267,28 @@ def test_memo_is_for_few_actions_and_states_that_can_be_numbered(actions: Action
     without_key = make_rollout(world.step, world.reward, state, state, actions, None, 1.0, None)
     on_device = make_rollout(world.step, world.reward, state.to("meta"), state.to("meta"), actions, None, 1.0, world.key)
     assert type(without_key) is type(on_device) is PlainRollout
+
+
+class NoUploads(TorchFunctionMode):
+    """Refuses to make a tensor of numbers that the host has: on another device each is a copy that the host waits for."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert func not in (th.tensor, th.as_tensor, th.from_numpy, th.Tensor.new_tensor), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_rollout_in_environment_units_uploads_nothing() -> None:
+    space = spaces.Box(np.array([-2, 0], dtype=np.float32), np.array([2, 10], dtype=np.float32))
+    raw = Factorization(spaces.Box(-1, 1, (2,)), space)
+
+    def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return raw.decode_action(action).sum(-1)
+
+    rollout = PlainRollout(
+        lambda state, action: state, reward, th.zeros(1, 2), th.zeros(1, 0), BoxActions((-1, -1), (1, 1)), discount=0.5
+    )
+    sequences = th.tensor([[[[-1.0, -1.0], [1.0, 0.0]], [[0.0, 0.0], [0.5, 1.0]]]])
+    with NoUploads():
+        returns = rollout.evaluate(sequences)
+    # -2 + 0, then 2 + 5; 0 + 5, then 1 + 10
+    assert returns.tolist() == [[-2 + 0.5 * 7, 5 + 0.5 * 11]]

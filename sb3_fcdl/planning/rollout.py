@@ -62,8 +62,8 @@ class Rollout(ABC):
             places.append(self._follow(places[-1], sequences[:, :, depth].flatten(0, 1)))
         # What a step pays changes nothing of where it leads: a learned reward is asked once for all of them.
         rewards, ended = self._outcomes_of(places, sequences)
-        discounts = [self.discount**depth for depth in range(horizon)]
-        rewards = rewards * rewards.new_tensor(discounts).unsqueeze(1)
+        discounts = self.discount ** th.arange(horizon, dtype=th.float64, device=rewards.device)
+        rewards = rewards * discounts.to(rewards.dtype).unsqueeze(1)
         if ended is not None:
             alive = th.cat([th.ones_like(ended[:1]), (1 - ended[:-1]).cumprod(dim=0)])
             # what a state after the end pays does not count, whatever it is: it need not be a number

@@ -244,3 +244,22 @@ def test_what_sb3_would_refuse_otherwise_is_refused_with_a_remedy(observation, m
         tiny_fcdl(RandomEnv(observation, ACTIONS["discrete"]), policy="MultiInputPolicy")
     with pytest.raises(ValueError, match="finite bounds"):
         tiny_fcdl(RandomEnv(OBSERVATIONS["box"], spaces.Box(-np.inf, np.inf, (1,))), policy="MlpPolicy")
+
+
+def test_a_model_remembers_that_vec_normalize_changed_what_it_learned_from(tmp_path):
+    env = VecNormalize(make_vec_env(lambda: RandomEnv(spaces.Box(50, 60, (2,)), ACTIONS["discrete"])))
+    model = tiny_fcdl(env, policy="MlpPolicy", **SMALL).learn(170)
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "buffer")
+    env.save(str(tmp_path / "normalization"))
+    alone = FCDL.load(tmp_path / "model")
+    alone.load_replay_buffer(tmp_path / "buffer")
+    with pytest.raises(ValueError, match="which VecNormalize hides"):
+        alone.imagined_env()
+    for look in (alone.codes, alone.causal_graph, lambda: alone._update(1, 16)):
+        with pytest.raises(ValueError, match=r"load it with the environment in VecNormalize\.load\(\)"):
+            look()
+    together = FCDL.load(tmp_path / "model", env=VecNormalize.load(str(tmp_path / "normalization"), env.venv))
+    together.load_replay_buffer(tmp_path / "buffer")
+    assert [code.share for code in together.codes()] == [code.share for code in model.codes()]
+    together._update(1, 16)

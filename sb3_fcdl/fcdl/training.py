@@ -40,6 +40,8 @@ class ModelTraining:
     # The buffer holds what VecNormalize was given; the policy is given what this one makes of it. None: the same.
     _vec_normalize_env: VecNormalize | None
     _n_updates: int
+    # Whether VecNormalize changed what the model has learned from; saved, as VecNormalize is not.
+    _learned_normalized = False
 
     # Transitions with a known local graph that `causal/shd` looks at.
     N_GRAPH_SAMPLES = 256
@@ -115,7 +117,7 @@ class ModelTraining:
 
         :raises ValueError: if the model learned from observations that VecNormalize had changed
         """
-        if self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
+        if self._learned_normalized or self._is_normalized:
             raise ValueError(
                 "an imagined environment speaks the units of the real one, which VecNormalize hides from the model: pass "
                 "norm_obs=False to it. FCDL has a normalization of its own"
@@ -147,6 +149,7 @@ class ModelTraining:
         if not self._has_checked_outcomes:
             self._check_outcomes()
             self._has_checked_outcomes = True
+        self._learned_normalized |= self._is_normalized
         self.policy.set_training_mode(True)
         learner, start = self.policy.learner, time.perf_counter()
         for _ in range(n_updates):
@@ -210,9 +213,18 @@ class ModelTraining:
         transitions = (each.flatten(0, 1)[rows] for each in (state, action, next_state, goal, reward, terminated))
         return Windows(state, action, next_state, valid), Outcomes(*transitions)
 
+    @property
+    def _is_normalized(self) -> bool:
+        return self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
+
     def _as_given(self, observations: Observations) -> PyTorchObs:
         """Recorded observations as the policy is given them."""
         assert self.replay_buffer is not None
+        if self._learned_normalized and not self._is_normalized:
+            raise ValueError(
+                "the model learned from observations as VecNormalize had made them, and the recorded ones are those of the "
+                "environment: load it with the environment in VecNormalize.load(), FCDL.load(path, env=...)"
+            )
         normalized = self.replay_buffer._normalize_obs(observations, self._vec_normalize_env)
         return obs_as_tensor(normalized, self.policy.device)
 

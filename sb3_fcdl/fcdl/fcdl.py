@@ -170,7 +170,10 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         """
         # SB3 sets attributes by the names of these arguments.
         attributes = {"dynamics": "dynamics_name", "planner": "planner_name"}
-        return super().load(path, *args, **{attributes.get(name, name): value for name, value in kwargs.items()})
+        model = super().load(path, *args, **{attributes.get(name, name): value for name, value in kwargs.items()})
+        if model.env is not None:
+            model._has_checked_outcomes = False  # it may be another environment
+        return model
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         self._check_reward_units(env)

@@ -42,6 +42,8 @@ class ModelTraining:
     _n_updates: int
     # Whether VecNormalize changed what the model has learned from; saved, as VecNormalize is not.
     _learned_normalized = False
+    # Whether given rewards and ends have been compared with those of the environment.
+    _has_checked_outcomes = False
 
     # Transitions with a known local graph that `causal/shd` looks at.
     N_GRAPH_SAMPLES = 256
@@ -59,7 +61,6 @@ class ModelTraining:
         """
         self._meter = TrainingMeter(self.N_GRAPH_SAMPLES)
         self._window_rng = np.random.default_rng(seed)
-        self._has_checked_outcomes = False
 
     def _learn_from(self, replay_buffer: ReplayBuffer) -> None:
         """

@@ -179,3 +179,13 @@ def test_unknown_selector_init_lists_the_known_ones():
 def test_default_widths_have_the_published_number_of_parameters():
     model = NPSDynamics(factors([5] * 10, 50))
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(2.5e6, rel=1e-2)
+
+
+def test_several_action_variables_are_numbered_together():
+    th.manual_seed(0)
+    model = NPSDynamics(factors([3, 2, 4], 2, 3, 4), **SMALL).double().eval()
+    windows = random_windows([3, 2, 4], 2, 3, 4, n_rows=50, length=1, dtype=th.float64)
+    state, action = windows.state[:, 0], windows.action[:, 0]
+    by_table = model.step(state, action).next_state.logits
+    model.slots.use_tables = False
+    th.testing.assert_close(by_table, model.step(state, action).next_state.logits, rtol=0, atol=1e-12)

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
-from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
 from sb3_fcdl.dynamics.slots import Slots
 from sb3_fcdl.dynamics.stacked import StackedLinear
 from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.planning.actions import MultiDiscreteActions
 
 SelectorInitName = Literal["scaled", "reference"]
 
@@ -190,13 +191,9 @@ class _LookUp:
         self.model = model
         n_slots, width = model.slots.n_slots, model.slots.width
         weight = model.rule_embedding
-        sizes = [variable.n_categories for variable in model.factors.action]
-        categories = th.cartesian_prod(*map(th.arange, sizes)).view(-1, len(sizes))
-        one_hot = [F.one_hot(column, size) for column, size in zip(categories.T, sizes, strict=True)]
-        self.actions = th.cat(one_hot, dim=-1).to(weight)
-        # Of an action: the sum over its variables of their categories, each times the number of what can follow.
-        places = [prod(sizes[index + 1 :]) * th.arange(size) for index, size in enumerate(sizes)]
-        self.place = th.cat(places).to(weight)
+        self.action_layout = StateLayout(model.factors.action)
+        self.numbering = MultiDiscreteActions(tuple(variable.n_categories for variable in model.factors.action))
+        self.actions = self.numbering.encode(self.numbering.numbered(th.arange(self.numbering.n)), weight.dtype)
         of_state = model.state_features(th.eye(width).to(weight).expand(n_slots, -1, -1))
         of_action = model.action_feature(self.actions.unsqueeze(0))
         self.rule = model.rule_selector(of_state, model.rule_embedding).argmax(-1).flatten()
@@ -218,7 +215,7 @@ class _LookUp:
         :return: of the network, ``[V, R, output_width]``; None where an action is not one-hot
         """
         n_slots, width = self.model.slots.n_slots, self.model.slots.width
-        number = (action @ self.place).long().clamp(0, len(self.actions) - 1)
+        number = self.numbering.number(self.action_layout.categories(action))
         if not th.equal(self.actions[number], action):
             return None
         own = category + th.arange(n_slots).unsqueeze(-1) * width

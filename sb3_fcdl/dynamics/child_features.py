@@ -55,7 +55,7 @@ class ChildFeatures(nn.Module):
         # From the row of ``ParentInputs``, one for each category, to that of ``FeatureTables``, one for each child as well.
         row_shift = (widths.cumsum(0) - widths) * (n_children - 1) + th.arange(n_children).view(-1, 1, 1) * widths
         self.register_buffer("row_shift", row_shift, persistent=False)
-        parent_of_row = th.arange(len(widths)).repeat_interleave(widths * n_children)
+        parent_of_row = th.arange(len(widths), dtype=th.get_default_dtype()).repeat_interleave(widths * n_children)
         self.register_buffer("parent_of_row", parent_of_row, persistent=False)
 
     def tables(self, with_tangents: bool) -> FeatureTables:
@@ -196,9 +196,14 @@ def _gradient_by_inputs(
     run: ParentRun, tangent: th.Tensor, gradient: th.Tensor, winner: th.Tensor, rows: th.Tensor
 ) -> th.Tensor:
     """``<gradient[j, r] where parent i won, tangent[(i, j), (category of i, c)]>``, ``[J, R, n_parents * width]``."""
-    parents = th.arange(run.n_parents, device=winner.device).view(-1, 1, 1, 1) + run.first_parent
-    of_parent = (winner == parents) * gradient
-    every = th.bmm(of_parent.flatten(0, 1), tangent.mT).view(*of_parent.shape[:3], run.width, run.width)
-    category = (rows[..., run.parents] - run.first_rows(rows.device)).permute(2, 0, 1)
-    index = category[..., None, None].expand(*category.shape, 1, run.width)
-    return every.gather(3, index).squeeze(3).permute(1, 2, 0, 3).flatten(2)
+    category = rows[..., run.parents] - run.first_rows(rows.device)
+    tangents = tangent.unflatten(0, (run.n_parents, -1))
+    by_inputs = gradient.new_empty(*category.shape, run.width)
+    # One parent at a time: what all of them need fits no cache.
+    for index in range(run.n_parents):
+        # In floats: to compare for equality takes several times as long.
+        has_lost = (winner - (run.first_parent + index)).square_().clamp_(max=1)
+        every = th.bmm(th.addcmul(gradient, gradient, has_lost, value=-1), tangents[index].mT)
+        at_category = category[..., index, None, None].expand(-1, -1, 1, run.width)
+        by_inputs[:, :, index] = every.unflatten(-1, (run.width, run.width)).gather(2, at_category).squeeze(2)
+    return by_inputs.flatten(2)

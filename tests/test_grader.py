@@ -9,9 +9,10 @@ from tiny import tiny_fcdl
 from toy import KINDS, factors, one_hot_state, random_windows
 
 from sb3_fcdl import FCDL
-from sb3_fcdl.dynamics import Windows
+from sb3_fcdl.dynamics import Windows, parent_gru
 from sb3_fcdl.dynamics.distributions import output_width
 from sb3_fcdl.dynamics.grader import GRADERDynamics
+from sb3_fcdl.dynamics.parent_gru import HiddenStates
 
 
 def make_model(sizes: list[int], action_sizes: tuple[int, ...], graph: th.Tensor | None = None, **kwargs) -> GRADERDynamics:
@@ -123,6 +124,40 @@ def test_masked_parent_changes_no_bit_of_the_child(kind):
         after = head_outputs(model, *inputs).split(n_outputs, dim=-1)
         same = [th.equal(*pair) for pair in zip(before, after, strict=True)]
         assert same == [True, True] + [False] * (len(sizes) - 2)
+
+
+@th.no_grad()
+@pytest.mark.parametrize("max_states", [2**17, 0])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if all(kind[0])])
+def test_planning_computes_every_beginning_once_and_predicts_as_without_memo(kind, max_states, monkeypatch):
+    monkeypatch.setattr(HiddenStates, "MAX_STATES", max_states)
+    graph = random_graph(*kind)
+    model = scrambled(make_model(*kind, graph=graph)).eval()
+    windows = random_windows(kind[0], *kind[1], n_rows=200, length=1, dtype=th.float64)
+    state, action = windows.state[:, 0], windows.action[:, 0]
+    category = model.network.features.read(state, action).rows
+    n_beginnings = 0
+    for child, parents in enumerate(graph.bool()):
+        read = [category[:, child]] if parents[child] else []
+        for parent in (*range(len(kind[0]), graph.shape[1]), *range(len(kind[0]))):
+            if parents[parent] and parent != child:
+                read.append(category[:, parent])
+                n_beginnings += len(set(zip(*(column.tolist() for column in read), strict=True)))
+    n_computed = []
+    next_hidden = parent_gru._next_hidden
+    monkeypatch.setattr(
+        parent_gru,
+        "_next_hidden",
+        lambda reading, hidden, fed: n_computed.append(hidden.shape[1]) or next_hidden(reading, hidden, fed),
+    )
+    step = model.stepper()
+    first, again = step(state, action), step(state, action)
+    # The memo that keeps nothing has computed all of them twice.
+    assert sum(n_computed) == (n_beginnings if max_states else 2 * n_beginnings) > 0
+    monkeypatch.setattr(model.network.features, "use_tables", False)
+    dense = model.stepper()(state, action).next_state.logits
+    for prediction in (first, again):
+        th.testing.assert_close(prediction.next_state.logits, dense, rtol=0, atol=1e-12)
 
 
 def test_published_size():

@@ -118,6 +118,7 @@ def test_loss_and_every_gradient_equal_those_with_all_rules(kind):
         th.testing.assert_close(gradients[name] / scale, gradient / scale, rtol=0, atol=1e-10)
 
 
+@th.no_grad()
 @pytest.mark.parametrize("kind", [kind for kind, (sizes, _) in KINDS.items() if all(sizes)])
 def test_planning_computes_every_combination_once_and_predicts_as_without_tables(kind, monkeypatch):
     model, windows = make_model(kind).eval(), make_windows(kind, 60)

@@ -1,6 +1,7 @@
 """GRADER: a graph from independence tests, and a recurrent network that reads each variable's parents (Ding et al., 2022)."""
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,8 +12,9 @@ from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Wi
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
 from sb3_fcdl.dynamics.edges import FreeEdges
 from sb3_fcdl.dynamics.independence import association, quantile_bins
+from sb3_fcdl.dynamics.layers import ParentInputs
 from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName
-from sb3_fcdl.dynamics.parent_gru import ParentGRU, Reading
+from sb3_fcdl.dynamics.parent_gru import HiddenStates, ParentGRU
 from sb3_fcdl.dynamics.stacked import VariableHeads
 from sb3_fcdl.graph import CausalGraph
 
@@ -84,14 +86,25 @@ class GRADERDynamics(DynamicsModel):
 
     def loss(self, windows: Windows) -> Losses:
         readings = self.network.readings(self.graph)
-        nll = self.unrolled_nll(windows, lambda state, action: self._distribution(readings, state, action))
+
+        def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
+            return self._distribution(self.network(readings, self.graph, self.network.features.read(state, action)), state)
+
+        nll = self.unrolled_nll(windows, predict)
         return Losses(nll, {"dynamics": nll.detach()})
 
     def _stepper(self) -> StepFn:
-        readings = self.network.readings(self.graph)
+        readings = cache(partial(self.network.readings, self.graph))
+        hidden_states = cache(partial(HiddenStates, self.network, self.graph))
+
+        def hidden(inputs: ParentInputs) -> th.Tensor:
+            if inputs.dense or th.is_grad_enabled():
+                return self.network(readings(), self.graph, inputs)
+            return hidden_states()(inputs.rows - self.network.features.first_row)
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            return Prediction(self._distribution(readings, state, action), self.graph.expand(len(state), -1, -1))
+            distribution = self._distribution(hidden(self.network.features.read(state, action)), state)
+            return Prediction(distribution, self.graph.expand(len(state), -1, -1))
 
         return step
 
@@ -133,8 +146,11 @@ class GRADERDynamics(DynamicsModel):
         change = cut(of_state.numbers(next_state) - of_state.numbers(state))
         return th.cat([now, chosen], dim=-1), of_state.by_variable(of_state.categories(next_state), change)
 
-    def _distribution(self, readings: list[Reading], state: th.Tensor, action: th.Tensor) -> StateDistribution:
-        hidden = self.network(readings, self.graph, self.network.features.read(state, action))
+    def _distribution(self, hidden: th.Tensor, state: th.Tensor) -> StateDistribution:
+        """
+        :param hidden: last state of each child, ``[V, R, H]``
+        :param state: ``[R, D]``
+        """
         return self.layout.distribution(self.head(hidden.relu()), state)
 
 

@@ -16,6 +16,7 @@ from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
 from sb3_fcdl.dynamics.slots import Slots
 from sb3_fcdl.dynamics.stacked import StackedLinear
 from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.memo import Memo
 from sb3_fcdl.planning.actions import MultiDiscreteActions
 
 SelectorInitName = Literal["scaled", "reference"]
@@ -113,7 +114,8 @@ class NPSDynamics(DynamicsModel):
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
             slots = self.slots.read(state)
-            outputs = look_up()(slots.argmax(-1), action) if looks_up and self.slots.are_one_hot(slots) else None
+            is_known = looks_up and not th.is_grad_enabled() and self.slots.are_one_hot(slots)
+            outputs = look_up()(slots.argmax(-1), action) if is_known else None
             if outputs is None:
                 return Prediction(self._distribution(state, action))
             return Prediction(self.layout.distribution(self.slots.write(outputs), state))
@@ -204,9 +206,7 @@ class _LookUp:
             for part, features in ((slice(1, None), of_state), (slice(1), of_action))
         ]
         self.scores = model.slot_selector.query(of_state).flatten(0, 1) @ th.cat(keys).T
-        # The row of each combination among those that have been computed, -1 where it has not.
-        self.row = th.full((self.scores.numel(),), -1, dtype=th.int32)
-        self.computed = weight.new_empty(0, model.slots.output_width)
+        self.outputs = Memo(self._compute)
 
     def __call__(self, category: th.Tensor, action: th.Tensor) -> th.Tensor | None:
         """
@@ -222,17 +222,13 @@ class _LookUp:
         contents = th.cat([number.unsqueeze(0) + n_slots * width, own])
         slot = self.scores[own.unsqueeze(1), contents].argmax(1)
         combination = own * self.scores.shape[1] + contents.gather(0, slot)
-        unknown = combination[self.row[combination] < 0].unique()
-        if len(unknown):
-            self._compute(unknown)
-        return self.computed[self.row[combination]]
+        rows = self.outputs.rows(combination, self.scores.numel())
+        return self.outputs.answers[rows]
 
-    def _compute(self, combination: th.Tensor) -> None:
-        self.row[combination] = th.arange(len(combination), dtype=th.int32) + len(self.computed)
+    def _compute(self, combination: th.Tensor) -> th.Tensor:
         own, content = combination // self.scores.shape[1], combination % self.scores.shape[1]
         inputs = th.cat([self.features[own], self.features[content]], dim=-1)
-        outputs = self.model.selected_rule(inputs, own // self.model.slots.width, self.rule[own])
-        self.computed = th.cat([self.computed, outputs])
+        return self.model.selected_rule(inputs, own // self.model.slots.width, self.rule[own])
 
 
 def _encoder(n_slots: int, input_dim: int, hidden_dim: int) -> nn.Sequential:

@@ -2,9 +2,12 @@
 A recurrent network for each child that reads the features of its parents one after the other.
 
 As in ``layers.py``, what a categorical parent feeds into the gates is computed once for each category and looked up, with the
-gradient of the dense layers that it stands for; other parents go through the layers.
+gradient of the dense layers that it stands for; other parents go through the layers. Planning, which needs no gradient, looks
+up hidden states as well: rows that begin with the same categories share them.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch as th
@@ -14,6 +17,7 @@ from torch.nn import functional as F
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.layers import ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.stacked import StackedLinear
+from sb3_fcdl.memo import Memo
 
 
 class Gates(NamedTuple):
@@ -111,8 +115,8 @@ class ParentGRU(nn.Module):
             category = None
             if reading.parent not in inputs.dense:
                 category = inputs.rows[:, reading.parent] - reading.first_row
-            own = hidden[reading.children]
-            own = _next_hidden(reading, own, features[reading.parent], category)
+            fed = partial(_fed, feature=features[reading.parent], category=category)
+            own = _next_hidden(reading, hidden[reading.children], fed)
             # The states of all others stay bit for bit as they are.
             hidden = hidden.index_copy(0, reading.children, own)
         return hidden
@@ -121,6 +125,72 @@ class ParentGRU(nn.Module):
         """The feature of each parent from whatever numbers stand in its columns, ``[R, D + A]`` to ``[P, R, H]``."""
         runs = self.features.runs
         return th.cat([self.features.of_run(run, slice(None), run.of(columns).transpose(0, 1)) for run in runs])
+
+
+class HiddenStates:
+    """
+    The same on one-hot parents, for one version of the weights and one graph, without gradient. The hidden state after each
+    beginning of a child's parents is computed once, however many rows and calls have it.
+
+    :param network: of which this is the value
+    :param graph: ``[V, P]``, 0 or 1
+    """
+
+    # What is kept from one call to the next.
+    MAX_STATES = 2**17
+
+    def __init__(self, network: ParentGRU, graph: th.Tensor) -> None:
+        self.network = network
+        self.graph = graph
+        self._forget()
+
+    def _forget(self) -> None:
+        self.children = [_ChildStates(self.network, self.graph, child) for child in range(self.network.n_children)]
+
+    def __call__(self, category: th.Tensor) -> th.Tensor:
+        """
+        :param category: of each parent, ``[R, P]``, int64
+        :return: the last hidden state of each child, ``[V, R, H]``
+        """
+        if sum(child.n_states for child in self.children) > self.MAX_STATES:
+            self._forget()
+        by_parent = category.T.contiguous()
+        return th.stack([child(by_parent) for child in self.children])
+
+
+class _ChildStates:
+    """``HiddenStates`` of one child. The memo of each reading has a question for each state before it and each category."""
+
+    def __init__(self, network: ParentGRU, graph: th.Tensor, child: int) -> None:
+        self.child = child
+        self.widths = network.widths
+        self.reads_itself = int(graph[child, child])
+        self.first_states = network.features.table().split(network.widths)[child] * self.reads_itself
+        of_child = th.zeros_like(graph)
+        of_child[child] = graph[child]
+        self.readings = network.readings(of_child)
+        self.memos = [Memo(partial(self._read, index)) for index in range(len(self.readings))]
+
+    @property
+    def n_states(self) -> int:
+        return sum(memo.n_answers for memo in self.memos)
+
+    def __call__(self, category: th.Tensor) -> th.Tensor:
+        """``[P, R]`` to ``[R, H]``."""
+        states, row = self.first_states, category[self.child] * self.reads_itself
+        for reading, memo in zip(self.readings, self.memos, strict=True):
+            width = self.widths[reading.parent]
+            row = memo.rows(row * width + category[reading.parent], len(states) * width)
+            states = memo.answers
+        return states.index_select(0, row)
+
+    def _read(self, index: int, question: th.Tensor) -> th.Tensor:
+        """The states that follow from the ``index``-th reading, ``[N, H]``."""
+        states = self.memos[index - 1].answers if index else self.first_states
+        reading = self.readings[index]
+        row, category = question // self.widths[reading.parent], question % self.widths[reading.parent]
+        before = states.index_select(0, row).unsqueeze(0)
+        return _next_hidden(reading, before, lambda gates: gates.table.index_select(1, category)).squeeze(0)
 
 
 class _TableLookup(th.autograd.Function):
@@ -146,23 +216,27 @@ class _TableLookup(th.autograd.Function):
         return by_feature, by_table, None, None
 
 
-def _next_hidden(reading: Reading, hidden: th.Tensor, feature: th.Tensor, category: th.Tensor | None) -> th.Tensor:
+def _next_hidden(reading: Reading, hidden: th.Tensor, fed: Callable[[Gates], th.Tensor]) -> th.Tensor:
     """
     One step of a GRU (Cho et al., 2014) as torch.nn.GRU has it.
 
-    :param reading: of the parent
+    :param reading: of a parent
     :param hidden: of its children, ``[J, R, H]``
-    :param feature: of the parent, ``[R, H]``
-    :param category: of the parent, ``[R]``, int64; None where it is not one-hot
+    :param fed: what the parent feeds into gates, ``[J, R, O]``
     """
     switches, candidate = reading.switches, reading.candidate
-    reset, update = th.baddbmm(_fed(switches, feature, category), hidden, switches.hidden_weight).sigmoid_().chunk(2, dim=-1)
+    reset, update = th.baddbmm(fed(switches), hidden, switches.hidden_weight).sigmoid_().chunk(2, dim=-1)
     of_hidden = th.baddbmm(reading.candidate_bias, hidden, candidate.hidden_weight)
-    return th.addcmul(_fed(candidate, feature, category), reset, of_hidden).tanh_().lerp(hidden, update)
+    return th.addcmul(fed(candidate), reset, of_hidden).tanh_().lerp(hidden, update)
 
 
 def _fed(gates: Gates, feature: th.Tensor, category: th.Tensor | None) -> th.Tensor:
-    """What the input feeds into gates, ``[J, R, O]``."""
+    """
+    What a parent feeds into gates, ``[J, R, O]``.
+
+    :param feature: of the parent, ``[R, H]``
+    :param category: of the parent, ``[R]``, int64; None where it is not one-hot
+    """
     if category is None:
         return th.baddbmm(gates.bias, feature.expand(len(gates.bias), -1, -1), gates.weight)
     return _TableLookup.apply(feature, gates.table, category, gates.weight.detach())

@@ -6,6 +6,7 @@ from itertools import count
 
 import torch as th
 
+from sb3_fcdl.memo import enlarged
 from sb3_fcdl.planning.actions import Actions, BoxActions, CategoricalActions
 from sb3_fcdl.planning.base import KeyFn, RewardFn, StepFn, TerminationFn
 
@@ -228,10 +229,10 @@ class MemoRollout(Rollout):
 
     def _reserve(self, n_nodes: int) -> None:
         """Make room for that many nodes."""
-        self._node_state = _enlarge(self._node_state, n_nodes)
-        self._node_env = _enlarge(self._node_env, n_nodes)
+        self._node_state = enlarged(self._node_state, n_nodes)
+        self._node_env = enlarged(self._node_env, n_nodes)
         n_known = len(self._edge_ids)
-        self._edge_ids = _enlarge(self._edge_ids, n_nodes * self.n_actions)
+        self._edge_ids = enlarged(self._edge_ids, n_nodes * self.n_actions)
         self._edge_ids[n_known:] = -1
 
 
@@ -252,11 +253,3 @@ def make_rollout(
         if actions.n <= MemoRollout.MAX_ACTIONS:
             return MemoRollout(step, reward, state, goal, actions, termination, discount, key=key)
     return PlainRollout(step, reward, state, goal, actions, termination, discount)
-
-
-def _enlarge(table: th.Tensor, n_rows: int) -> th.Tensor:
-    """The same table with rows of any content added, ``n_rows`` in all."""
-    # th.cat would write the new rows too, which costs more than all the rest
-    enlarged = table.new_empty(n_rows, *table.shape[1:])
-    enlarged[: len(table)] = table
-    return enlarged

@@ -1,0 +1,62 @@
+"""What is computed once and looked up ever after."""
+
+from collections.abc import Callable
+
+import torch as th
+
+
+class Memo:
+    """
+    Answers to numbered questions. Each is computed when it is first asked, together with all others that are new.
+
+    :param compute: the answers to different questions, from int64 ``[N]`` to ``[N, F]``
+    """
+
+    def __init__(self, compute: Callable[[th.Tensor], th.Tensor]) -> None:
+        self._compute = compute
+        # The row of each question, -1 where it has not been asked; int32 because the size of this table is what costs time.
+        self._rows = th.empty(0, dtype=th.int32)
+        self._answers = th.empty(0)
+        self.n_answers = 0
+
+    @property
+    def answers(self) -> th.Tensor:
+        """A row for each question that has been asked, ``[n_answers, F]``."""
+        return self._answers[: self.n_answers]
+
+    def rows(self, question: th.Tensor, n_questions: int) -> th.Tensor:
+        """
+        :param question: int64, of any shape
+        :param n_questions: how many there are, which may have grown
+        :return: the row of ``answers`` of each, int32, of the same shape
+        """
+        n_known = len(self._rows)
+        if n_known < n_questions:
+            self._rows = enlarged(self._rows, max(n_questions, 2 * n_known))
+            self._rows[n_known:] = -1
+        rows = self._rows[question]
+        is_unknown = rows < 0
+        if is_unknown.any():
+            self._ask(question[is_unknown].unique())
+            rows = self._rows[question]
+        return rows
+
+    def _ask(self, question: th.Tensor) -> None:
+        answers = self._compute(question)
+        n_answers = self.n_answers + len(answers)
+        if not self.n_answers:
+            self._answers = answers
+        else:
+            if n_answers > len(self._answers):
+                self._answers = enlarged(self._answers, 2 * n_answers)
+            self._answers[self.n_answers : n_answers] = answers
+        self._rows[question] = th.arange(self.n_answers, n_answers, dtype=th.int32)
+        self.n_answers = n_answers
+
+
+def enlarged(table: th.Tensor, n_rows: int) -> th.Tensor:
+    """The same table with rows of any content added, ``n_rows`` in all."""
+    # th.cat would write the new rows too, which costs more than all the rest
+    larger = table.new_empty(n_rows, *table.shape[1:])
+    larger[: len(table)] = table
+    return larger

@@ -6,10 +6,10 @@ import pytest
 import torch as th
 from tiny import ENV_ID, tiny_fcdl
 
-from sb3_fcdl.benchmark import CHEMICAL, Task, evaluate_accuracy, format_accuracy
+from sb3_fcdl.benchmark import CHEMICAL, Task, evaluate_accuracy, format_accuracy, paired
 from sb3_fcdl.benchmark.accuracy import BAYES, CHANCE, NO_CHANGE
 from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET
-from sb3_fcdl.benchmark.paired import paired_envs, random_steps
+from sb3_fcdl.benchmark.paired import joined, paired_envs, random_steps
 from sb3_fcdl.dynamics import Prediction
 from sb3_fcdl.dynamics.distributions import StateDistribution
 
@@ -54,6 +54,29 @@ def test_predictors_by_hand(policy):
         # Drawn anew for each task here, so that a tie may be broken otherwise.
         assert found[BAYES][index] == pytest.approx(np.stack(likely)[counts].mean(), abs=0.02)
         assert 1 / 3 < found[NO_CHANGE][index] < found[BAYES][index] < 1
+
+
+def test_joined_steps_are_the_same_transitions(monkeypatch):
+    monkeypatch.setattr(paired, "N_TRANSITIONS", 6)
+
+    def steps():
+        return random_steps(paired_envs(ENV_ID, SIX, TASKS[1], CLEAN, 3), 30, 0)
+
+    def rows(steps):
+        by_step = [
+            (
+                step.actions,
+                *map(colors_of, step.observations + step.next_observations),
+                *([info["local_graph"] for info in step.infos[way]] for way in range(2)),
+            )
+            for step in steps
+        ]
+        return [np.concatenate(parts) for parts in zip(*by_step, strict=True)]
+
+    one_by_one, together = list(steps()), list(joined(steps()))
+    assert len(one_by_one) == 30 and [len(step.actions) for step in together] == [6] * 15
+    for apart, as_one in zip(rows(one_by_one), rows(together), strict=True):
+        assert len(apart) == 90 and np.array_equal(apart, as_one)
 
 
 def test_a_model_that_knows_the_dynamics_is_as_good_as_they_are_where_nothing_is_corrupted(policy, monkeypatch):

@@ -2,13 +2,14 @@
 
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from toy import squeezed
 
 from sb3_fcdl import FCDL
-from sb3_fcdl.benchmark import Run, TaskResult, append_csv, read_csv
+from sb3_fcdl.benchmark import Run, TaskResult, append_csv, evaluate_accuracy, evaluate_graphs, measurements, read_csv
 from sb3_fcdl.benchmark.table import AccuracyCsvRow
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "tables.py"
@@ -64,6 +65,8 @@ def test_factored_taxi_shows_what_the_state_is_made_of(state):
 
 
 def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(measurements, "evaluate_accuracy", partial(evaluate_accuracy, n_steps=5))
+    monkeypatch.setattr(measurements, "evaluate_graphs", partial(evaluate_graphs, n_steps=5))
     path, script = tmp_path / "models.csv", str(SCRIPT.parent / "models.py")
     run = ["--models", "MLP", "--rules", "full_fork", "--seeds", "0", "--timesteps", "60", "--episodes", "1"]
     for _ in range(2):

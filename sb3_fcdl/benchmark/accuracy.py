@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.benchmark.markdown import markdown
-from sb3_fcdl.benchmark.paired import one_step, paired_envs, random_steps
+from sb3_fcdl.benchmark.paired import joined, one_step, paired_envs, random_steps
 from sb3_fcdl.fcdl import FCDLPolicy
 from sb3_fcdl.observations import Observations
 
@@ -91,7 +91,8 @@ def evaluate_accuracy(
     for task in tasks:
         counts: list[np.ndarray] = []
         right: dict[str, list[np.ndarray]] = defaultdict(list)
-        for step in random_steps(paired_envs(env_id, env_kwargs, task, clean_kwargs, n_envs), n_steps, seed):
+        envs = paired_envs(env_id, env_kwargs, task, clean_kwargs, n_envs)
+        for step in joined(random_steps(envs, n_steps, seed)):
             state = encoded(step.observations[-1])
             now, after = categories(state), categories(encoded(step.next_observations[-1]))
             counts.append(is_shown(encoded(step.observations[0]), state))

@@ -8,7 +8,7 @@ import numpy as np
 
 from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.benchmark.markdown import markdown
-from sb3_fcdl.benchmark.paired import PairedStep, one_step, paired_envs, random_steps
+from sb3_fcdl.benchmark.paired import PairedStep, joined, one_step, paired_envs, random_steps
 from sb3_fcdl.dynamics import Prediction
 from sb3_fcdl.fcdl import FCDLPolicy
 
@@ -74,7 +74,7 @@ def evaluate_graphs(
     results = []
     for task in tasks:
         envs = paired_envs(env_id, env_kwargs, task, clean_kwargs, n_envs)
-        transitions = _transitions(policy, random_steps(envs, n_steps, seed))
+        transitions = _transitions(policy, joined(random_steps(envs, n_steps, seed)))
         counts, free = transitions.truth.sum(axis=(1, 2)), policy.dynamics.free_entries
         results += [_context(task.name, transitions, counts == n_edges, free) for n_edges in np.unique(counts)]
     return results

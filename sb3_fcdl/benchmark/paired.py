@@ -1,6 +1,7 @@
 """The same episodes shown in several ways: as they are, and corrupted."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, Task, make_env
 from sb3_fcdl.dynamics import Prediction
 from sb3_fcdl.fcdl import FCDLPolicy
 from sb3_fcdl.observations import Observations, map_observations
+
+# Whose predictions cost little more than those of a few, and which memory has room for.
+N_TRANSITIONS = 500
 
 
 class PairedStep(NamedTuple):
@@ -70,6 +74,30 @@ def random_steps(envs: Sequence[VecEnv], n_steps: int, seed: int) -> Iterator[Pa
         observations = arrived
     for env in envs:
         env.close()
+
+
+def joined(steps: Iterable[PairedStep]) -> Iterator[PairedStep]:
+    """The same transitions, as if some hundred environments had made them in one step."""
+    part: list[PairedStep] = []
+    for step in steps:
+        part.append(step)
+        if sum(len(each.actions) for each in part) >= N_TRANSITIONS:
+            yield _as_one(part)
+            part = []
+    if part:
+        yield _as_one(part)
+
+
+def _as_one(steps: Sequence[PairedStep]) -> PairedStep:
+    def concatenate(ways: Iterable[Sequence[Observations]]) -> list[Observations]:
+        return [map_observations(lambda *arrays: np.concatenate(arrays), *way) for way in zip(*ways, strict=True)]
+
+    return PairedStep(
+        concatenate(step.observations for step in steps),
+        np.concatenate([step.actions for step in steps]),
+        concatenate(step.next_observations for step in steps),
+        [list(chain.from_iterable(way)) for way in zip(*(step.infos for step in steps), strict=True)],
+    )
 
 
 @th.no_grad()

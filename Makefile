@@ -21,12 +21,14 @@ install: $(STAMP) ## make .venv and install the pinned versions into it
 demo: $(STAMP) ## train FCDL on Chemical and print its returns beside the trivial policies (at most ten minutes)
 	$(BIN)/python examples/demo.py
 
-# The networks are small: a second thread a process costs more than it brings.
+# The networks are small: a second thread a process costs more than it brings, a second process halves the time.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal --durations=10
+
 test: $(STAMP) ## the tests, without the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" --durations=10
+	$(PYTEST) -m "not slow and not gpu"
 
 test-slow: $(STAMP) ## all the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu" --durations=10
+	$(PYTEST) -m "not gpu"
 
 bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the dense path (ten minutes)
 	$(BIN)/python benchmarks/speed.py

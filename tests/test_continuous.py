@@ -79,14 +79,14 @@ def test_learned_model_and_plans_are_near_the_closed_form(dynamics):
     kwargs = {"fcdl": {"hidden_dim": 32, "n_codes": 4, "graph_prior": "self"}, "mlp": {"hidden_dim": 64, "n_layers": 2}}
     model = tiny_fcdl(
         GatedEnv(),
-        learning_rate=3e-3,
+        learning_rate=5e-3,
         learning_starts=500,
-        train_freq=1,
+        train_freq=2,
         batch_size=64,
         dynamics=dynamics,
         dynamics_kwargs=kwargs[dynamics],
         planner_kwargs={"horizon": 1, "n_iterations": 4, "n_candidates": 32, "n_elites": 8},
-    ).learn(1600)
+    ).learn(1200)
     env = GatedEnv()
     for seed in range(4):
         observation, _ = env.reset(seed=seed)

@@ -202,19 +202,36 @@ def test_prediction_equals_an_independent_evaluation_of_the_network(kind):
         th.testing.assert_close(actual.detach(), wanted, rtol=0, atol=1e-12)
 
 
-def test_masked_parent_changes_no_bit_of_the_child():
-    sizes = SIZES["equal"]
-    model = make_model(sizes).eval()
-    windows = random_windows(sizes, N_ACTIONS, n_rows=50, length=1)
-    state, action = windows.state[:, 0], windows.action[:, 0]
-    corrupted = state.clone()
-    corrupted[:, 0:3] = 100 * th.randn(50, 3)
-    mask = th.ones(50, 4, 5)
-    mask[:, 2, 0] = 0
-    tables = model.network.aggregation.tables(model.features, with_tangents=False)
-    before, after = (model.network(model.features, tables, model.features.read(x, action), mask) for x in (state, corrupted))
-    assert th.equal(before[:, 6:9], after[:, 6:9])
-    assert not th.equal(before[:, 3:6], after[:, 3:6])
+@th.no_grad()
+@pytest.mark.parametrize("number", [100.0, th.nan, th.inf, -th.inf])
+@pytest.mark.parametrize("use_tables", [True, False])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_masked_parent_changes_no_bit_of_the_child(kind, use_tables, number):
+    sizes, action_sizes = kind
+    model = make_model(*kind).eval()
+    model.features.use_tables = use_tables
+    windows = random_windows(sizes, *action_sizes, n_rows=50, length=1)
+    n_outputs = [output_width(variable) for variable in model.factors.state_variables]
+    for corrupted in range(len(sizes)):
+        state, other, action = windows.state[:, 0], windows.state[:, 0].clone(), windows.action[:, 0]
+        first = sum(max(size, 1) for size in sizes[:corrupted])
+        other[:, first : first + max(sizes[corrupted], 1)] = number
+        mask = th.ones(50, len(sizes), len(model.factors.parents))
+        mask[:, -1, corrupted] = 0
+        tables = model.network.aggregation.tables(model.features, with_tangents=False)
+        before, after = (
+            model.network(model.features, tables, model.features.read(x, action, tables.knots), mask).split(n_outputs, -1)
+            for x in (state, other)
+        )
+        same = [th.equal(*pair) for pair in zip(before, after, strict=True)]
+        assert same == [False] * (len(sizes) - 1) + [True]
+        selected = th.ones(len(model.factors.parents))
+        selected[corrupted] = 0
+        contexts = model._tables(with_tangents=False)
+        seen = [
+            model._encoder_inputs(contexts, model.features.read(x, action, tables.knots), selected) for x in (state, other)
+        ]
+        assert th.equal(*seen)
 
 
 def test_graph_of_a_sample_is_the_graph_of_its_code():

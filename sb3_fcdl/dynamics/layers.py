@@ -306,13 +306,15 @@ class ParentLinear(nn.Module):
     def _look_up(self, features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
         table, rows, weights = tables.outputs, inputs.rows, mask
         if inputs.scales is not None:
-            weights = th.cat([mask, mask.index_select(-1, features.line_parents)], dim=-1) * inputs.scales
+            mask_of_rows = th.cat([mask, mask.index_select(-1, features.line_parents)], dim=-1)
+            weights = (mask_of_rows * inputs.scales).masked_fill_(mask_of_rows == 0, 0)
         dense = list(inputs.dense)
         if dense:
             own, own_rows = self._own_rows(features, inputs.columns, dense)
             rows = rows.clone()
             rows[:, dense] = len(table) + own_rows
-            table = th.cat([table, own.unflatten(-1, (self.n_children, self.output_dim))])
+            own = own.unflatten(-1, (self.n_children, self.output_dim))
+            table = th.cat([table, _without_masked(own, mask[..., dense].permute(2, 1, 0).flatten(0, 1))])
         n_rows, n_entries = rows.shape
         bags = rows * self.n_children + th.arange(self.n_children, device=rows.device).view(-1, 1, 1)
         output = F.embedding_bag(
@@ -357,8 +359,20 @@ class ParentLinear(nn.Module):
         for run, weight in zip(features.runs, self.weights, strict=True):
             hidden = features.of_run(run, slice(None), run.of(inputs.columns).transpose(0, 1))
             outputs = th.bmm(hidden, weight).unflatten(-1, (self.n_children, self.output_dim))
-            total = total + th.einsum("prjo,jrp->jro", outputs, mask[..., run.parents])
+            of_run = mask[..., run.parents]
+            total = total + th.einsum("prjo,jrp->jro", _without_masked(outputs, of_run.permute(2, 1, 0)), of_run)
         return total
+
+
+def _without_masked(outputs: th.Tensor, mask: th.Tensor) -> th.Tensor:
+    """
+    Zeros for what is masked, because 0 times infinity is not 0. Not in training, where the gradient by the mask needs what is
+    masked, and the numbers are finite.
+
+    :param outputs: ``[..., O]``
+    :param mask: ``[...]``
+    """
+    return outputs if th.is_grad_enabled() else outputs.masked_fill((mask == 0).unsqueeze(-1), 0)
 
 
 class _TableGradients(th.autograd.Function):

@@ -9,11 +9,10 @@ class Memo:
     """
     Answers to numbered questions. Each is computed when it is first asked, together with all others that are new.
 
-    :param compute: the answers to different questions, from int64 ``[N]`` to ``[N, F]``
+    What computes them is not kept: it mostly belongs to who has the memo, and what points at each other is freed late.
     """
 
-    def __init__(self, compute: Callable[[th.Tensor], th.Tensor]) -> None:
-        self._compute = compute
+    def __init__(self) -> None:
         # The row of each question, -1 where it has not been asked; int32 because the size of this table is what costs time.
         self._rows = th.empty(0, dtype=th.int32)
         self._answers = th.empty(0)
@@ -21,13 +20,14 @@ class Memo:
 
     @property
     def answers(self) -> th.Tensor:
-        """A row for each question that has been asked, ``[n_answers, F]``."""
+        """A row for each question that has been asked, ``[n_answers, *]``."""
         return self._answers[: self.n_answers]
 
-    def rows(self, question: th.Tensor, n_questions: int) -> th.Tensor:
+    def rows(self, question: th.Tensor, n_questions: int, compute: Callable[[th.Tensor], th.Tensor]) -> th.Tensor:
         """
         :param question: int64, of any shape
         :param n_questions: how many there are, which may have grown
+        :param compute: the answers to different questions, always the same function, from int64 ``[N]`` to ``[N, *]``
         :return: the row of ``answers`` of each, int32, of the same shape
         """
         n_known = len(self._rows)
@@ -37,12 +37,12 @@ class Memo:
         rows = self._rows[question]
         is_unknown = rows < 0
         if is_unknown.any():
-            self._ask(question[is_unknown].unique())
+            unknown = question[is_unknown].unique()
+            self._add(unknown, compute(unknown))
             rows = self._rows[question]
         return rows
 
-    def _ask(self, question: th.Tensor) -> None:
-        answers = self._compute(question)
+    def _add(self, question: th.Tensor, answers: th.Tensor) -> None:
         n_answers = self.n_answers + len(answers)
         if not self.n_answers:
             self._answers = answers

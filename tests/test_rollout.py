@@ -1,4 +1,6 @@
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -77,6 +79,18 @@ def test_memo_rollout_equals_plain_rollout_in_every_bit(generator: th.Generator)
 def test_memo_rollout_makes_room_when_it_is_full(generator: th.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoRollout, "NODES_PER_ENV", 1)
     test_memo_rollout_equals_plain_rollout_in_every_bit(generator)
+
+
+def test_memo_is_freed_as_soon_as_the_plan_is_made(generator: th.Generator) -> None:
+    """It may have a hundred megabytes, and a plan makes a new one."""
+    world = LookupWorld()
+    memo = MemoRollout(world.step, world.reward, *root_states(generator), ACTIONS, key=world.key)
+    memo.evaluate(th.zeros(N_ENVS, 1, 2, dtype=th.int64))
+    still_there = weakref.ref(memo)
+    gc.disable()
+    del memo
+    gc.enable()
+    assert still_there() is None
 
 
 def test_plan_is_the_same_with_and_without_memo(generator: th.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

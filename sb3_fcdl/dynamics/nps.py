@@ -206,7 +206,7 @@ class _LookUp:
             for part, features in ((slice(1, None), of_state), (slice(1), of_action))
         ]
         self.scores = model.slot_selector.query(of_state).flatten(0, 1) @ th.cat(keys).T
-        self.outputs = Memo(self._compute)
+        self.outputs = Memo()
 
     def __call__(self, category: th.Tensor, action: th.Tensor) -> th.Tensor | None:
         """
@@ -222,7 +222,7 @@ class _LookUp:
         contents = th.cat([number.unsqueeze(0) + n_slots * width, own])
         slot = self.scores[own.unsqueeze(1), contents].argmax(1)
         combination = own * self.scores.shape[1] + contents.gather(0, slot)
-        rows = self.outputs.rows(combination, self.scores.numel())
+        rows = self.outputs.rows(combination, self.scores.numel(), self._compute)
         return self.outputs.answers[rows]
 
     def _compute(self, combination: th.Tensor) -> th.Tensor:

@@ -169,7 +169,7 @@ class _ChildStates:
         of_child = th.zeros_like(graph)
         of_child[child] = graph[child]
         self.readings = network.readings(of_child)
-        self.memos = [Memo(partial(self._read, index)) for index in range(len(self.readings))]
+        self.memos = [Memo() for _ in self.readings]
 
     @property
     def n_states(self) -> int:
@@ -180,14 +180,13 @@ class _ChildStates:
         states, row = self.first_states, category[self.child] * self.reads_itself
         for reading, memo in zip(self.readings, self.memos, strict=True):
             width = self.widths[reading.parent]
-            row = memo.rows(row * width + category[reading.parent], len(states) * width)
+            question = row * width + category[reading.parent]
+            row = memo.rows(question, len(states) * width, partial(self._read, reading, states))
             states = memo.answers
         return states.index_select(0, row)
 
-    def _read(self, index: int, question: th.Tensor) -> th.Tensor:
-        """The states that follow from the ``index``-th reading, ``[N, H]``."""
-        states = self.memos[index - 1].answers if index else self.first_states
-        reading = self.readings[index]
+    def _read(self, reading: Reading, states: th.Tensor, question: th.Tensor) -> th.Tensor:
+        """What follows from different ``states [N, H]`` and categories, ``[M, H]``."""
         row, category = question // self.widths[reading.parent], question % self.widths[reading.parent]
         before = states.index_select(0, row).unsqueeze(0)
         return _next_hidden(reading, before, lambda gates: gates.table.index_select(1, category)).squeeze(0)

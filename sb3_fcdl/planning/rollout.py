@@ -6,7 +6,7 @@ from itertools import count
 
 import torch as th
 
-from sb3_fcdl.memo import enlarged
+from sb3_fcdl.memo import Memo, enlarged
 from sb3_fcdl.planning.actions import Actions, BoxActions, CategoricalActions
 from sb3_fcdl.planning.base import KeyFn, RewardFn, StepFn, TerminationFn
 
@@ -166,11 +166,10 @@ class MemoRollout(Rollout):
         # one row per node, with room to spare
         self._node_state = state
         self._node_env = th.arange(len(state), device=state.device)
-        # edge of each pair (node, action), -1 where none is known; int32 because the size of this table is what costs time
-        self._edge_ids = th.full((len(state) * self.n_actions,), -1, dtype=th.int32, device=state.device)
+        # the node that each pair (node, action) leads to
+        self._edges = Memo()
         # one row per edge; what the last ones pay is not yet known
         self._edge_pair = self._node_env.new_empty(0)
-        self._edge_target = self._node_env.new_empty(0)
         self._edge_reward = state.new_empty(0)
         self._edge_ended = state.new_empty(0)
         self._reserve(self.NODES_PER_ENV * len(state))
@@ -181,32 +180,27 @@ class MemoRollout(Rollout):
     def _follow(self, place: Place, action: th.Tensor) -> Place:
         node = place[0]
         pair = node * self.n_actions + self.numbering.number(action)
-        edge = self._edge_ids[pair]
-        unknown = pair[edge < 0]
-        if len(unknown):
-            self._expand(unknown.unique())
-            edge = self._edge_ids[pair]
-        return self._edge_target[edge], edge
+        edge = self._edges.rows(pair, len(self._node_env) * self.n_actions, self._expand)
+        return self._edges.answers[edge], edge
 
-    def _expand(self, pair: th.Tensor) -> None:
+    def _expand(self, pair: th.Tensor) -> th.Tensor:
         """
         Compute where distinct pairs lead that have no edge.
 
         :param pair: ``node * n_actions + number of the action``, ``[R]``
+        :return: nodes, ``[R]``
         """
         node, number = pair // self.n_actions, pair % self.n_actions
         state, env = self._node_state.index_select(0, node), self._node_env.index_select(0, node)
         next_state = self.step(state, self.actions.encode(self.numbering.numbered(number), state.dtype))
-        n_edges = len(self._edge_pair)
-        self._edge_ids[pair] = th.arange(n_edges, n_edges + len(pair), dtype=th.int32, device=pair.device)
         self._edge_pair = th.cat([self._edge_pair, pair])
-        self._edge_target = th.cat([self._edge_target, self._nodes_of(next_state, env)])
+        return self._nodes_of(next_state, env)
 
     def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         n_known = len(self._edge_reward)
         if n_known < len(self._edge_pair):
             node, number = self._edge_pair[n_known:] // self.n_actions, self._edge_pair[n_known:] % self.n_actions
-            state, next_state = (self._node_state.index_select(0, end) for end in (node, self._edge_target[n_known:]))
+            state, next_state = (self._node_state.index_select(0, end) for end in (node, self._edges.answers[n_known:]))
             goal = self.goal.index_select(0, self._node_env[node])
             reward, ended = self._outcomes(state, self.numbering.numbered(number), next_state, goal)
             self._edge_reward = th.cat([self._edge_reward, reward])
@@ -231,9 +225,6 @@ class MemoRollout(Rollout):
         """Make room for that many nodes."""
         self._node_state = enlarged(self._node_state, n_nodes)
         self._node_env = enlarged(self._node_env, n_nodes)
-        n_known = len(self._edge_ids)
-        self._edge_ids = enlarged(self._edge_ids, n_nodes * self.n_actions)
-        self._edge_ids[n_known:] = -1
 
 
 def make_rollout(

@@ -67,6 +67,14 @@ def test_where_margins_leave_no_choice_nothing_is_learned(x, y):
     assert both.p_value.item() == pytest.approx(association(more_x, more_y, one_stratum(more_x)).p_value.item(), rel=1e-9)
 
 
+def test_many_categories_take_no_more_memory_than_their_samples():
+    """A table of all cells would have 10^15. The same with few categories, numbered otherwise."""
+    th.manual_seed(0)
+    x, y, strata = th.randint(20, (3, 500))
+    found = association(5000 * x, 5000 * y, strata)
+    th.testing.assert_close(th.stack(found), th.stack(association(x, y, strata)), rtol=1e-12, atol=0)
+
+
 def test_p_value_is_that_of_the_chi_square_table():
     for freedom, critical in ((1, 3.841459), (4, 9.487729), (9, 16.918978), (100, 124.342113)):
         exact = Association(*th.tensor([critical, freedom, 2 * freedom], dtype=th.float64))

@@ -53,7 +53,9 @@ def association(x: th.Tensor, y: th.Tensor, strata: th.Tensor) -> Association:
     :param strata: likewise; samples that are alike in what is conditioned on have the same number. Strata of fewer than
         ``MIN_STRATUM_SIZE`` samples are left out
     """
-    rows, columns = strata * (x.max() + 1) + x, strata * (y.max() + 1) + y
+    # Numbered anew, as strata are, so that no table has more entries than samples times categories.
+    rows = (strata * (x.max() + 1) + x).unique(return_inverse=True)[1]
+    columns = strata * (y.max() + 1) + y
     groups = (strata, rows, columns, rows * (y.max() + 1) + y)
     n, row, column, cell = (th.bincount(group)[group].double() for group in groups)
     is_used = n >= MIN_STRATUM_SIZE

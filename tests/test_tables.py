@@ -10,9 +10,16 @@ from toy import squeezed
 
 from sb3_fcdl import FCDL
 from sb3_fcdl.benchmark import Run, TaskResult, append_csv, evaluate_accuracy, evaluate_graphs, measurements, read_csv
+from sb3_fcdl.benchmark.record import TrainRecord
 from sb3_fcdl.benchmark.table import AccuracyCsvRow
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "tables.py"
+
+
+@pytest.mark.parametrize("env", ["FCDL/Chemical-v0", "sb3_fcdl:FCDL/Chemical-v0"])
+def test_an_environment_has_one_name_whatever_registers_it(env):
+    record = TrainRecord("FCDL", env, {"rule": "full_fork", "dynamics_seed": 3}, seed=1, timesteps=10, wall_s=2.0)
+    assert Run.of(record) == Run("FCDL/Chemical-v0", "dynamics_seed=3 rule=full_fork", "FCDL", 1, 10, 2.0)
 
 
 def test_table_averages_over_seeds(tmp_path, monkeypatch, capsys):

@@ -38,7 +38,8 @@ class Run:
     def of(cls, record: TrainRecord) -> "Run":
         """:param record: of a training run"""
         words = " ".join(f"{key}={value}" for key, value in sorted(record.env_kwargs.items()))
-        return cls(record.env, words, record.algo, record.seed, record.timesteps, record.wall_s)
+        # Without the module that registers it: the same environment has one name in a table.
+        return cls(record.env.rpartition(":")[2], words, record.algo, record.seed, record.timesteps, record.wall_s)
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,53 @@ def test_a_name_may_have_the_module_in_front_that_registers_it(capsys, tmp_path,
     assert f"| {row} |" in squeezed(capsys.readouterr().out)
 
 
+MASKED = """
+import gymnasium, numpy
+
+class InTurn(gymnasium.Env):
+    metadata = {"render_modes": ["rgb_array"]}
+    observation_space = gymnasium.spaces.MultiDiscrete([4])
+    action_space = gymnasium.spaces.Discrete(4)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, **kwargs):
+        self.time = 0
+        return numpy.array([0]), {}
+
+    def step(self, action):
+        assert action == self.time % 4, "forbidden"
+        self.time += 1
+        return numpy.array([self.time % 4]), 1.0, False, False, {}
+
+    def action_masks(self):
+        return numpy.arange(4) == self.time % 4
+
+gymnasium.register("InTurn-v0", InTurn, max_episode_steps=10)
+"""
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_evaluation_while_training_takes_no_forbidden_action(capsys, tmp_path, monkeypatch, is_installed):
+    (tmp_path / "masked.py").write_text(MASKED)
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["train", "--env", "masked:InTurn-v0", "--timesteps", "60", "--eval-freq", "60", "--log-dir", str(tmp_path)]
+    command += ["--dynamics-kwargs", "hidden_dim=16", "--planner-kwargs", "horizon=2"]
+    try:
+        if is_installed:
+            pytest.importorskip("sb3_contrib")
+            assert main(command) == 0
+            (results,) = (np.load(path)["results"] for path in tmp_path.glob("*/evaluations.npz"))
+            assert results.tolist() == [[10.0] * 10]
+        else:
+            monkeypatch.setitem(sys.modules, "sb3_contrib.common.maskable.callbacks", None)
+            assert "pip install 'sb3_fcdl[contrib]'" in error_of(capsys, *command)
+    finally:
+        gym.registry.pop("InTurn-v0", None)
+        sys.modules.pop("masked", None)
+
+
 def test_evaluate_tells_what_is_wrong_with_the_files(capsys, model_path, tmp_path):
     assert "observation" not in error_of(capsys, "evaluate", "--model", str(model_path.parent / "train.json"))
     assert "was trained on" in error_of(capsys, "evaluate", "--model", str(model_path), "--env-kwargs", "n_objects=5")

@@ -45,14 +45,13 @@ def train(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl train``"""
     with _mistakes_end_the_program():
         model, folder, record = _new_run(arguments) if arguments.resume is None else _old_run(Path(arguments.resume))
-    arguments = argparse.Namespace(**{**record.arguments, "progress": arguments.progress})
+        arguments = argparse.Namespace(**{**record.arguments, "progress": arguments.progress})
+        callbacks: list[BaseCallback] = [_eval_callback(arguments, record, folder)] if arguments.eval_freq else []
     formats = ["tensorboard", "csv"] + ([] if arguments.progress else ["stdout"])
     suffix = f"_from_{record.timesteps}" if record.timesteps else ""
     model.set_logger(Logger(str(folder), [make_output_format(name, str(folder), suffix) for name in formats]))
     checkpoint = CheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
-    callbacks: list[BaseCallback] = [checkpoint]
-    if arguments.eval_freq:
-        callbacks.append(_eval_callback(arguments, record, folder))
+    callbacks.insert(0, checkpoint)
     n_left = arguments.timesteps - record.timesteps
     # Environments whose episodes are of one length end them in the same step, which SB3 would log once for every four.
     log_interval = arguments.n_envs
@@ -201,7 +200,7 @@ def _eval_callback(arguments: argparse.Namespace, record: TrainRecord, folder: P
     env = make_env(arguments.env, arguments.n_envs, env_kwargs)
     env.seed(EVALUATION_SEED_OFFSET + arguments.seed)
     tests = benchmark_of(arguments.env).tasks(env_kwargs)[1:]
-    callback = EvalCallback(
+    callback = _eval_callback_class(env)(
         env,
         n_eval_episodes=10,
         eval_freq=max(1, arguments.eval_freq // arguments.n_envs),
@@ -212,6 +211,20 @@ def _eval_callback(arguments: argparse.Namespace, record: TrainRecord, folder: P
     )
     _take_up(callback, folder / "evaluations.npz", record.timesteps)
     return callback
+
+
+def _eval_callback_class(env: VecEnv) -> type[EvalCallback]:
+    """SB3's own, or, where some actions are forbidden, the one that takes none of them."""
+    if not env.has_attr("action_masks"):
+        return EvalCallback
+    try:
+        from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
+    except ImportError as error:
+        raise ImportError(
+            f"--eval-freq needs sb3-contrib ({error}), because the environment has action masks: "
+            "pip install 'sb3_fcdl[contrib]', or train without --eval-freq"
+        ) from error
+    return MaskableEvalCallback
 
 
 def _take_up(callback: EvalCallback, path: Path, timesteps: int) -> None:

@@ -366,13 +366,13 @@ class ParentLinear(nn.Module):
 
 def _without_masked(outputs: th.Tensor, mask: th.Tensor) -> th.Tensor:
     """
-    Zeros for what is masked, because 0 times infinity is not 0. Not in training, where the gradient by the mask needs what is
-    masked, and the numbers are finite.
+    Puts zeros where something is masked, in place: 0 times infinity is not 0. Not in training, where the gradient by the mask
+    needs what is masked, and the numbers are finite.
 
     :param outputs: ``[..., O]``
     :param mask: ``[...]``
     """
-    return outputs if th.is_grad_enabled() else outputs.masked_fill((mask == 0).unsqueeze(-1), 0)
+    return outputs if th.is_grad_enabled() else outputs.masked_fill_((mask == 0).unsqueeze(-1), 0)
 
 
 class _TableGradients(th.autograd.Function):

@@ -100,8 +100,12 @@ def test_prediction_equals_an_independent_evaluation_of_the_network(kind, select
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_loss_and_every_gradient_equal_those_with_all_rules(kind):
+def test_loss_and_every_gradient_equal_those_with_all_rules(kind, monkeypatch):
     """Over three steps, so that gradients also pass the samples of the state."""
+    alikes, every_rule = [], NPSDynamics._every_rule
+    monkeypatch.setattr(
+        NPSDynamics, "_every_rule", lambda model, inputs, alike: alikes.append(alike) or every_rule(model, inputs, alike)
+    )
     windows, results = make_windows(kind, n_rows=33, length=3), []
     for model_class in (NPSDynamics, PlainNPS):
         model = make_model(kind, model_class).train()
@@ -109,6 +113,9 @@ def test_loss_and_every_gradient_equal_those_with_all_rules(kind):
         losses = model.loss(windows)
         losses.total.backward()
         results.append((losses.total.item(), {name: parameter.grad for name, parameter in model.named_parameters()}))
+    are_categorical = all(size for sizes in KINDS[kind] for size in sizes)
+    assert len(alikes) == 3 and all((alike is not None) == are_categorical for alike in alikes)
+    assert not are_categorical or all(len(alike.unique()) < 0.9 * alike.numel() for alike in alikes)
     (loss, gradients), (plain_loss, plain_gradients) = results
     assert loss == pytest.approx(plain_loss, rel=1e-12)
     for name, gradient in plain_gradients.items():

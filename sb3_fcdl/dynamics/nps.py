@@ -64,8 +64,8 @@ class NPSDynamics(DynamicsModel):
     of the FCDL comparison). It has no graph. Several action variables share one slot.
 
     A prediction depends on the variable, its category, the slot and what stands there. Planning computes each of these
-    combinations once for a version of the weights, however many states they occur in; with continuous or corrupted variables,
-    and in training, each where it occurs.
+    combinations once for a version of the weights, however many states they occur in, and training the rules that were not
+    selected once a batch; with continuous or corrupted variables each where it occurs.
 
     :param factors: the variables
     :param n_rules: number of rules (published: 20 in Chemical, 15 in Magnetic)
@@ -76,8 +76,6 @@ class NPSDynamics(DynamicsModel):
     """
 
     has_graph = False
-    # With more, or with continuous ones, nothing is looked up.
-    MAX_ACTIONS = 1024
 
     def __init__(
         self,
@@ -91,8 +89,7 @@ class NPSDynamics(DynamicsModel):
         if selector_init not in get_args(SelectorInitName):
             raise ValueError(f"unknown selector_init {selector_init!r}, allowed: {', '.join(get_args(SelectorInitName))}")
         self.slots = Slots(factors)
-        sizes = [variable.n_categories for variable in factors.action]
-        self.has_numbered_actions = all(sizes) and prod(sizes) <= self.MAX_ACTIONS
+        self.contents = _Contents(factors, self.slots)
         n_slots = self.slots.n_slots
         self.state_features = _encoder(n_slots, self.slots.width, hidden_dim)
         self.action_feature = _encoder(1, factors.action_width, hidden_dim)
@@ -110,15 +107,12 @@ class NPSDynamics(DynamicsModel):
 
     def _stepper(self) -> StepFn:
         look_up = cache(partial(_LookUp, self))
-        looks_up = self.slots.looks_up(self.rule_embedding.device) and self.has_numbered_actions
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            slots = self.slots.read(state)
-            is_known = looks_up and not th.is_grad_enabled() and self.slots.are_one_hot(slots)
-            outputs = look_up()(slots.argmax(-1), action) if is_known else None
-            if outputs is None:
+            contents = None if th.is_grad_enabled() else self.contents.numbers(self.slots.read(state), action)
+            if contents is None:
                 return Prediction(self._distribution(state, action))
-            return Prediction(self.layout.distribution(self.slots.write(outputs), state))
+            return Prediction(self.layout.distribution(self.slots.write(look_up()(contents)), state))
 
         return step
 
@@ -126,9 +120,11 @@ class NPSDynamics(DynamicsModel):
         return []
 
     def _distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
-        features = self.state_features(self.slots.read(state))
+        one_hots = self.slots.read(state)
+        features = self.state_features(one_hots)
         slots = th.cat([self.action_feature(action.unsqueeze(0)), features])
-        context = th.einsum("vrs,srd->vrd", self.slot_selector(features, slots), slots)
+        slot = self.slot_selector(features, slots)
+        context = th.einsum("vrs,srd->vrd", slot, slots)
         rule = self.rule_selector(features, self.rule_embedding)
         inputs = th.cat([features, context], dim=-1)
         variable = th.arange(len(inputs), device=inputs.device).repeat_interleave(inputs.shape[1])
@@ -137,7 +133,9 @@ class NPSDynamics(DynamicsModel):
         if self.training:
             # The choice is one-hot, so the other rules get no gradient; they only say what choosing them would have changed.
             # The factor is zero, its gradient is not.
-            outputs = outputs + th.einsum("vrk,kvro->vro", rule - rule.detach(), self._every_rule(inputs))
+            contents = self.contents.numbers(one_hots, action)
+            alike = None if contents is None else self.contents.combinations(contents, slot.argmax(-1))
+            outputs = outputs + th.einsum("vrk,kvro->vro", rule - rule.detach(), self._every_rule(inputs, alike))
         return self.layout.distribution(self.slots.write(outputs), state)
 
     def _by_rule(self) -> Iterator[tuple[tuple[th.Tensor, th.Tensor], ...]]:
@@ -166,38 +164,96 @@ class NPSDynamics(DynamicsModel):
         return of_slot[order.argsort()]
 
     @th.no_grad()
-    def _every_rule(self, inputs: th.Tensor) -> th.Tensor:
-        """``[V, R, 2 * hidden_dim]`` to ``[n_rules, V, R, output_width]``."""
+    def _every_rule(self, inputs: th.Tensor, alike: th.Tensor | None) -> th.Tensor:
+        """
+        :param inputs: of each variable, ``[V, R, 2 * hidden_dim]``
+        :param alike: the same number where they are the same, ``[V, R]``, int64; None: not known
+        :return: of each rule, ``[n_rules, V, R, output_width]``
+        """
+        rows = th.arange(inputs.shape[:2].numel(), device=inputs.device)
+        variable, given = rows // inputs.shape[1], rows
+        if alike is not None:
+            given = alike.flatten().unique(return_inverse=True)[1]
+            rows = rows.new_empty(int(given.max()) + 1).scatter_(0, given, rows)
+        distinct, variable = inputs.flatten(0, 1)[rows], variable[rows]
         outputs = []
-        # One at a time: what all of them need between their layers fits no cache.
+        # One rule at a time: what all of them need between their layers fits no cache.
         for *layers, (weight, bias) in self._by_rule():
-            hidden = inputs.flatten(0, 1)
+            hidden = distinct
             for layer_weight, layer_bias in layers:
                 hidden = th.addmm(layer_bias, hidden, layer_weight).relu_()
-            own_weight = weight.unflatten(-1, (len(inputs), -1)).transpose(0, 1)
-            outputs.append(th.baddbmm(bias.view(len(inputs), 1, -1), hidden.unflatten(0, inputs.shape[:2]), own_weight))
-        return th.stack(outputs)
+            of_every_slot = th.addmm(bias, hidden, weight).unflatten(-1, (len(inputs), -1))
+            outputs.append(of_every_slot[th.arange(len(rows), device=rows.device), variable])
+        return th.stack(outputs)[:, given].unflatten(1, inputs.shape[:2])
+
+
+class _Contents:
+    """
+    Numbers everything that can stand in a slot: the categories, one variable after the other, then the actions.
+
+    :param factors: the variables
+    :param slots: their slots
+    """
+
+    # With more, or with continuous ones, nothing is numbered.
+    MAX_ACTIONS = 1024
+
+    def __init__(self, factors: Factors, slots: Slots) -> None:
+        self.slots = slots
+        self.action_layout = StateLayout(factors.action)
+        sizes = tuple(variable.n_categories for variable in factors.action)
+        self.actions = MultiDiscreteActions(sizes) if all(sizes) and prod(sizes) <= self.MAX_ACTIONS else None
+
+    def every_action(self, dtype: th.dtype) -> th.Tensor:
+        """The encoded actions, by their numbers, ``[n, A]``."""
+        assert self.actions is not None
+        return self.actions.encode(self.actions.numbered(th.arange(self.actions.n)), dtype)
+
+    def numbers(self, slots: th.Tensor, action: th.Tensor) -> th.Tensor | None:
+        """
+        :param slots: of the variables, ``[V, R, width]``
+        :param action: ``[R, A]``
+        :return: what stands in the slots, the action's first, ``[1 + V, R]``, int64; None where it has no numbers: something
+            is not one-hot, or it may not be asked for, see ``Slots.looks_up``
+        """
+        if self.actions is None or not self.slots.looks_up(action.device) or not self.slots.are_one_hot(slots):
+            return None
+        number = self.actions.number(self.action_layout.categories(action))
+        if not th.equal(self.actions.encode(self.actions.numbered(number), action.dtype), action):
+            return None
+        own = slots.argmax(-1) + th.arange(len(slots)).unsqueeze(-1) * slots.shape[-1]
+        return th.cat([number.unsqueeze(0) + len(slots) * slots.shape[-1], own])
+
+    @property
+    def n(self) -> int:
+        """How many numbers there are."""
+        assert self.actions is not None
+        return self.slots.n_slots * self.slots.width + self.actions.n
+
+    def combinations(self, contents: th.Tensor, slot: th.Tensor) -> th.Tensor:
+        """
+        Numbers a variable, its category, and what stands in the slot that it looks at.
+
+        :param contents: see ``numbers``, ``[1 + V, R]``
+        :param slot: that each variable looks at, ``[V, R]``, int64
+        :return: below ``n * n``, ``[V, R]``, int64
+        """
+        return contents[1:] * self.n + contents.gather(0, slot)
 
 
 class _LookUp:
     """
-    Evaluation of one-hot states and actions, for one version of the weights.
+    Evaluation of numbered contents, for one version of the weights.
 
-    Everything that can stand in a slot has a number: the categories, one variable after the other, then the actions. A
-    combination is the category of a variable, and what stands in the slot that it looks at.
-
-    :param model: whose actions are categorical and not too many
+    :param model: whose actions are numbered
     """
 
     def __init__(self, model: NPSDynamics) -> None:
         self.model = model
         n_slots, width = model.slots.n_slots, model.slots.width
         weight = model.rule_embedding
-        self.action_layout = StateLayout(model.factors.action)
-        self.numbering = MultiDiscreteActions(tuple(variable.n_categories for variable in model.factors.action))
-        self.actions = self.numbering.encode(self.numbering.numbered(th.arange(self.numbering.n)), weight.dtype)
         of_state = model.state_features(th.eye(width).to(weight).expand(n_slots, -1, -1))
-        of_action = model.action_feature(self.actions.unsqueeze(0))
+        of_action = model.action_feature(model.contents.every_action(weight.dtype).unsqueeze(0))
         self.rule = model.rule_selector(of_state, model.rule_embedding).argmax(-1).flatten()
         self.features = th.cat([of_state.flatten(0, 1), of_action.squeeze(0)])
         key = model.slot_selector.key
@@ -208,25 +264,18 @@ class _LookUp:
         self.scores = model.slot_selector.query(of_state).flatten(0, 1) @ th.cat(keys).T
         self.outputs = Memo()
 
-    def __call__(self, category: th.Tensor, action: th.Tensor) -> th.Tensor | None:
+    def __call__(self, contents: th.Tensor) -> th.Tensor:
         """
-        :param category: of each variable, ``[V, R]``, int64
-        :param action: ``[R, A]``
-        :return: of the network, ``[V, R, output_width]``; None where an action is not one-hot
+        :param contents: of the slots, ``[1 + V, R]``
+        :return: of the network, ``[V, R, output_width]``
         """
-        n_slots, width = self.model.slots.n_slots, self.model.slots.width
-        number = self.numbering.number(self.action_layout.categories(action))
-        if not th.equal(self.actions[number], action):
-            return None
-        own = category + th.arange(n_slots).unsqueeze(-1) * width
-        contents = th.cat([number.unsqueeze(0) + n_slots * width, own])
-        slot = self.scores[own.unsqueeze(1), contents].argmax(1)
-        combination = own * self.scores.shape[1] + contents.gather(0, slot)
-        rows = self.outputs.rows(combination, self.scores.numel(), self._compute)
+        slot = self.scores[contents[1:].unsqueeze(1), contents].argmax(1)
+        combination = self.model.contents.combinations(contents, slot)
+        rows = self.outputs.rows(combination, self.model.contents.n**2, self._compute)
         return self.outputs.answers[rows]
 
     def _compute(self, combination: th.Tensor) -> th.Tensor:
-        own, content = combination // self.scores.shape[1], combination % self.scores.shape[1]
+        own, content = combination // self.model.contents.n, combination % self.model.contents.n
         inputs = th.cat([self.features[own], self.features[content]], dim=-1)
         return self.model.selected_rule(inputs, own // self.model.slots.width, self.rule[own])
 

@@ -46,12 +46,13 @@ def train(arguments: argparse.Namespace) -> None:
     with _mistakes_end_the_program():
         model, folder, record = _new_run(arguments) if arguments.resume is None else _old_run(Path(arguments.resume))
         arguments = argparse.Namespace(**{**record.arguments, "progress": arguments.progress})
-        callbacks: list[BaseCallback] = [_eval_callback(arguments, record, folder)] if arguments.eval_freq else []
+        checkpoint = CheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
+        callbacks: list[BaseCallback] = [checkpoint]
+        if arguments.eval_freq:
+            callbacks.append(_eval_callback(arguments, record, folder))
     formats = ["tensorboard", "csv"] + ([] if arguments.progress else ["stdout"])
     suffix = f"_from_{record.timesteps}" if record.timesteps else ""
     model.set_logger(Logger(str(folder), [make_output_format(name, str(folder), suffix) for name in formats]))
-    checkpoint = CheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
-    callbacks.insert(0, checkpoint)
     n_left = arguments.timesteps - record.timesteps
     # Environments whose episodes are of one length end them in the same step, which SB3 would log once for every four.
     log_interval = arguments.n_envs

@@ -20,6 +20,8 @@ from sb3_fcdl.memo import Memo
 from sb3_fcdl.planning.actions import MultiDiscreteActions
 
 SelectorInitName = Literal["scaled", "reference"]
+# Weight and bias of each.
+_Layers = tuple[tuple[th.Tensor, th.Tensor], ...]
 
 
 class Selector(nn.Module):
@@ -138,7 +140,7 @@ class NPSDynamics(DynamicsModel):
             outputs = outputs + th.einsum("vrk,kvro->vro", rule - rule.detach(), self._every_rule(inputs, alike))
         return self.layout.distribution(self.slots.write(outputs), state)
 
-    def _by_rule(self) -> Iterator[tuple[tuple[th.Tensor, th.Tensor], ...]]:
+    def _by_rule(self) -> Iterator[_Layers]:
         """Weights and biases of the layers of each rule; its heads come last."""
         layers = [*self.rules, self.heads]
         return zip(*(zip(layer.weight, layer.bias, strict=True) for layer in layers), strict=True)
@@ -153,15 +155,24 @@ class NPSDynamics(DynamicsModel):
         order = rule.argsort()
         sizes = rule.bincount(minlength=len(self.rule_embedding)).tolist()
         outputs = []
-        for hidden, (*layers, (weight, bias)) in zip(inputs[order].split(sizes), self._by_rule(), strict=True):
-            if not len(hidden):
-                continue
-            for layer_weight, layer_bias in layers:
-                hidden = th.addmm(layer_bias, hidden, layer_weight).relu_()
-            outputs.append(th.addmm(bias, hidden, weight))
-        of_every_slot = th.cat(outputs).unflatten(-1, (self.slots.n_slots, -1))
-        of_slot = of_every_slot[th.arange(len(order), device=order.device), variable[order]]
-        return of_slot[order.argsort()]
+        parts = (part[order].split(sizes) for part in (inputs, variable))
+        for layers, own_inputs, own_variable in zip(self._by_rule(), *parts, strict=True):
+            if len(own_inputs):
+                outputs.append(self._of_rule(layers, own_inputs, own_variable))
+        return th.cat(outputs)[order.argsort()]
+
+    def _of_rule(self, layers: _Layers, inputs: th.Tensor, variable: th.Tensor) -> th.Tensor:
+        """
+        :param layers: of the rule, see ``_by_rule``
+        :param inputs: ``[N, 2 * hidden_dim]``
+        :param variable: whose they are, ``[N]``, int64
+        :return: ``[N, output_width]``
+        """
+        *hidden_layers, (weight, bias) = layers
+        for layer_weight, layer_bias in hidden_layers:
+            inputs = th.addmm(layer_bias, inputs, layer_weight).relu_()
+        of_every_slot = th.addmm(bias, inputs, weight).unflatten(-1, (self.slots.n_slots, -1))
+        return of_every_slot[th.arange(len(variable), device=variable.device), variable]
 
     @th.no_grad()
     def _every_rule(self, inputs: th.Tensor, alike: th.Tensor | None) -> th.Tensor:
@@ -176,14 +187,8 @@ class NPSDynamics(DynamicsModel):
             given = alike.flatten().unique(return_inverse=True)[1]
             rows = rows.new_empty(int(given.max()) + 1).scatter_(0, given, rows)
         distinct, variable = inputs.flatten(0, 1)[rows], variable[rows]
-        outputs = []
         # One rule at a time: what all of them need between their layers fits no cache.
-        for *layers, (weight, bias) in self._by_rule():
-            hidden = distinct
-            for layer_weight, layer_bias in layers:
-                hidden = th.addmm(layer_bias, hidden, layer_weight).relu_()
-            of_every_slot = th.addmm(bias, hidden, weight).unflatten(-1, (len(inputs), -1))
-            outputs.append(of_every_slot[th.arange(len(rows), device=rows.device), variable])
+        outputs = [self._of_rule(layers, distinct, variable) for layers in self._by_rule()]
         return th.stack(outputs)[:, given].unflatten(1, inputs.shape[:2])
 
 

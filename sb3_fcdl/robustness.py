@@ -10,13 +10,13 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.type_aliases import PolicyPredictor
+from stable_baselines3.common.type_aliases import PolicyPredictor, PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from fcdl_envs.variables import Factors, Variable
-from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, allowed_actions, bootstrap_interval
+from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, AsInTraining, bootstrap_interval
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.factorization import default_factors
 from sb3_fcdl.fcdl import FCDLPolicy
@@ -207,13 +207,16 @@ def evaluate_shift(
 ) -> ShiftReport:
     """
     Evaluate models with and without a shift of what they observe, on the same initial states and with deterministic actions.
+    They act as in training: a ``VecNormalize`` that a model still has comes after the shift.
 
     :param models: anything with SB3's ``predict``, by name; of an ``FCDL`` the errors, contexts and graphs are compared too
-    :param make_env: makes the environments; their variables are those of their ``factorization``, or of their spaces
+    :param make_env: makes the environments, without ``VecNormalize``; their variables are those of their ``factorization``, or
+        of their spaces
     :param shifts: what is observed instead, by name of the state variable
     :param n_episodes: with and without the shift each
     :param seed: of the environments and the noise
-    :raises ValueError: if there is no such variable, a shift does not fit it, or ``n_episodes`` is below 1
+    :raises ValueError: if there is no such variable, a shift does not fit it, the environments have a ``VecNormalize``, or
+        ``n_episodes`` is below 1
     """
     if n_episodes < 1:
         raise ValueError(f"n_episodes must be at least 1, got {n_episodes}")
@@ -240,6 +243,11 @@ class _Evaluation:
         seed: int,
     ) -> None:
         venv = make_env()
+        if unwrap_vec_normalize(venv) is not None:
+            raise ValueError(
+                "shifts are in the environment's units, which VecNormalize hides: make the environments without it. A model "
+                "that learned with it brings its own: load(path, env=VecNormalize.load(...))"
+            )
         venv.seed(EVALUATION_SEED_OFFSET + seed)
         published = venv.get_attr("factorization", indices=0)[0] if venv.has_attr("factorization") else None
         self.factors: Factors = published or default_factors(venv.observation_space, venv.action_space)
@@ -247,7 +255,7 @@ class _Evaluation:
         self.shifted_names = tuple(shifts)
         policy = getattr(model, "policy", model)
         self.policy = policy if isinstance(policy, FCDLPolicy) else None
-        self.model = model
+        self.acting = AsInTraining(model, self.env)
         self.before: tuple[th.Tensor, th.Tensor, th.Tensor] | None = None
         self.transitions: list[tuple[th.Tensor, ...]] = []
         returns, _ = evaluate_policy(self, self.env, n_episodes, callback=self._note, return_episode_rewards=True, warn=False)
@@ -262,12 +270,11 @@ class _Evaluation:
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """SB3's signature; what is shown and what is true of it are noted."""
-        masks = allowed_actions(self.model, self.env)
-        actions, state = self.model.predict(observation, state, episode_start, deterministic, **masks)
+        actions, state = self.acting.predict(observation, state, episode_start, deterministic)
         if self.policy is not None:
             stored = self.policy.buffer_actions(np.asarray(actions))
             (shown, action), (clean, _) = (
-                self.policy.encode(obs_as_tensor(each, self.policy.device), stored) for each in (observation, self.env.clean)
+                self.policy.encode(self._given(each), stored) for each in (observation, self.env.clean)
             )
             self.before = (shown, clean, action)
         return actions, state
@@ -278,8 +285,12 @@ class _Evaluation:
             return
         assert self.before is not None
         row = local_variables["i"]
-        after = self.policy.factorization.encode_state(obs_as_tensor(self.env.clean, self.policy.device))
+        after = self.policy.factorization.encode_state(self._given(self.env.clean))
         self.transitions.append((*(each[row] for each in self.before), after[row]))
+
+    def _given(self, observation: Observations) -> PyTorchObs:
+        assert self.policy is not None
+        return obs_as_tensor(self.acting.given(observation), self.policy.device)
 
     def compare(self) -> dict[str, float]:
         """What the model makes of the transitions as they were shown, beside what it makes of them as they were."""

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from gated import GatedEnv
 from gymnasium import spaces
+from gymnasium.wrappers import TransformObservation
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tiny import tiny_fcdl, tiny_vec_env
 
 from sb3_fcdl import FCDL
@@ -94,6 +95,34 @@ def test_a_policy_without_a_model_has_returns_only():
     assert math.isfinite(result.mean) and math.isnan(result.error) and math.isnan(result.same_code)
     assert str(report).splitlines()[-1].split()[-1] == "-"
     assert json.loads(report.to_json())["results"][0]["error"] is None
+
+
+def test_shifts_are_in_the_units_of_the_environment_though_models_are_given_normalized_ones():
+    def make_pendulum():
+        return DummyVecEnv([lambda: gym.make("Pendulum-v1", max_episode_steps=10)])
+
+    env, few = VecNormalize(make_pendulum(), training=False), {"n_iterations": 1, "n_candidates": 8, "n_elites": 2}
+    env.obs_rms.mean, env.obs_rms.var = np.array([0.1, -0.2, 5.0]), np.array([0.5, 0.6, 4.0])
+    scale = np.sqrt(env.obs_rms.var + env.epsilon)
+
+    def make_scaled():
+        pendulum = gym.make("Pendulum-v1", max_episode_steps=10)
+        scaled = TransformObservation(
+            pendulum, lambda state: ((state - env.obs_rms.mean) / scale).astype(np.float32), pendulum.observation_space
+        )
+        return DummyVecEnv([lambda: scaled])
+
+    fcdl = FCDL("MlpPolicy", env, learning_starts=20, dynamics="mlp", planner_kwargs=few, seed=0, device="cpu").learn(24)
+    ppo = PPO("MlpPolicy", env, seed=0, device="cpu")
+    normalized = evaluate_shift({"FCDL": fcdl, "PPO": ppo}, make_pendulum, {"obs[2]": 3.0}, n_episodes=1)
+    by_hand = {"FCDL": fcdl.policy, "PPO": ppo.policy}
+    expected = evaluate_shift(by_hand, make_scaled, {"obs[2]": (3.0 - env.obs_rms.mean[2]) / scale[2]}, n_episodes=1)
+    for result, other in zip(normalized.results, expected.results, strict=True):
+        assert (result.mean, result.shifted_mean) == pytest.approx((other.mean, other.shifted_mean))
+    assert normalized.results[0].error == pytest.approx(expected.results[0].error)
+    assert normalized.results[0].shifted_error == pytest.approx(expected.results[0].shifted_error)
+    with pytest.raises(ValueError, match=r"which VecNormalize hides.*VecNormalize\.load"):
+        evaluate_shift({"PPO": ppo}, lambda: VecNormalize(make_pendulum()), {"obs[2]": 3.0})
 
 
 def test_models_stand_side_by_side_in_text_table_and_picture(model):

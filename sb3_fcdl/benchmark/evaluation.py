@@ -110,8 +110,7 @@ def evaluate_tasks(
     Evaluate deterministic actions on each task, with SB3's ``evaluate_policy``.
 
     The initial states of a task are the same for every policy that is evaluated with the same ``seed`` and ``n_envs``, and
-    differ from all that training sees. A model acts as it does in training: on observations that its ``VecNormalize`` has
-    normalised, if it still has one, and under the environment's action masks, if its ``predict`` takes them.
+    differ from all that training sees. A model acts as it does in training, see ``AsInTraining``.
 
     :param model: anything with SB3's ``predict``
     :param env_id: registered name of the environment
@@ -136,17 +135,17 @@ def _evaluate(model: PolicyPredictor, task: str, env: VecEnv, n_episodes: int, s
     env.seed(EVALUATION_SEED_OFFSET + seed)
     if isinstance(model, SimulatesEnv):
         model.attach(env)
-    timed = _Timed(model, env)
+    acting = AsInTraining(model, env)
     successes: list[float] = []
 
     def note_success(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
         if local_variables["done"]:
             successes.append(local_variables["info"].get("is_success", np.nan))
 
-    returns, _ = evaluate_policy(timed, env, n_episodes, callback=note_success, return_episode_rewards=True)
+    returns, _ = evaluate_policy(acting, env, n_episodes, callback=note_success, return_episode_rewards=True)
     env.close()
     mean, low, high = bootstrap_interval(np.asarray(returns))
-    return TaskResult(task, mean, low, high, float(np.mean(successes)), n_episodes, timed.mean_ms)
+    return TaskResult(task, mean, low, high, float(np.mean(successes)), n_episodes, acting.mean_ms)
 
 
 def bootstrap_interval(
@@ -166,25 +165,30 @@ def bootstrap_interval(
     return float(values.mean()), float(low), float(high)
 
 
-def allowed_actions(model: PolicyPredictor, env: VecEnv) -> dict[str, np.ndarray]:
-    """The keyword argument of ``predict`` that holds the environment's action masks; none if one of the two has no masks."""
-    takes_masks = "action_masks" in inspect.signature(model.predict).parameters
-    masks = action_masks_of(env) if takes_masks else None
-    return {} if masks is None else {"action_masks": masks}
+class AsInTraining:
+    """
+    A model that acts as it does in training: on observations that its ``VecNormalize`` has normalised, if it still has one,
+    and under the environment's action masks, if its ``predict`` takes them. Notes how long ``predict`` takes.
 
-
-class _Timed:
-    """A policy that acts as it does in training and notes how long its ``predict`` takes."""
+    :param model: anything with SB3's ``predict``
+    :param env: where it acts, without ``VecNormalize``
+    """
 
     def __init__(self, model: PolicyPredictor, env: VecEnv) -> None:
         self.model = model
         self.env = env
-        self.normalizer = model.get_vec_normalize_env() if isinstance(model, BaseAlgorithm) else None
-        self.durations: list[float] = []
+        self._normalizer = model.get_vec_normalize_env() if isinstance(model, BaseAlgorithm) else None
+        self._takes_masks = "action_masks" in inspect.signature(model.predict).parameters
+        self._durations: list[float] = []
 
     @property
     def mean_ms(self) -> float:
-        return 1000 * float(np.mean(self.durations))
+        """Mean time of a call of the model's ``predict``, in ms."""
+        return 1000 * float(np.mean(self._durations))
+
+    def given(self, observation: Observations) -> Observations:
+        """What the model is given of an observation of the environment."""
+        return observation if self._normalizer is None else self._normalizer.normalize_obs(observation)
 
     def predict(
         self,
@@ -193,10 +197,11 @@ class _Timed:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        if self.normalizer is not None:
-            observation = self.normalizer.normalize_obs(observation)
-        masks = allowed_actions(self.model, self.env)
+        """SB3's signature, on observations of the environment."""
+        given = self.given(observation)
+        masks = action_masks_of(self.env) if self._takes_masks else None
+        allowed = {} if masks is None else {"action_masks": masks}
         start = time.perf_counter()
-        result = self.model.predict(observation, state, episode_start, deterministic, **masks)
-        self.durations.append(time.perf_counter() - start)
+        result = self.model.predict(given, state, episode_start, deterministic, **allowed)
+        self._durations.append(time.perf_counter() - start)
         return result

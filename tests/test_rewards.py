@@ -1,5 +1,7 @@
 """Rewards and ends of episodes: learned heads, given functions, and what is said if they disagree with the environment."""
 
+import threading
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -288,6 +290,22 @@ def test_function_that_disagrees_is_reported_with_an_example():
 def test_published_reward_that_a_wrapper_has_changed_is_reported():
     with pytest.warns(UserWarning, match=r"reward_fn disagrees .* 256 recorded"):
         tiny_fcdl(TransformReward(GatedEnv(), lambda reward: 2 * reward), **SMALL).learn(40)
+
+
+def test_a_function_that_could_not_be_saved_is_refused_before_the_training(tmp_path):
+    class LockedEnv(GatedEnv):
+        lock = None
+
+        def reward_fn(self, state, action, next_state, goal):
+            return reward_fn(state, action, next_state, goal)
+
+    env = LockedEnv()
+    tiny_fcdl(env, **SMALL).save(tmp_path / "model")
+    env.lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"reward_fn cannot be saved .*LockedEnv.* \(cannot pickle .*lock.* a staticmethod"):
+        tiny_fcdl(env, **SMALL)
+    with pytest.raises(ValueError, match="termination_fn cannot be saved"):
+        tiny_fcdl(GatedEnv(), termination_fn=env.reward_fn, **SMALL)
 
 
 def test_given_functions_are_checked_again_in_another_environment(tmp_path):

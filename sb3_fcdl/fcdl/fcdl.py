@@ -54,7 +54,8 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
     :param batch_size: windows in an update
     :param train_freq: environment steps between updates (each step is ``n_envs`` transitions), or ``(n, "episode")``
     :param gradient_steps: updates after each rollout; -1: as many as transitions were collected
-    :param replay_buffer_class: replay buffer class, SB3's for the observation space if None
+    :param replay_buffer_class: replay buffer class, SB3's for the observation space if None. The model reads what is stored,
+        all transitions alike: how the class samples does not matter
     :param replay_buffer_kwargs: its keyword arguments
     :param optimize_memory_usage: SB3's memory-saving buffer; SB3 does not have it for ``Dict`` observations
     :param train_horizon: length of a training window, environment steps; the loss covers all its steps

@@ -46,7 +46,8 @@ class Code:
     :param share: of the transitions that were looked at, in (0, 1]
     :param graph: the graph that holds in it
     :param rule: what selects it, among the variables that the model reads for that
-    :param samples: some of its transitions: the value of each variable by name, state and action, in the environment's units
+    :param samples: some of its transitions: by name of each variable, state and action, the number of its category, or its
+        number in the environment's units
     """
 
     code: int
@@ -143,16 +144,18 @@ def _conditions(
     f1 = 2 * n_members[ranking].cumsum() / (n_met[ranking].cumsum() + is_member.sum())
     n_chosen = 1 + f1[:-1].argmax()
     chosen, rest = (np.sort(categories[part]) for part in np.split(ranking, [n_chosen]))
-    yield _set_in_words(variable.name, chosen, rest), np.isin(values, chosen)
+    yield _set_in_words(variable, chosen, rest), np.isin(values, chosen)
 
 
-def _set_in_words(name: str, chosen: np.ndarray, rest: np.ndarray) -> str:
+def _set_in_words(variable: Variable, chosen: np.ndarray, rest: np.ndarray) -> str:
     if len(chosen) == 1:
-        return f"{name} = {chosen[0]:.0f}"
+        return f"{variable.name} = {variable.in_words(chosen[0])}"
     if len(rest) == 1:
-        return f"{name} != {rest[0]:.0f}"
-    runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
-    return f"{name} in {', '.join(f'{run[0]:.0f}' if len(run) == 1 else f'{run[0]:.0f}-{run[-1]:.0f}' for run in runs)}"
+        return f"{variable.name} != {variable.in_words(rest[0])}"
+    # What has names is in no order.
+    starts = np.arange(1, len(chosen)) if variable.category_names else np.flatnonzero(np.diff(chosen) != 1) + 1
+    runs = [[variable.in_words(end) for end in (run[0], run[-1])] for run in np.split(chosen, starts)]
+    return f"{variable.name} in {', '.join(first if first == last else f'{first}-{last}' for first, last in runs)}"
 
 
 def _f1(chosen: np.ndarray, is_member: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import torch as th
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics.distributions import StateDistribution
-from sb3_fcdl.factorization import values_of
+from sb3_fcdl.factorization import in_words, values_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +58,7 @@ class Trajectory:
 
     def action_in_words(self, step: int = 0) -> str:
         """The action of that step, by name."""
-        return _in_words(self.factors.action, self.actions[step])
+        return in_words(self.factors.action, self.actions[step])
 
     def __str__(self) -> str:
         lines = []
@@ -70,8 +70,7 @@ class Trajectory:
                 if before != after:
                     doubt = self.uncertainty[step, row]
                     sure = f"p = {1 - doubt:.2f}" if variable.is_categorical else f"sd {doubt:.2g}"
-                    change = f"{variable.name}: {_in_words((variable,), [before], bare=True)} -> "
-                    change += f"{_in_words((variable,), [after], bare=True)} ({sure})"
+                    change = f"{variable.name}: {variable.in_words(before)} -> {variable.in_words(after)} ({sure})"
                     lines.append(f"  {change}  <- {', '.join(self.parents_of(variable.name, step)) or '-'}")
         return "\n".join(lines)
 
@@ -88,7 +87,7 @@ class WhatIf:
     :param action: what the planner would do instead, values of the action variables, ``[n]``
     """
 
-    values: dict[str, float]
+    values: dict[str, float | str]
     trajectory: Trajectory
     changed: np.ndarray
     cost: float
@@ -97,11 +96,11 @@ class WhatIf:
     def __str__(self) -> str:
         factors = self.trajectory.factors
         names = [name for name, changed in zip(factors.state_names, self.changed[0], strict=True) if changed]
-        setting = ", ".join(f"{name}={value:g}" for name, value in self.values.items())
+        setting = ", ".join(f"{name}={value}" for name, value in self.values.items())
         worth = f"{abs(self.cost):.3g} {'less' if self.cost > 0 else 'more'}" if self.cost else "as much"
         return (
             f"do({setting}): the next {', '.join(names) or '(nothing)'} would be predicted otherwise; the same plan would be "
-            f"worth {worth}; the planner would choose {_in_words(factors.action, self.action)}"
+            f"worth {worth}; the planner would choose {in_words(factors.action, self.action)}"
         )
 
 
@@ -121,12 +120,12 @@ class Explanation:
     _imagination: "_Imagination" = field(repr=False)
     _sequence: th.Tensor = field(repr=False)
 
-    def do(self, **values: float) -> WhatIf:
+    def do(self, **values: float | str) -> WhatIf:
         """
         The same plan if variables had other values now. The intervention is on what the model is given: categories of a
-        categorical variable, numbers in the environment's units of a continuous one.
+        categorical variable, as they are shown, numbers in the environment's units of a continuous one.
 
-        :param values: by name of the state variable, ``do(obj3=2)`` or ``do(**{"obs[0]": 1.5})``
+        :param values: by name of the state variable, ``do(obj3=2)``, ``do(gate="open")`` or ``do(**{"obs[0]": 1.5})``
         :raises ValueError: if there is no such state variable, or no such category
         """
         return self._imagination.what_if(self._sequence, values)
@@ -272,7 +271,7 @@ class _Imagination:
         return sequences[self.values(sequences, self.state).argmax()].unsqueeze(0)
 
     @th.no_grad()
-    def what_if(self, sequence: th.Tensor, values: dict[str, float]) -> WhatIf:
+    def what_if(self, sequence: th.Tensor, values: dict[str, float | str]) -> WhatIf:
         """See ``Explanation.do``."""
         start = self.state.clone()
         for name, value in values.items():
@@ -290,12 +289,12 @@ class _Imagination:
             action=self.follow(self.planned(start), start).trajectory.actions[0],
         )
 
-    def _encoded(self, variable: Variable, column: int, value: float) -> th.Tensor:
+    def _encoded(self, variable: Variable, column: int, value: float | str) -> th.Tensor:
         """The columns of one variable that has that value."""
         if variable.is_categorical:
-            if value not in range(variable.n_categories):
-                raise ValueError(f"{variable.name} has the categories 0 to {variable.n_categories - 1}, got {value}")
-            return th.nn.functional.one_hot(th.tensor(int(value)), variable.n_categories).to(self.state)
+            return th.nn.functional.one_hot(th.tensor(variable.category(value)), variable.n_categories).to(self.state)
+        if isinstance(value, str):
+            raise ValueError(f"{variable.name} is a number, got {value!r}")
         raw = th.zeros(self.state.shape[1], dtype=th.float64, device=self.state.device)
         raw[column] = value
         return self.policy.factorization.moments.normalize(raw)[column]
@@ -339,8 +338,3 @@ def _neighbours(action: th.Tensor, actions: Any, mask: th.Tensor | None) -> th.T
                 other[dimension] = value
                 rows.append(other.view(action.shape[1:]))
     return th.stack(rows) if rows else action[:0]
-
-
-def _in_words(variables: tuple[Variable, ...], values: Any, bare: bool = False) -> str:
-    words = [f"{value:.0f}" if v.is_categorical else f"{value:.4g}" for v, value in zip(variables, values, strict=True)]
-    return ", ".join(words if bare else (f"{v.name}={word}" for v, word in zip(variables, words, strict=True)))

@@ -1,7 +1,7 @@
 """From Gymnasium spaces to named variables: how observations and actions become flat encoded tensors, and back."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -220,6 +220,14 @@ def values_of(variables: Sequence[Variable], columns: th.Tensor) -> np.ndarray:
     return th.stack([value.double() for value in values], dim=-1).cpu().numpy()
 
 
+def in_words(variables: Sequence[Variable], values: Iterable[float]) -> str:
+    """
+    :param variables: in order
+    :param values: of each, see ``values_of``
+    """
+    return ", ".join(f"{variable.name}={variable.in_words(value)}" for variable, value in zip(variables, values, strict=True))
+
+
 def default_factors(observation_space: spaces.Space, action_space: spaces.Space) -> Factors:
     """
     A variable for each entry of each space: ``obs[i]``, or ``key[i]`` of a ``Dict``, and ``action[i]``; without an index for
@@ -323,11 +331,15 @@ def _check_variables(what: str, space: spaces.Space, variables: Sequence[Variabl
 
 
 def _variables(name: str, space: spaces.Space) -> tuple[Variable, ...]:
-    if space.shape == ():
-        return (Variable(name, *_categories(space)),)
     assert space.shape is not None
-    names = [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(space.shape)]
-    return tuple(map(Variable, names, _categories(space) or (0,) * len(names)))
+    names = [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(space.shape)] if space.shape else [name]
+    sizes = _categories(space) or (0,) * len(names)
+    starts = np.broadcast_to(np.ravel(getattr(space, "start", 0)), len(names)).tolist()
+    # Those that count from 0 need no names.
+    category_names = [
+        tuple(map(str, range(start, start + size))) if start else () for start, size in zip(starts, sizes, strict=True)
+    ]
+    return tuple(map(Variable, names, sizes, category_names))
 
 
 def _categories(space: spaces.Space) -> tuple[int, ...]:

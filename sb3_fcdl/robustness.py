@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -48,10 +48,11 @@ class Normal:
         return f"Normal({self.mean:g},{self.std:g})"
 
 
-Shift = Literal["noise"] | Normal | float
+Shift = Normal | float | str
 """
 What is observed of a variable instead of its value: ``"noise"``: the value, one-hot if it is a category, times
-``100 * N(0, 1)``, drawn anew for each observation; ``Normal``: another number; a number: always this one, or this category.
+``100 * N(0, 1)``, drawn anew for each observation; ``Normal``: another number; a number: always this one; what a category is
+called: always this one.
 """
 
 
@@ -126,14 +127,13 @@ class ShiftReport:
 
 def parse_shift(text: str) -> Shift:
     """
-    :param text: ``noise``, ``Normal(MEAN,STD)`` or a number
-    :raises ValueError: if it is something else
+    :param text: ``Normal(MEAN,STD)`` or a number; all else is ``noise`` or a category
     """
     match = re.fullmatch(r"Normal\((.+),(.+)\)", text)
     try:
-        return "noise" if text == "noise" else Normal(float(match[1]), float(match[2])) if match else float(text)
+        return Normal(float(match[1]), float(match[2])) if match else float(text)
     except ValueError:
-        raise ValueError(f"a shift is noise, Normal(MEAN,STD) or a number, got {text!r}") from None
+        return text
 
 
 class _Place(NamedTuple):
@@ -190,12 +190,9 @@ class ShiftedVecEnv(VecEnvWrapper):
             return values * NOISE_SCALE * self.rng.standard_normal((len(values), 1))
         if isinstance(shift, Normal):
             return self.rng.normal(shift.mean, shift.std, values.shape)
-        assert not isinstance(shift, str)
-        return (
-            np.eye(variable.n_categories)[[int(shift)] * len(values)]
-            if variable.is_categorical
-            else np.full_like(values, shift)
-        )
+        if variable.is_categorical:
+            return np.eye(variable.n_categories)[[variable.category(shift)] * len(values)]
+        return np.full_like(values, shift)
 
 
 def evaluate_shift(
@@ -332,14 +329,18 @@ def _places(factors: Factors, space: spaces.Space) -> dict[str, _Place]:
 def _check(variable: Variable, shift: Shift) -> None:
     if shift == "noise":
         return
-    if isinstance(shift, Normal):
-        if variable.is_categorical:
+    if not variable.is_categorical:
+        if isinstance(shift, str):
             raise ValueError(
-                f"{variable.name} is a category, not a number: {shift} does not fit it, 'noise' or a category does"
+                f"{variable.name} cannot be shifted by {shift!r}; allowed: 'noise', Normal(mean, std) or a number"
             )
-    elif isinstance(shift, str) or (variable.is_categorical and shift not in range(variable.n_categories)):
-        allowed = f"a category below {variable.n_categories}" if variable.is_categorical else "Normal(mean, std) or a number"
-        raise ValueError(f"{variable.name} cannot be shifted by {shift!r}; allowed: 'noise', or {allowed}")
+        return
+    if isinstance(shift, Normal):
+        raise ValueError(f"{variable.name} is a category, not a number: {shift} does not fit it, 'noise' or a category does")
+    try:
+        variable.category(shift)
+    except ValueError as error:
+        raise ValueError(f"{error}; 'noise' is allowed, too") from None
 
 
 def _or_dash(value: float, spec: str) -> str:

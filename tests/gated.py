@@ -26,7 +26,7 @@ class GatedEnv(gym.Env):
     observation_space = spaces.Box(-np.inf, np.inf, (4,), np.float32)
     action_space = spaces.Box(-2, 2, (1,), np.float32)
     factorization = Factors(
-        state=(Variable("gate", 2), Variable("x"), Variable("y")),
+        state=(Variable("gate", 2, ("shut", "open")), Variable("x"), Variable("y")),
         action=(Variable("push"),),
     )
     reward_fn = staticmethod(reward_fn)

@@ -31,6 +31,12 @@ def test_sets_of_categories_in_words(members, text):
     assert (rule.text, rule.precision, rule.recall) == (text, 1, 1)
 
 
+def test_sets_of_categories_with_names_in_words():
+    values = np.repeat(np.arange(6), 10)
+    for members, text in (([0, 1, 2, 4], "k in a, b, c, e"), ([0, 1, 2, 4, 5], "k != d"), ([5], "k = f")):
+        assert describe([Variable("k", 6, tuple("abcdef"))], values[:, None], np.isin(values, members)).text == text
+
+
 def test_no_set_of_categories_is_better_by_brute_force():
     values = RNG.integers(6, size=400)
     is_member = RNG.random(400) < np.array([0.1, 0.5, 0.9, 0.3, 0.6, 0.4])[values]

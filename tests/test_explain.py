@@ -118,12 +118,18 @@ def test_numbers_are_in_the_units_of_the_environment(gated):
     assert explanation.plan.values[0].tolist() == pytest.approx([1, 0.25, 5.5], abs=1e-5)
     assert explanation.plan.actions[0] == pytest.approx(action)
     assert explanation.plan.rewards == pytest.approx(-abs(explanation.plan.values[1:, 1] - 1), abs=1e-5)
-    what_if = explanation.do(x=-0.5, gate=0)
+    what_if = explanation.do(x=-0.5, gate="shut")
+    assert str(what_if).startswith("do(x=-0.5, gate=shut): ")
     assert what_if.trajectory.values[0].tolist() == pytest.approx([0, -0.5, 5.5], abs=1e-5)
     assert explanation.runner_up.actions[0, 0] in (-2, 0, 2)
 
 
-def test_mistakes_are_told(model):
+def test_mistakes_are_told(model, gated):
+    of_gated = gated.explain(np.array([0, 1, 0.25, 5.5], dtype=np.float32))
+    with pytest.raises(ValueError, match="gate has the categories shut, open, got 0"):
+        of_gated.do(gate=0)
+    with pytest.raises(ValueError, match="x is a number, got 'open'"):
+        of_gated.do(x="open")
     explanation = model.explain(OBSERVATIONS[0])
     with pytest.raises(ValueError, match=r"'obj9'.*obj0, obj1, obj2, obj3"):
         explanation.do(obj9=1)

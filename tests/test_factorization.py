@@ -144,6 +144,11 @@ def test_entries_of_every_space_have_names():
         *("bits[0]", "bits[1]", "dial[0]", "dial[1]"),
     )
     assert [variable.n_categories for variable in factors.state_variables] == [3, 0, 0, 0, 0, 2, 2, 2, 4]
+    # What a category is called is its value, also where the values do not count from 0.
+    action, *_, bit, dial = factors.state_variables
+    assert (action.category_names, bit.category_names, dial.category_names) == (("5", "6", "7"), (), ())
+    dials = spaces.MultiDiscrete([2, 3], start=[0, -1])
+    assert [v.category_names for v in default_factors(dials, dials).action] == [(), ("-1", "0", "1")]
     # The observation has the name "action" already.
     assert factors.action == (Variable("agent_action[0]", 3), Variable("agent_action[1]", 2))
     plain = default_factors(spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (1,)))

@@ -66,8 +66,8 @@ def test_graphs_by_name():
         *("move_x", "move_y", "move_z"),
     )
     assert [variable for variable in factors.parents if variable.is_categorical] == [
-        Variable("ball_color", 2),
-        Variable("box_color", 2),
+        Variable("ball_color", 2, ("black", "red")),
+        Variable("box_color", 2, ("black", "red")),
     ]
 
     def parents(graph, child):

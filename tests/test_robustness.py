@@ -28,7 +28,7 @@ def model():
 
 
 def test_only_the_chosen_variables_are_shown_wrongly():
-    env = ShiftedVecEnv(gated_vec_env(), GatedEnv.factorization, {"y": Normal(100, 0.001), "gate": 1})
+    env = ShiftedVecEnv(gated_vec_env(), GatedEnv.factorization, {"y": Normal(100, 0.001), "gate": "open"})
     observations = env.reset()
     for _ in range(3):
         clean = env.clean
@@ -144,8 +144,8 @@ def test_models_stand_side_by_side_in_text_table_and_picture(model):
     [
         ({"obj9": "noise"}, "'obj9'.*obj0, obj1"),
         ({"obj1": Normal(0, 1)}, "obj1 is a category"),
-        ({"obj1": 3}, "a category below 3"),
-        ({"obj1": "drop"}, "'noise', or a category"),
+        ({"obj1": 3}, "obj1 has the categories 0 to 2, got 3; 'noise' is"),
+        ({"obj1": "drop"}, "0 to 2, got 'drop'; 'noise' is"),
     ],
 )
 def test_mistakes_are_told(model, shifts, message):
@@ -165,7 +165,7 @@ def test_what_is_not_in_columns_cannot_be_shifted(model):
 
 @pytest.mark.parametrize(
     ("text", "shift"),
-    [("noise", "noise"), ("Normal(0,100)", Normal(0, 100)), ("Normal(-1.5, 2)", Normal(-1.5, 2)), ("2", 2.0)],
+    [("noise", "noise"), ("Normal(0,100)", Normal(0, 100)), ("Normal(-1.5, 2)", Normal(-1.5, 2)), ("2", 2.0), ("red", "red")],
 )
 def test_shifts_are_read_from_text(text, shift):
     assert parse_shift(text) == shift == parse_shift(str(shift))
@@ -173,8 +173,9 @@ def test_shifts_are_read_from_text(text, shift):
 
 @pytest.mark.parametrize("text", ["Noise", "Normal(1)", "Normal(a,b)", ""])
 def test_shifts_that_are_none_are_refused(text):
-    with pytest.raises(ValueError, match=r"noise, Normal\(MEAN,STD\) or a number"):
-        parse_shift(text)
+    for name, allowed in (("y", r"'noise', Normal\(mean, std\) or a number"), ("gate", "the categories shut, open, got")):
+        with pytest.raises(ValueError, match=allowed):
+            ShiftedVecEnv(gated_vec_env(), GatedEnv.factorization, {name: parse_shift(text)})
 
 
 def test_command_writes_what_it_prints(model, tmp_path, capsys):

@@ -10,10 +10,17 @@ class Variable:
 
     :param name: what graphs and logs call it, unique within its environment
     :param n_categories: number of values of a categorical variable, one-hot in the observation; 0 for a continuous number
+    :param category_names: what explanations and rules call its categories, unique; none: by number, from 0 on
+    :raises ValueError: if there are names, but not one for each category
     """
 
     name: str
     n_categories: int = 0
+    category_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.category_names and len(set(self.category_names)) != self.n_categories:
+            raise ValueError(f"{self.name} has {self.n_categories} categories, got the names {self.category_names}")
 
     @property
     def is_categorical(self) -> bool:
@@ -23,6 +30,30 @@ class Variable:
     def width(self) -> int:
         """Columns that the variable takes in the flat encoded state."""
         return max(self.n_categories, 1)
+
+    def in_words(self, value: float, digits: int = 4) -> str:
+        """
+        :param value: the number of a category, or a number
+        :param digits: that are shown of a continuous number
+        """
+        if not self.is_categorical:
+            return f"{value:.{digits}g}"
+        return self.category_names[int(value)] if self.category_names else f"{value:.0f}"
+
+    def category(self, value: float | str) -> int:
+        """
+        The inverse of ``in_words``.
+
+        :param value: what a category is called
+        :return: its number
+        :raises ValueError: if none is called so
+        """
+        names = self.category_names or tuple(map(str, range(self.n_categories)))
+        called = value if isinstance(value, str) else f"{value:.15g}"
+        if called not in names:
+            allowed = ", ".join(self.category_names) or f"0 to {self.n_categories - 1}"
+            raise ValueError(f"{self.name} has the categories {allowed}, got {value!r}")
+        return names.index(called)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
-from fcdl_envs.variables import Factors, Variable
+from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
 from sb3_fcdl.explain import Explanation, explain
-from sb3_fcdl.factorization import Factorization
+from sb3_fcdl.factorization import Factorization, in_words, values_of
 from sb3_fcdl.fcdl.planning_model import PlanningModel
 from sb3_fcdl.fcdl.world_model import WorldModel
 from sb3_fcdl.graph import CausalGraph
@@ -234,8 +234,9 @@ class FCDLPolicy(BasePolicy):
         variables = (self.factors.state_variables, self.factors.action, self.factors.state_variables)
 
         def describe(row: int) -> str:
-            shown = [in_words(of, values[row]) for of, values in zip(variables, numbers, strict=True)]
-            return f"state {shown[0]}, action {shown[1]}, next state {shown[2]}"
+            rows = (values_of(of, each[row : row + 1])[0] for of, each in zip(variables, numbers, strict=True))
+            state, action, next_state = map(in_words, variables, rows)
+            return f"state {state}, action {action}, next state {next_state}"
 
         return disagreements(
             outcomes,
@@ -380,19 +381,6 @@ def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarra
 def state_of(plan: Plan) -> tuple[np.ndarray, ...] | None:
     """What ``predict`` returns for the next call: the rest of the plan, None if the planner always starts anew."""
     return None if plan.warm_start is None else (plan.warm_start.cpu().numpy(),)
-
-
-def in_words(variables: Sequence[Variable], values: th.Tensor) -> str:
-    """
-    :param variables: of a state or an action
-    :param values: in the environment's units, ``[D]``
-    :return: each variable with its number or category
-    """
-    parts = values.split([variable.width for variable in variables])
-    return ", ".join(
-        f"{variable.name}={int(part.argmax()) if variable.is_categorical else round(part.item(), 4)}"
-        for variable, part in zip(variables, parts, strict=True)
-    )
 
 
 def planner_class(planner: str | type[Planner]) -> type[Planner]:

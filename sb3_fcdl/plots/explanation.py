@@ -44,9 +44,8 @@ def _draw_values(axes: Axes, plan: "Trajectory") -> None:
     axes.imshow(changes, cmap="Blues", vmin=0, vmax=2, aspect="auto")
     for row, variable in enumerate(plan.factors.state_variables):
         for step in range(n_steps + 1):
-            value = plan.values[step, row]
-            text = f"{value:.0f}" if variable.is_categorical else f"{value:.3g}"
-            axes.text(step, row, text, ha="center", va="center", fontsize=8, color="black" if changes[row, step] else GREY)
+            text, color = variable.in_words(plan.values[step, row], digits=3), "black" if changes[row, step] else GREY
+            axes.text(step, row, text, ha="center", va="center", fontsize=8, color=color)
     axes.set_yticks(range(len(plan.factors.state_names)), plan.factors.state_names, fontsize=8)
     labels = ["now"]
     for step in range(n_steps):

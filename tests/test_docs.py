@@ -74,14 +74,21 @@ def test_every_planner_is_in_the_table(name):
 
 
 @pytest.mark.filterwarnings("ignore:.*disagrees with the environment")
-def test_examples_on_environments_run():
+def test_examples_on_environments_run(tmp_path, monkeypatch):
     """With fewer timesteps."""
     examples = re.findall(r"```python\n(.*?)```", (DOCS / "environments.md").read_text(), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
     names: dict = {}
     for example in examples:
-        exec(compile(example.replace("learn(1000)", "learn(20)"), "environments.md", "exec"), names)
-    assert len(examples) == 5 and names["model"].dynamics.free_entries.sum() == 4 * 5 - 6
-    assert names["action"].shape == (1,) and [variable.width for variable in names["factorization"].state] == [2, 1, 1]
+        for long, short in {"learn(1000)": "learn(20)", "learn(2000)": "learn(200)", "steps=1000": "steps=2"}.items():
+            example = example.replace(long, short)
+        exec(compile(example, "environments.md", "exec"), names)
+        if "load_replay_buffer" in example:
+            assert names["model"].replay_buffer.pos == 200 and names["model"]._n_updates == 2
+        if "required_edges" in example:
+            assert names["model"].dynamics.free_entries.sum() == 4 * 5 - 6
+    assert len(examples) == 6 and names["action"].shape == (1,)
+    assert [variable.width for variable in names["factorization"].state] == [2, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.logger import Logger
 from tiny import tiny_env, tiny_fcdl, tiny_vec_env
 
 from sb3_fcdl import FCDL, FCDLPolicy
@@ -138,6 +139,13 @@ def test_first_buffer_sets_the_scale_of_the_variables_and_a_later_one_does_not(t
     count = collected.policy.factorization.moments.count.item()
     collected.load_replay_buffer(tmp_path / "buffer")
     assert collected.policy.factorization.moments.count.item() == count == 400
+
+    filled = tiny_fcdl("Pendulum-v1", **options)
+    filled.replay_buffer = collected.replay_buffer
+    filled.set_logger(Logger(None, []))
+    filled.train(gradient_steps=2, batch_size=16)
+    for name in ("mean", "std"):
+        assert th.equal(getattr(filled.policy.factorization.moments, name), getattr(moments, name))
 
 
 def test_policy_alone(model, observation, tmp_path):

@@ -65,7 +65,7 @@ class ModelTraining:
     def _learn_from(self, replay_buffer: ReplayBuffer) -> None:
         """
         :param replay_buffer: becomes the one that is trained on. If nothing has been observed yet, it sets the scale of the
-            variables
+            variables, if it holds anything
         :raises ValueError: if it does not hold what is to be learned
         """
         if replay_buffer.optimize_memory_usage and self.policy.learner.termination_head is not None:
@@ -74,9 +74,7 @@ class ModelTraining:
                 "learned: pass optimize_memory_usage=False, or a termination_fn (sb3_fcdl.rewards.never_ends: there are none)"
             )
         self.replay_buffer = replay_buffer
-        if replay_buffer.size() and not self.policy.factorization.moments.count:
-            batch = sample_windows(replay_buffer, self.N_DESCRIBED, 1, np.random.default_rng(0))
-            self.policy.factorization.observe(self._as_given(batch.observations))
+        self._observe_recorded()
 
     @property
     def dynamics(self) -> DynamicsModel:
@@ -148,6 +146,7 @@ class ModelTraining:
         :param batch_size: windows in each
         """
         if not self._has_checked_outcomes:
+            self._observe_recorded()
             self._check_outcomes()
             self._has_checked_outcomes = True
         self._learned_normalized |= self._is_normalized
@@ -164,6 +163,13 @@ class ModelTraining:
             self.policy.follow_learner(self._n_updates)
             self._meter.add_losses(losses._replace(terms=losses.terms | {name: loss.detach() for name, loss in heads.items()}))
         self._meter.add_updates(n_updates, time.perf_counter() - start)
+
+    def _observe_recorded(self) -> None:
+        """The scale of each variable, from a buffer that was filled without us."""
+        assert self.replay_buffer is not None
+        if self.replay_buffer.size() and not self.policy.factorization.moments.count:
+            batch = sample_windows(self.replay_buffer, self.N_DESCRIBED, 1, np.random.default_rng(0))
+            self.policy.factorization.observe(self._as_given(batch.observations))
 
     def _check_outcomes(self) -> None:
         """Warns if a reward or termination that is given is not that of the environment."""

@@ -152,10 +152,12 @@ def _set_in_words(variable: Variable, chosen: np.ndarray, rest: np.ndarray) -> s
         return f"{variable.name} = {variable.in_words(chosen[0])}"
     if len(rest) == 1:
         return f"{variable.name} != {variable.in_words(rest[0])}"
-    # What has names is in no order.
-    starts = np.arange(1, len(chosen)) if variable.category_names else np.flatnonzero(np.diff(chosen) != 1) + 1
-    runs = [[variable.in_words(end) for end in (run[0], run[-1])] for run in np.split(chosen, starts)]
-    return f"{variable.name} in {', '.join(first if first == last else f'{first}-{last}' for first, last in runs)}"
+    words = np.array([variable.in_words(category) for category in chosen])
+    # Names are in no order, unless they are numbers.
+    is_ordered = all(word.lstrip("-").isdigit() for word in words)
+    starts = np.flatnonzero(np.diff(chosen) != 1) + 1 if is_ordered else np.arange(1, len(words))
+    runs = [run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in np.split(words, starts)]
+    return f"{variable.name} in {', '.join(runs)}"
 
 
 def _f1(chosen: np.ndarray, is_member: np.ndarray) -> float:

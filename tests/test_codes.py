@@ -35,6 +35,8 @@ def test_sets_of_categories_with_names_in_words():
     values = np.repeat(np.arange(6), 10)
     for members, text in (([0, 1, 2, 4], "k in a, b, c, e"), ([0, 1, 2, 4, 5], "k != d"), ([5], "k = f")):
         assert describe([Variable("k", 6, tuple("abcdef"))], values[:, None], np.isin(values, members)).text == text
+    from_7 = Variable("k", 6, ("7", "8", "9", "10", "11", "12"))
+    assert describe([from_7], values[:, None], np.isin(values, [0, 1, 2, 4])).text == "k in 7-9, 11"
 
 
 def test_no_set_of_categories_is_better_by_brute_force():

@@ -31,7 +31,9 @@ def test_unknown_categories_are_refused(value):
         LAMP.category(1)
 
 
-@pytest.mark.parametrize(("n_categories", "names"), [(3, ("off", "on")), (2, ("on", "on")), (0, ("on",))])
+@pytest.mark.parametrize(
+    ("n_categories", "names"), [(3, ("off", "on")), (2, ("on", "on")), (2, ("on", "off", "on")), (0, ("on",))]
+)
 def test_there_is_one_name_for_each_category(n_categories, names):
     with pytest.raises(ValueError, match=f"lamp has {n_categories} categories, got the names"):
         Variable("lamp", n_categories, names)

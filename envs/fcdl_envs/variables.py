@@ -19,8 +19,9 @@ class Variable:
     category_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.category_names and len(set(self.category_names)) != self.n_categories:
-            raise ValueError(f"{self.name} has {self.n_categories} categories, got the names {self.category_names}")
+        names = self.category_names
+        if names and not len(set(names)) == len(names) == self.n_categories:
+            raise ValueError(f"{self.name} has {self.n_categories} categories, got the names {names}")
 
     @property
     def is_categorical(self) -> bool:

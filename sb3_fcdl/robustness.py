@@ -18,8 +18,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, AsInTraining, bootstrap_interval
 from sb3_fcdl.dynamics import Windows
-from sb3_fcdl.factorization import default_factors
 from sb3_fcdl.fcdl import FCDLPolicy
+from sb3_fcdl.fcdl.published import factors_of
 from sb3_fcdl.model_error import prediction_errors
 from sb3_fcdl.observations import Observations
 
@@ -246,8 +246,7 @@ class _Evaluation:
                 "that learned with it brings its own: load(path, env=VecNormalize.load(...))"
             )
         venv.seed(EVALUATION_SEED_OFFSET + seed)
-        published = venv.get_attr("factorization", indices=0)[0] if venv.has_attr("factorization") else None
-        self.factors: Factors = published or default_factors(venv.observation_space, venv.action_space)
+        self.factors = factors_of(venv)
         self.env = ShiftedVecEnv(venv, self.factors, shifts, seed)
         self.shifted_names = tuple(shifts)
         policy = getattr(model, "policy", model)

@@ -20,7 +20,7 @@ REWARD_SHARPNESS = 5.0  # [1/m]
 
 _BALL = ("ball_x", "ball_y", "ball_vx", "ball_vy")
 # By number, as BLACK and RED are.
-COLOR_NAMES = ("black", "red")
+_COLOR_NAMES = ("black", "red")
 _ONE_HOT = np.eye(2, dtype=np.float32)
 
 
@@ -260,8 +260,8 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
 
 def _factors(observe_velocity: bool) -> Factors:
     names = ["ball_x", "ball_y", *(["ball_vx", "ball_vy"] if observe_velocity else [])]
-    ball = (Variable("ball_color", 2, COLOR_NAMES), *map(Variable, names))
-    box = (Variable("box_color", 2, COLOR_NAMES), Variable("box_x"), Variable("box_y"))
+    ball = (Variable("ball_color", 2, _COLOR_NAMES), *map(Variable, names))
+    box = (Variable("box_color", 2, _COLOR_NAMES), Variable("box_x"), Variable("box_y"))
     eef = tuple(Variable(f"eef_{axis}") for axis in "xyz")
     return Factors(state=ball + box + eef, action=tuple(Variable(f"move_{axis}") for axis in "xyz"))
 

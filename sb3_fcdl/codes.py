@@ -70,7 +70,6 @@ def codes_of(policy: "FCDLPolicy", windows: Windows, n_samples: int = 3) -> list
     :param n_samples: samples shown of each
     :raises ValueError: if the model has no contexts, or there is no transition
     """
-    policy.set_training_mode(False)
     state, action = (part[windows.valid] for part in windows[:2])
     if not len(state):
         raise ValueError("there are no recorded transitions: learn() first, or load_replay_buffer()")

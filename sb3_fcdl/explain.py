@@ -164,7 +164,6 @@ def explain(policy: "FCDLPolicy", observation: Any, action_masks: np.ndarray | N
     :param action_masks: allowed actions, see ``predict``
     :raises ValueError: if a batch was given
     """
-    policy.set_training_mode(False)
     tensors, is_batch = policy.obs_to_tensor(observation)
     if is_batch:
         raise ValueError("explain() is about one observation, it was given a batch: pick a row")

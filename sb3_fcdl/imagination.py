@@ -99,7 +99,6 @@ class ImaginedVecEnv(VecEnv):
         :return: the next observations, float32 rewards ``[n_envs]``, and which episodes ended, ``[n_envs]``, bool
         """
         policy, factorization = self.policy, self.policy.factorization
-        policy.set_training_mode(False)
         before = policy.obs_to_tensor(self._observations)[0]
         state, action = policy.encode(before, policy.buffer_actions(actions))
         goal = factorization.encode_goal(before)

@@ -19,7 +19,6 @@ def imagine(policy: "FCDLPolicy", windows: Windows) -> th.Tensor:
     :param windows: encoded, of ``T`` transitions
     :return: the most probable state after each step, ``[B, T, D]``
     """
-    policy.set_training_mode(False)
     step, states = policy.dynamics.stepper(), [windows.state[:, 0]]
     for depth in range(windows.action.shape[1]):
         states.append(step(states[-1], windows.action[:, depth]).next_state.mode())

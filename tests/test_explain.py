@@ -165,7 +165,6 @@ def test_learned_rewards_and_ends_count_as_in_planning():
     model = FCDL("MlpPolicy", gym.make("CartPole-v1"), learning_starts=60, train_freq=10, seed=0).learn(120)
     observation = np.array([0.01, 0.02, -0.03, 0.01], dtype=np.float32)
     tensors, _ = model.policy.obs_to_tensor(observation)
-    model.policy.set_training_mode(False)
     assert model.explain(observation).plan.value == pytest.approx(
         model.policy.plan(tensors, deterministic=True).value.item(), abs=1e-4
     )

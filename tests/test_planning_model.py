@@ -76,7 +76,6 @@ def test_explanation_and_prediction_reckon_with_the_same_price() -> None:
     ).learn(80)
     observation = priced.get_env().reset()[0]
     tensors, _ = priced.policy.obs_to_tensor(observation)
-    priced.policy.set_training_mode(False)
     plan = priced.policy.plan(tensors, deterministic=True)
     explained = priced.explain(observation).plan
     assert explained.value == pytest.approx(plan.value.item(), abs=1e-5)

@@ -61,9 +61,20 @@ def test_without_a_decay_it_predicts_as_the_learner_does(dynamics):
     model = tiny_fcdl(dynamics=dynamics, dynamics_kwargs={}, policy_kwargs={"average_decay": 0.0}).learn(60)
     state, action = th.eye(12)[:5], th.eye(12)[5:10]
     with th.no_grad():
-        own, given = (each.dynamics.eval().step(state, action) for each in (model.policy.world_model, model.policy.learner))
+        own, given = (each.step(state, action) for each in (model.dynamics, model.policy.learner.dynamics.eval()))
     assert model._n_updates > 0 and th.allclose(own.next_state.logits, given.next_state.logits, rtol=0, atol=1e-6)
     assert own.graph is None or th.equal(own.graph, given.graph)
+
+
+def test_it_can_be_asked_at_any_time_without_eval(tmp_path):
+    """The average is never trained: it is in eval mode when it is made, after ``learn`` and after ``load``."""
+    model = tiny_fcdl()
+    state, action = th.eye(12)[:5], th.eye(12)[5:10]
+    untrained = model.dynamics.step(state, action).next_state.logits
+    trained = model.learn(60).dynamics.step(state, action).next_state.logits
+    assert not th.equal(trained, untrained)
+    model.save(tmp_path / "model")
+    assert th.equal(FCDL.load(tmp_path / "model").dynamics.step(state, action).next_state.logits, trained)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])

@@ -107,7 +107,6 @@ def one_step(policy: FCDLPolicy) -> Callable[[Observations, np.ndarray], Predict
     :return: its prediction from observations, ``[B, *obs_shape]``, and actions as ``env.step`` takes them, ``[B, *]``; for as
         long as the weights stay as they are
     """
-    policy.set_training_mode(False)
     step = policy.dynamics.stepper()
 
     @th.no_grad()

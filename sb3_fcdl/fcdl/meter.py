@@ -84,7 +84,6 @@ class TrainingMeter:
     def _scores(self, policy: FCDLPolicy) -> dict[str, float]:
         """SHD (mean) and F1 over the entries that the model is free to learn, of the latest transitions."""
         state, action, true_graphs = zip(*self._graph_samples, strict=True)
-        policy.set_training_mode(False)
         with th.no_grad():
             graphs = policy.dynamics.local_graph(th.stack(state), th.stack(action)).bool().cpu().numpy()
         truth, free = np.stack(true_graphs), policy.dynamics.free_entries

@@ -294,7 +294,6 @@ class FCDLPolicy(BasePolicy):
         :return: the graph, labelled with its context
         :raises ValueError: if a batch was given, or the model has no graph
         """
-        self.set_training_mode(False)
         tensors, is_batch = self.obs_to_tensor(observation)
         if is_batch:
             raise ValueError("local_graph() explains one observation, it was given a batch")

@@ -150,8 +150,7 @@ class ModelTraining:
             self._check_outcomes()
             self._has_checked_outcomes = True
         self._learned_normalized |= self._is_normalized
-        self.policy.set_training_mode(True)
-        learner, start = self.policy.learner, time.perf_counter()
+        learner, start = self.policy.learner.train(), time.perf_counter()
         for _ in range(n_updates):
             windows, outcomes = self._sample(batch_size)
             losses, heads = learner.dynamics.loss(windows), learner.outcome_losses(outcomes, self._ends())
@@ -174,7 +173,6 @@ class ModelTraining:
     def _check_outcomes(self) -> None:
         """Warns if a reward or termination that is given is not that of the environment."""
         assert self.replay_buffer is not None
-        self.policy.set_training_mode(False)
         # Of its own generator: who gives nothing to check gets the same windows.
         batch = sample_windows(self.replay_buffer, self.N_CHECKED, 1, np.random.default_rng(0))
         for sentence in self.policy.check_outcomes(self._encode(batch)[1]):

@@ -39,8 +39,8 @@ class WorldModel(nn.Module):
         return losses
 
     def average(self) -> "WorldModel":
-        """:return: a copy that ``follow`` makes the running average of the weights; it is not trained itself"""
-        return copy.deepcopy(self).requires_grad_(False)
+        """:return: a copy that ``follow`` makes the running average of the weights; in eval mode, and not trained itself"""
+        return copy.deepcopy(self).requires_grad_(False).eval()
 
     @th.no_grad()
     def follow(self, learner: "WorldModel", n_updates: int, decay: float) -> None:

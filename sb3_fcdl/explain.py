@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics.distributions import StateDistribution
@@ -117,18 +118,21 @@ class Explanation:
     plan: Trajectory
     runner_up: Trajectory | None
     cost: float
-    _imagination: "_Imagination" = field(repr=False)
+    _policy: "FCDLPolicy" = field(repr=False)
+    _observation: PyTorchObs = field(repr=False)
+    _masks: th.Tensor | None = field(repr=False)
     _sequence: th.Tensor = field(repr=False)
 
     def do(self, **values: float | str) -> WhatIf:
         """
         The same plan if variables had other values now. The intervention is on what the model is given: categories of a
-        categorical variable, as they are shown, numbers in the environment's units of a continuous one.
+        categorical variable, as they are shown, numbers in the environment's units of a continuous one. The model that is
+        asked is the present one: if it has learned on since, it may no longer expect what ``plan`` shows.
 
         :param values: by name of the state variable, ``do(obj3=2)``, ``do(gate="open")`` or ``do(**{"obs[0]": 1.5})``
         :raises ValueError: if there is no such state variable, or no such category
         """
-        return self._imagination.what_if(self._sequence, values)
+        return _Imagination(self._policy, self._observation, self._masks).what_if(self._sequence, values)
 
     def plot(self) -> "Figure":
         """The imagined values and rewards as a figure. Needs matplotlib (extra ``plot``)."""
@@ -176,7 +180,7 @@ def explain(policy: "FCDLPolicy", observation: Any, action_masks: np.ndarray | N
     other = imagination.best_of(_neighbours(sequence[:, 0], policy.planner.actions, masks))
     runner_up = None if other is None else imagination.follow(other).trajectory
     cost = float("nan") if runner_up is None else plan.value - runner_up.value
-    return Explanation(plan, runner_up, cost, imagination, sequence)
+    return Explanation(plan, runner_up, cost, policy, tensors, masks, sequence)
 
 
 def index_of(name: str, names: tuple[str, ...]) -> int:
@@ -198,14 +202,14 @@ class _Followed:
 
 class _Imagination:
     """
-    The model, asked about one state.
+    The model, asked about one state, for as long as the weights stay as they are.
 
     :param policy: in eval mode
     :param tensors: one observation, a batch of 1
     :param masks: allowed actions, ``[1, A]``; all if None
     """
 
-    def __init__(self, policy: "FCDLPolicy", tensors: Any, masks: th.Tensor | None) -> None:
+    def __init__(self, policy: "FCDLPolicy", tensors: PyTorchObs, masks: th.Tensor | None) -> None:
         self.policy = policy
         self.factors = policy.factors
         self.model = policy.planning_model()

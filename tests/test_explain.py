@@ -111,6 +111,19 @@ def test_intervening_on_a_parent_changes_the_prediction(model):
     assert "worth 0.25 less;" in str(dearer) and "worth 0.25 more;" in str(cheaper)
 
 
+def test_what_if_is_answered_by_the_present_model():
+    model = tiny_fcdl(tiny_vec_env(2), planner_kwargs={"horizon": 2, "n_candidates": 8, "n_elites": 2}).learn(80)
+    explanation = model.explain(OBSERVATIONS[0])
+    model.learn(80)
+    state, action = th.as_tensor(OBSERVATIONS[0]["state"]).unsqueeze(0), th.eye(12)[[int(explanation.plan.actions[0, 0])]]
+    with th.no_grad():
+        logits = model.dynamics.step(state, action).next_state.logits
+    present = 1 - logits.softmax(-1)[0].amax(-1).numpy()
+    unchanged = explanation.do(obj0=int(explanation.plan.values[0, 0]))
+    assert unchanged.trajectory.uncertainty[0] == pytest.approx(present, abs=1e-6)
+    assert explanation.plan.uncertainty[0] != pytest.approx(present, abs=1e-3)
+
+
 def test_numbers_are_in_the_units_of_the_environment(gated):
     observation = np.array([0, 1, 0.25, 5.5], dtype=np.float32)
     explanation = gated.explain(observation)

@@ -70,7 +70,7 @@ class Known(DynamicsModel):
 def known_policy(env, next_state, **kwargs):
     kwargs = {"factors": getattr(env, "factorization", None), "dynamics": "mlp"} | kwargs
     policy = FCDLPolicy(env.observation_space, env.action_space, lambda _: 1e-3, **kwargs)
-    policy.world_model.dynamics = Known(policy.factors, next_state)
+    policy.world_model.dynamics = Known(policy.factors, next_state).eval()
     return policy
 
 

@@ -18,6 +18,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from sb3_fcdl import FCDL
 from sb3_fcdl.benchmark import benchmark_of, evaluate_tasks, read_csv
+from sb3_fcdl.benchmark.checkpoint import is_finished
 from sb3_fcdl.benchmark.markdown import markdown, over_seeds
 from sb3_fcdl.benchmark.measurements import Measurements, accuracy_csv, contexts_csv, evaluate_predictions
 from sb3_fcdl.benchmark.record import TrainRecord
@@ -53,7 +54,7 @@ def train(log_dir: Path, name: str, rule: str, seed: int, timesteps: int) -> Pat
         run = [*OPTIONS[name], "--rule", rule, "--seed", str(seed), "--timesteps", str(timesteps)]
         command(["train", *run, "--log-dir", str(log_dir), "--progress"])
         return train(log_dir, name, rule, seed, timesteps)
-    if not (folder / "model.zip").exists():
+    if not is_finished(folder):
         command(["train", "--resume", str(folder), "--progress"])
     return folder
 

@@ -12,6 +12,7 @@ from toy import squeezed
 
 from sb3_fcdl import FCDL
 from sb3_fcdl.benchmark import profile, read_csv
+from sb3_fcdl.benchmark.checkpoint import is_finished
 from sb3_fcdl.benchmark.table import AccuracyCsvRow, ContextCsvRow
 from sb3_fcdl.cli import main
 
@@ -110,6 +111,9 @@ def test_train_leaves_a_model_a_record_and_curves(model_path):
     assert model.num_timesteps == 300 and model.policy.planner.n_iterations == 2 and model.learning_starts == 100
 
 
+FCDL_TRAIN = FCDL.train
+
+
 class Crash(Exception):
     """The machine goes down."""
 
@@ -162,6 +166,36 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     model = FCDL.load(folder / "model.zip")
     # 9 updates before the checkpoint, which comes before the update of its step; 10 after it.
     assert model.num_timesteps == 300 and model._n_updates == 19
+
+
+def interrupt_after_twelve_updates(model, **kwargs):
+    """What Ctrl-C does in the middle of an update."""
+    if model._n_updates == 12:
+        raise KeyboardInterrupt
+    FCDL_TRAIN(model, **kwargs)
+
+
+@pytest.mark.parametrize("frequency", [1000, 70, 10], ids=["none before", "one before", "one of the same step"])
+def test_ctrl_c_keeps_the_model_and_what_it_needs_to_go_on(tmp_path, monkeypatch, capsys, frequency):
+    monkeypatch.setattr("sb3_fcdl.cli.commands.CHECKPOINT_FREQUENCY", frequency)
+    quick = ["--env-kwargs", *SMALL, "--dynamics-kwargs", "hidden_dim=16", "--planner-kwargs", "horizon=2"]
+    folder = tmp_path / "Chemical-v0_full_fork_seed0_1"
+    with monkeypatch.context() as until_interrupted:
+        until_interrupted.setattr(FCDL, "train", interrupt_after_twelve_updates)
+        with pytest.raises(SystemExit) as exit_info:
+            main(["train", "--timesteps", "300", "--log-dir", str(tmp_path), *quick])
+    assert exit_info.value.code == 130
+    # Updates begin after 100 timesteps; the one of the last step did not take place.
+    said = f"interrupted after 230 timesteps; the model is kept. Go on with\n  sb3-fcdl train --resume {folder}\n"
+    assert capsys.readouterr().err == said
+    assert json.loads((folder / "train.json").read_text())["timesteps"] == 230
+    model = FCDL.load(folder / "model.zip")
+    assert (model.num_timesteps, model._n_updates) == (230, 12)
+    assert [path.name for path in folder.glob("checkpoint*")] == ["checkpoint_230"] and not is_finished(folder)
+    assert main(["train", "--resume", str(folder)]) == 0
+    model = FCDL.load(folder / "model.zip")
+    assert (model.num_timesteps, model._n_updates) == (300, 19)
+    assert not list(folder.glob("checkpoint*")) and is_finished(folder)
 
 
 def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path, tmp_path):

@@ -103,3 +103,23 @@ def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, c
     assert "| mean return | train | n=2 | n=4 | n=6 |" in printed and "| accuracy, % | train |" in printed
     by_hand = lines[0].wall_s * 1000 / 60
     assert f"| MLP | {by_hand:.1f} |" in printed
+
+
+def test_a_benchmark_stops_with_ctrl_c_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(measurements, "evaluate_accuracy", partial(evaluate_accuracy, n_steps=5))
+    path, script, train = tmp_path / "models.csv", str(SCRIPT.parent / "models.py"), FCDL.train
+    run = ["--models", "MLP", "--rules", "full_fork", "--seeds", "0", "--timesteps", "60", "--episodes", "1"]
+    monkeypatch.setattr(sys, "argv", [script, str(path), *run, "--log-dir", str(tmp_path / "runs")])
+
+    def interrupt(model, **kwargs):
+        if model._n_updates == 1:
+            raise KeyboardInterrupt
+        train(model, **kwargs)
+
+    with monkeypatch.context() as until_interrupted:
+        until_interrupted.setattr(FCDL, "train", interrupt)
+        with pytest.raises(SystemExit):
+            runpy.run_path(script, run_name="__main__")
+    assert not path.exists()
+    runpy.run_path(script, run_name="__main__")
+    assert {line.timesteps for line in read_csv(path) if line.algo == "MLP"} == {60}

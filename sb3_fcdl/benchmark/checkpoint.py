@@ -17,7 +17,7 @@ MODEL, BUFFER = "model.zip", "replay_buffer.pkl"
 class CheckpointCallback(BaseCallback):
     """
     Saves model, replay buffer and record every so many timesteps in a folder ``checkpoint_TIMESTEPS``, which is there only
-    when it is complete. The last one stays until the next is there; none is left at the end.
+    when it is complete. The last one stays until the next is there; none is left by a run that has ended as it should.
 
     :param folder: the run's folder
     :param record: what the run is; timesteps and time before this part of it
@@ -29,25 +29,29 @@ class CheckpointCallback(BaseCallback):
         self.folder = folder
         self.record = record
         self.frequency = frequency
+        self._last_save = record.timesteps
 
     def _on_training_start(self) -> None:
         self._start = time.perf_counter()
-        self._last_save = self.num_timesteps
 
     def _on_step(self) -> bool:
         if self.num_timesteps - self._last_save >= self.frequency:
-            self._last_save = self.num_timesteps
-            self._save()
+            self.save()
         return True
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Leaves a checkpoint of now; the one of this very timestep, if there is one, stays."""
         partial, record, last = self.folder / "checkpoint_partial", self.current_record, _checkpoints(self.folder)
+        self._last_save = record.timesteps
+        path = self.folder / f"checkpoint_{record.timesteps}"
+        if path.exists():
+            return
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         self.model.save(partial / MODEL)
         self.model.save_replay_buffer(partial / BUFFER)  # type: ignore[attr-defined]
         record.save(partial)
-        partial.rename(self.folder / f"checkpoint_{record.timesteps}")
+        partial.rename(path)
         for checkpoint in last:
             shutil.rmtree(checkpoint)
         record.save(self.folder)
@@ -56,7 +60,7 @@ class CheckpointCallback(BaseCallback):
     def current_record(self) -> TrainRecord:
         """The record as of now."""
         wall_s = self.record.wall_s + time.perf_counter() - self._start
-        return replace(self.record, timesteps=self.num_timesteps, wall_s=wall_s)
+        return replace(self.record, timesteps=self.model.num_timesteps, wall_s=wall_s)
 
     def finish(self) -> None:
         """Leaves the record of a run that is complete."""
@@ -68,6 +72,14 @@ class CheckpointCallback(BaseCallback):
 def _checkpoints(folder: Path) -> list[Path]:
     """Complete ones of a run, the newest last. There are several if it died while it deleted an old one."""
     return sorted(folder.glob("checkpoint_[0-9]*"), key=lambda path: int(path.name.rpartition("_")[2]))
+
+
+def is_finished(folder: Path) -> bool:
+    """
+    :param folder: of a run
+    :return: whether it ended as it should: it left a model, and nothing to go on from
+    """
+    return (folder / MODEL).exists() and not _checkpoints(folder)
 
 
 def load_checkpoint(folder: Path, load: Callable[[Path], Any]) -> tuple[Any, TrainRecord]:

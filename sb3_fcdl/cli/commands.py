@@ -28,7 +28,7 @@ from sb3_fcdl.benchmark import (
     format_table,
     make_env,
 )
-from sb3_fcdl.benchmark.checkpoint import CheckpointCallback, load_checkpoint
+from sb3_fcdl.benchmark.checkpoint import MODEL, CheckpointCallback, load_checkpoint
 from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET
 from sb3_fcdl.benchmark.measurements import NOT_CORRUPTED, Measurements, check_files, evaluate_predictions
 from sb3_fcdl.benchmark.profile import available_devices, format_speeds, load_on, measure_model, recommendation
@@ -39,6 +39,8 @@ from sb3_fcdl.robustness import evaluate_shift, parse_shift
 
 # Timesteps between two savings of all that a run needs to go on after an interruption: minutes of work, less than a second.
 CHECKPOINT_FREQUENCY = 10_000
+# What a shell knows as the end by Ctrl-C: a script of several runs stops there.
+INTERRUPTED = 130
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -57,16 +59,22 @@ def train(arguments: argparse.Namespace) -> None:
     # Environments whose episodes are of one length end them in the same step, which SB3 would log once for every four.
     log_interval = arguments.n_envs
     is_new = record.timesteps == 0
+    is_interrupted = False
     try:
         model.learn(n_left, callbacks, log_interval, reset_num_timesteps=is_new, progress_bar=arguments.progress)
     except KeyboardInterrupt:
-        print(f"interrupted after {model.num_timesteps} timesteps", file=sys.stderr)
+        is_interrupted = True
     finally:
         model.logger.close()
-    model.save(folder / "model.zip")
+    model.save(folder / MODEL)
+    if is_interrupted:
+        checkpoint.save()
+        go_on = f"{PROGRAM} train --resume {folder}"
+        print(f"interrupted after {model.num_timesteps} timesteps; the model is kept. Go on with\n  {go_on}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     checkpoint.finish()
     wall_s = checkpoint.current_record.wall_s
-    print(f"{model.num_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {folder / 'model.zip'}")
+    print(f"{model.num_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {folder / MODEL}")
 
 
 def _new_run(arguments: argparse.Namespace) -> tuple[FCDL, Path, TrainRecord]:

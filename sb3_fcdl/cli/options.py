@@ -29,8 +29,8 @@ what it writes: LOG_DIR/ENV_RULE_DYNAMICS_seedSEED_K/ (without the dynamics for 
   train.json              arguments, versions, machine and wall-clock time
   progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
   best_model.zip          with --eval-freq: the model of the best evaluation; all of them are in evaluations.npz
-  checkpoint_N/           while it runs: what --resume goes on from, every 10 000 timesteps
-Ctrl-C ends the training early and keeps the model. After anything worse, --resume goes on from the last checkpoint, in new
+  checkpoint_N/           until it has ended: what --resume goes on from, every 10 000 timesteps
+Ctrl-C ends the training early and keeps the model, and a checkpoint of it. --resume goes on from the last checkpoint, in new
 episodes and with new random numbers; its curve is progress_from_N.csv.
 
 examples:

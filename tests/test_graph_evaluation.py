@@ -158,10 +158,13 @@ def test_returns_and_graphs_of_each_test_task_are_logged(monkeypatch):
 
     monkeypatch.setattr(model.policy.dynamics, "stepper", lambda: reads_a_corrupted_variable)
     values = logged(model)
-    (returns,) = evaluate_tasks(model, ENV_ID, SIX, TASKS[1:], n_episodes=2, seed=3)
+    (returns,), (clean_returns,) = (
+        evaluate_tasks(model, ENV_ID, made_with, TASKS[1:], n_episodes=2, seed=3) for made_with in (SIX, SIX | CLEAN)
+    )
+    assert returns.mean != clean_returns.mean
     contexts = evaluate_graphs(model.policy, ENV_ID, SIX, TASKS[1:], CLEAN, n_steps=20, seed=3)
     assert len(contexts) == 2 and max(context.same_code for context in contexts) < 1
-    expected = {"eval/return_n=2": returns.mean}
+    expected = {"eval/return_n=2": returns.mean, "eval/return_n=2_not_corrupted": clean_returns.mean}
     for context in contexts:
         name = f"n=2_edges={context.n_true_edges}"
         expected[f"eval_shd/{name}"] = GIVEN + N_FREE - context.n_true_edges
@@ -171,7 +174,7 @@ def test_returns_and_graphs_of_each_test_task_are_logged(monkeypatch):
 
 def test_only_returns_are_logged_where_there_are_no_graphs():
     without_graph = tiny_fcdl(gym.make(ENV_ID, **SIX), dynamics="mlp", dynamics_kwargs={})
-    assert logged(without_graph).keys() == {"eval/return_n=2"}
+    assert logged(without_graph).keys() == {"eval/return_n=2", "eval/return_n=2_not_corrupted"}
     without_truth = tiny_fcdl("CartPole-v1", dynamics_kwargs={})
     assert logged(without_truth, "CartPole-v1", {}, [Task("test")]).keys() == {"eval/return_test"}
 

@@ -17,7 +17,8 @@ N_GRAPH_STEPS = 20
 
 class TaskEvalCallback(BaseCallback):
     """
-    Evaluates the model on several tasks whenever it is triggered, and logs the mean returns as ``eval/return_TASK``.
+    Evaluates the model on several tasks whenever it is triggered, and logs the mean returns as ``eval/return_TASK``; and where
+    the environment corrupts observations, those that the same model has without, as ``eval/return_TASK_not_corrupted``.
 
     Where the model has graphs and the environment tells the true ones, it also logs for each task and true context, N being
     the number of edges of its graph, what ``evaluate_graphs`` measures: ``eval_shd/TASK_edges=N``; and where the environment
@@ -45,13 +46,18 @@ class TaskEvalCallback(BaseCallback):
         self.seed = seed
 
     def _on_step(self) -> bool:
-        for result in evaluate_tasks(self.model, self.env_id, self.env_kwargs, self.tasks, self.n_episodes, self.seed):
-            self.logger.record(f"eval/return_{result.task}", result.mean)
         policy, benchmark = self.model.policy, benchmark_of(self.env_id)
+        self._record_returns("", self.env_kwargs)
+        if benchmark.clean_kwargs:
+            self._record_returns("_not_corrupted", {**self.env_kwargs, **benchmark.clean_kwargs})
         if isinstance(policy, FCDLPolicy) and policy.dynamics.has_graph and benchmark.tells_graphs:
             self._record_graphs(policy, benchmark.clean_kwargs)
         self.logger.dump(self.num_timesteps)
         return True
+
+    def _record_returns(self, suffix: str, env_kwargs: dict[str, Any]) -> None:
+        for result in evaluate_tasks(self.model, self.env_id, env_kwargs, self.tasks, self.n_episodes, self.seed):
+            self.logger.record(f"eval/return_{result.task}{suffix}", result.mean)
 
     def _record_graphs(self, policy: FCDLPolicy, clean_kwargs: dict[str, Any]) -> None:
         contexts = evaluate_graphs(

@@ -8,6 +8,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from tiny import ends_after
 from toy import squeezed
 
 from sb3_fcdl import FCDL
@@ -111,9 +112,6 @@ def test_train_leaves_a_model_a_record_and_curves(model_path):
     assert model.num_timesteps == 300 and model.policy.planner.n_iterations == 2 and model.learning_starts == 100
 
 
-FCDL_TRAIN = FCDL.train
-
-
 class Crash(Exception):
     """The machine goes down."""
 
@@ -123,13 +121,8 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     sizes = ["--env-kwargs", *SMALL, "--dynamics-kwargs", "hidden_dim=16", "n_codes=4", "--planner-kwargs", "n_iterations=2"]
     train = FCDL.train
 
-    def crash_after_twelve_updates(model, **kwargs):
-        if model._n_updates == 12:
-            raise Crash
-        train(model, **kwargs)
-
     with monkeypatch.context() as until_crash:
-        until_crash.setattr(FCDL, "train", crash_after_twelve_updates)
+        until_crash.setattr(FCDL, "train", ends_after(12, Crash))
         with pytest.raises(Crash):
             main(["train", "--timesteps", "300", "--seed", "1", "--eval-freq", "100", "--log-dir", str(tmp_path), *sizes])
     folder = tmp_path / "Chemical-v0_full_fork_seed1_1"
@@ -168,20 +161,13 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     assert model.num_timesteps == 300 and model._n_updates == 19
 
 
-def interrupt_after_twelve_updates(model, **kwargs):
-    """What Ctrl-C does in the middle of an update."""
-    if model._n_updates == 12:
-        raise KeyboardInterrupt
-    FCDL_TRAIN(model, **kwargs)
-
-
 @pytest.mark.parametrize("frequency", [1000, 70, 10], ids=["none before", "one before", "one of the same step"])
 def test_ctrl_c_keeps_the_model_and_what_it_needs_to_go_on(tmp_path, monkeypatch, capsys, frequency):
     monkeypatch.setattr("sb3_fcdl.cli.commands.CHECKPOINT_FREQUENCY", frequency)
     quick = ["--env-kwargs", *SMALL, "--dynamics-kwargs", "hidden_dim=16", "--planner-kwargs", "horizon=2"]
     folder = tmp_path / "Chemical-v0_full_fork_seed0_1"
     with monkeypatch.context() as until_interrupted:
-        until_interrupted.setattr(FCDL, "train", interrupt_after_twelve_updates)
+        until_interrupted.setattr(FCDL, "train", ends_after(12, KeyboardInterrupt))
         with pytest.raises(SystemExit) as exit_info:
             main(["train", "--timesteps", "300", "--log-dir", str(tmp_path), *quick])
     assert exit_info.value.code == 130

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tiny import ends_after
 from toy import squeezed
 
 from sb3_fcdl import FCDL
@@ -107,17 +108,11 @@ def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, c
 
 def test_a_benchmark_stops_with_ctrl_c_and_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(measurements, "evaluate_accuracy", partial(evaluate_accuracy, n_steps=5))
-    path, script, train = tmp_path / "models.csv", str(SCRIPT.parent / "models.py"), FCDL.train
+    path, script = tmp_path / "models.csv", str(SCRIPT.parent / "models.py")
     run = ["--models", "MLP", "--rules", "full_fork", "--seeds", "0", "--timesteps", "60", "--episodes", "1"]
     monkeypatch.setattr(sys, "argv", [script, str(path), *run, "--log-dir", str(tmp_path / "runs")])
-
-    def interrupt(model, **kwargs):
-        if model._n_updates == 1:
-            raise KeyboardInterrupt
-        train(model, **kwargs)
-
     with monkeypatch.context() as until_interrupted:
-        until_interrupted.setattr(FCDL, "train", interrupt)
+        until_interrupted.setattr(FCDL, "train", ends_after(1, KeyboardInterrupt))
         with pytest.raises(SystemExit):
             runpy.run_path(script, run_name="__main__")
     assert not path.exists()

@@ -1,5 +1,6 @@
 """A Chemical small enough, and an FCDL quick enough, to run in every test."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -35,3 +36,15 @@ def tiny_fcdl(env: Any = None, **kwargs: Any) -> FCDL:
         "planner_kwargs": {"horizon": 2, "n_iterations": 2, "n_candidates": 8, "n_elites": 4},
     }
     return FCDL(kwargs.pop("policy", FCDLPolicy), tiny_env() if env is None else env, **(defaults | kwargs))
+
+
+def ends_after(n_updates: int, error: type[BaseException]) -> Callable[..., None]:
+    """In place of ``FCDL.train``: the same, but after so many updates the next one raises the error."""
+    train = FCDL.train
+
+    def train_or_raise(model: FCDL, **kwargs: Any) -> None:
+        if model._n_updates == n_updates:
+            raise error
+        train(model, **kwargs)
+
+    return train_or_raise

@@ -1,6 +1,6 @@
 """A small environment of mixed variables, whose dynamics and best return are known in closed form."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -23,6 +23,7 @@ class GatedEnv(gym.Env):
     The gate is redrawn at every reset, x starts at 0 and y at 5; the action is in [-2, 2].
     """
 
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}  # make_vec_env asks for them
     observation_space = spaces.Box(-np.inf, np.inf, (4,), np.float32)
     action_space = spaces.Box(-2, 2, (1,), np.float32)
     factorization = Factors(

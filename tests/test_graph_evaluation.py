@@ -1,19 +1,21 @@
 """Local graphs beside the true ones, context by context."""
 
 from types import SimpleNamespace
-from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from gated import GatedEnv
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import EveryNTimesteps
 from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.vec_env import VecNormalize
 from tiny import ENV_ID, tiny_fcdl
 from toy import squeezed
 
-from sb3_fcdl.benchmark import Task, TaskEvalCallback, evaluate_tasks
+from fcdl_envs.variables import Factors, Variable
+from sb3_fcdl.benchmark import Task, TaskEvalCallback, evaluate_accuracy, evaluate_tasks, make_env
 from sb3_fcdl.benchmark.graphs import evaluate_graphs, format_graphs
 from sb3_fcdl.benchmark.measurements import evaluate_predictions
 from sb3_fcdl.dynamics import Prediction
@@ -25,10 +27,28 @@ N_FREE = 15  # the order is given: what is below the diagonal is free, and all o
 
 
 class SilentEnv(GatedEnv):
-    metadata: ClassVar = {"render_modes": ["rgb_array"]}  # make_vec_env asks for them
-
     def step(self, action):
         return (*super().step(action)[:4], {})
+
+
+class GatedByKeyEnv(GatedEnv):
+    observation_space = spaces.Dict({"gate": spaces.Discrete(2), "numbers": spaces.Box(-np.inf, np.inf, (2,))})
+    factorization = Factors(
+        state={"gate": (Variable("gate", 2),), "numbers": (Variable("x"), Variable("y"))}, action=(Variable("push"),)
+    )
+    reward_fn = None  # learned: VecNormalize hides the units of a given one
+
+    def reset(self, **kwargs):
+        observation, info = super().reset(**kwargs)
+        return self.by_key(observation), info
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return self.by_key(observation), *rest
+
+    @staticmethod
+    def by_key(observation):
+        return {"gate": int(observation[1]), "numbers": observation[2:]}
 
 
 def make_policy(**kwargs):
@@ -126,6 +146,32 @@ def test_models_without_graphs_and_environments_without_truth_are_refused():
     policy = tiny_fcdl(SilentEnv(), dynamics_kwargs={}).policy
     with pytest.raises(ValueError, match="does not tell the true graph"):
         evaluate_graphs(policy, "Silent-v0", {}, (Task("train"),), n_steps=1)
+
+
+def test_a_model_is_given_what_its_vec_normalize_makes_of_observations(monkeypatch):
+    """
+    A model that takes the gate for open whenever y is given as other than 0. It is given y - 5; y is 5 while the gate is shut,
+    and in an open episode of ten steps before the first and the second one.
+    """
+    gym.register("GatedByKey-v0", GatedByKeyEnv)
+    env = VecNormalize(make_env("GatedByKey-v0", 2, {}), norm_obs_keys=["numbers"])
+    model = tiny_fcdl(env, policy="MultiInputPolicy", dynamics_kwargs={})
+    env.obs_rms["numbers"].mean[1] = 5
+
+    def step(state, action):
+        looks_open = state[:, 3] != 0
+        graph = th.eye(3, 4).repeat(len(state), 1, 1)
+        graph[:, 1, 3], graph[:, 2, 1] = 1, looks_open
+        next_state = th.cat([th.eye(2)[looks_open.long()], state[:, 2:]], dim=1)
+        return Prediction(SimpleNamespace(mode=lambda: next_state), graph)
+
+    monkeypatch.setattr(model.policy.dynamics, "stepper", lambda: step)
+    run = ("GatedByKey-v0", {}, (Task("train"),))
+    shut, opened = evaluate_graphs(model, *run, n_steps=50)
+    assert (shut.missing, shut.extra) == (0, 0)
+    assert (opened.missing, opened.extra) == (pytest.approx(0.2), 0)
+    (found,) = evaluate_accuracy({"model": model}, *run, n_steps=50)["model"]
+    assert found.accuracy == pytest.approx(shut.share + 0.8 * opened.share)
 
 
 class Written(KVWriter):

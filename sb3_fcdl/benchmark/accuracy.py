@@ -11,8 +11,8 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.benchmark.markdown import markdown
-from sb3_fcdl.benchmark.paired import joined, one_step, paired_envs, random_steps
-from sb3_fcdl.fcdl import FCDLPolicy
+from sb3_fcdl.benchmark.paired import joined, one_step, paired_envs, policy_of, random_steps
+from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.observations import Observations
 
 BayesStep = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -41,7 +41,7 @@ class AccuracyResult:
 
 
 def evaluate_accuracy(
-    policies: Mapping[str, FCDLPolicy],
+    models: Mapping[str, FCDL | FCDLPolicy],
     env_id: str,
     env_kwargs: dict[str, Any],
     tasks: Sequence[Task],
@@ -55,7 +55,7 @@ def evaluate_accuracy(
     Compare what models predict under random actions, from corrupted observations, with what happens. Corrupted variables do
     not count: nobody can know them.
 
-    :param policies: trained policies by name, all of the same variables, at least one
+    :param models: trained ones by name, all of the same variables, at least one; see ``evaluate_graphs``
     :param env_id: registered name of the environment
     :param env_kwargs: its keyword arguments, without the task
     :param tasks: what to evaluate on
@@ -65,18 +65,18 @@ def evaluate_accuracy(
     :param n_steps: steps of each environment
     :param seed: of the environments and the actions
     :param n_envs: environments that are stepped at once
-    :return: a result a task by name: ``chance``, every category as likely; ``no change``; the policies; and ``Bayes``, from
+    :return: a result a task by name: ``chance``, every category as likely; ``no change``; the models; and ``Bayes``, from
         the true state under the true dynamics, if they are known
     :raises ValueError: if there is no categorical variable
     """
-    first = next(iter(policies.values()))
+    first = policy_of(next(iter(models.values())))
     variables = first.factors.state_variables
     is_categorical = np.array([variable.is_categorical for variable in variables])
     if not is_categorical.any():
         raise ValueError(f"{env_id} has no categorical variable to predict right or wrong")
 
-    def encoded(observations: Observations) -> th.Tensor:
-        return first.factorization.encode_state(obs_as_tensor(observations, first.device))
+    def raw(observations: Observations) -> th.Tensor:
+        return first.factorization.raw_state(obs_as_tensor(observations, first.device))
 
     def categories(state: th.Tensor) -> np.ndarray:
         return first.dynamics.layout.categories(state).cpu().numpy()
@@ -86,16 +86,16 @@ def evaluate_accuracy(
         return th.stack(same, dim=-1).cpu().numpy()[:, is_categorical]
 
     chance = np.array([1 / variable.n_categories for variable in variables if variable.is_categorical])
-    predictors = {name: one_step(policy) for name, policy in policies.items()}
+    predictors = {name: one_step(model) for name, model in models.items()}
     results: dict[str, list[AccuracyResult]] = {}
     for task in tasks:
         counts: list[np.ndarray] = []
         right: dict[str, list[np.ndarray]] = defaultdict(list)
         envs = paired_envs(env_id, env_kwargs, task, clean_kwargs, n_envs)
         for step in joined(random_steps(envs, n_steps, seed)):
-            state = encoded(step.observations[-1])
-            now, after = categories(state), categories(encoded(step.next_observations[-1]))
-            counts.append(is_shown(encoded(step.observations[0]), state))
+            state = raw(step.observations[-1])
+            now, after = categories(state), categories(raw(step.next_observations[-1]))
+            counts.append(is_shown(raw(step.observations[0]), state))
             predicted = {NO_CHANGE: now}
             for name, predict in predictors.items():
                 predicted[name] = categories(predict(step.observations[0], step.actions).next_state.mode())

@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_fcdl.benchmark.environments import benchmark_of
 from sb3_fcdl.benchmark.evaluation import Task, evaluate_tasks
 from sb3_fcdl.benchmark.graphs import evaluate_graphs
-from sb3_fcdl.fcdl import FCDLPolicy
+from sb3_fcdl.fcdl import FCDL
 
 # Steps of each of ten environments that graphs are compared on: a curve needs less than the table of `sb3-fcdl evaluate`.
 N_GRAPH_STEPS = 20
@@ -46,12 +46,12 @@ class TaskEvalCallback(BaseCallback):
         self.seed = seed
 
     def _on_step(self) -> bool:
-        policy, benchmark = self.model.policy, benchmark_of(self.env_id)
+        benchmark = benchmark_of(self.env_id)
         self._record_returns("", self.env_kwargs)
         if benchmark.clean_kwargs:
             self._record_returns("_not_corrupted", {**self.env_kwargs, **benchmark.clean_kwargs})
-        if isinstance(policy, FCDLPolicy) and policy.dynamics.has_graph and benchmark.tells_graphs:
-            self._record_graphs(policy, benchmark.clean_kwargs)
+        if isinstance(self.model, FCDL) and self.model.dynamics.has_graph and benchmark.tells_graphs:
+            self._record_graphs(self.model, benchmark.clean_kwargs)
         self.logger.dump(self.num_timesteps)
         return True
 
@@ -59,9 +59,9 @@ class TaskEvalCallback(BaseCallback):
         for result in evaluate_tasks(self.model, self.env_id, env_kwargs, self.tasks, self.n_episodes, self.seed):
             self.logger.record(f"eval/return_{result.task}{suffix}", result.mean)
 
-    def _record_graphs(self, policy: FCDLPolicy, clean_kwargs: dict[str, Any]) -> None:
+    def _record_graphs(self, model: FCDL, clean_kwargs: dict[str, Any]) -> None:
         contexts = evaluate_graphs(
-            policy, self.env_id, self.env_kwargs, self.tasks, clean_kwargs, n_steps=N_GRAPH_STEPS, seed=self.seed
+            model, self.env_id, self.env_kwargs, self.tasks, clean_kwargs, n_steps=N_GRAPH_STEPS, seed=self.seed
         )
         for context in contexts:
             for measure in ("shd", "same_code", "same_graph"):

@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
@@ -165,6 +165,16 @@ def bootstrap_interval(
     return float(values.mean()), float(low), float(high)
 
 
+def given_to(model: PolicyPredictor) -> Callable[[Observations], Observations]:
+    """
+    :param model: anything with SB3's ``predict``
+    :return: from observations of the environment to what the model is given of them: what its ``VecNormalize`` makes of them,
+        if it still has one
+    """
+    normalizer = model.get_vec_normalize_env() if isinstance(model, BaseAlgorithm) else None
+    return (lambda observations: observations) if normalizer is None else normalizer.normalize_obs
+
+
 class AsInTraining:
     """
     A model that acts as it does in training: on observations that its ``VecNormalize`` has normalised, if it still has one,
@@ -177,7 +187,7 @@ class AsInTraining:
     def __init__(self, model: PolicyPredictor, env: VecEnv) -> None:
         self.model = model
         self.env = env
-        self._normalizer = model.get_vec_normalize_env() if isinstance(model, BaseAlgorithm) else None
+        self.given = given_to(model)
         self._takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         self._durations: list[float] = []
 
@@ -185,10 +195,6 @@ class AsInTraining:
     def mean_ms(self) -> float:
         """Mean time of a call of the model's ``predict``, in ms."""
         return 1000 * float(np.mean(self._durations))
-
-    def given(self, observation: Observations) -> Observations:
-        """What the model is given of an observation of the environment."""
-        return observation if self._normalizer is None else self._normalizer.normalize_obs(observation)
 
     def predict(
         self,

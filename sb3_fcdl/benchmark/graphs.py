@@ -8,9 +8,9 @@ import numpy as np
 
 from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.benchmark.markdown import markdown
-from sb3_fcdl.benchmark.paired import PairedStep, joined, one_step, paired_envs, random_steps
+from sb3_fcdl.benchmark.paired import PairedStep, joined, one_step, paired_envs, policy_of, random_steps
 from sb3_fcdl.dynamics import Prediction
-from sb3_fcdl.fcdl import FCDLPolicy
+from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ContextResult:
 
 
 def evaluate_graphs(
-    policy: FCDLPolicy,
+    model: FCDL | FCDLPolicy,
     env_id: str,
     env_kwargs: dict[str, Any],
     tasks: Sequence[Task],
@@ -56,7 +56,8 @@ def evaluate_graphs(
     Compare local graphs with those that the environment tells in ``info["local_graph"]``, under random actions; and codes and
     graphs with those of the same states without corruption.
 
-    :param policy: a trained policy whose model has graphs
+    :param model: a trained one that has graphs. An ``FCDL`` is given what its ``VecNormalize`` makes of observations, if it
+        still has one; a policy is given them as they are
     :param env_id: registered name of the environment
     :param env_kwargs: its keyword arguments, without the task
     :param tasks: what to evaluate on
@@ -69,13 +70,14 @@ def evaluate_graphs(
     :raises ValueError: if the model has no graph, the environment does not tell the true one, or its episodes without
         corruption are others
     """
-    if not policy.dynamics.has_graph:
-        raise ValueError(f"{type(policy.dynamics).__name__} predicts every variable from all parents: it has no graph")
+    dynamics = policy_of(model).dynamics
+    if not dynamics.has_graph:
+        raise ValueError(f"{type(dynamics).__name__} predicts every variable from all parents: it has no graph")
     results = []
     for task in tasks:
         envs = paired_envs(env_id, env_kwargs, task, clean_kwargs, n_envs)
-        transitions = _transitions(policy, joined(random_steps(envs, n_steps, seed)))
-        counts, free = transitions.truth.sum(axis=(1, 2)), policy.dynamics.free_entries
+        transitions = _transitions(model, joined(random_steps(envs, n_steps, seed)))
+        counts, free = transitions.truth.sum(axis=(1, 2)), dynamics.free_entries
         results += [_context(task.name, transitions, counts == n_edges, free) for n_edges in np.unique(counts)]
     return results
 
@@ -112,9 +114,9 @@ def _context(task: str, transitions: _Transitions, rows: np.ndarray, free: np.nd
     return ContextResult(task, int(truth[0].sum()), *map(float, numbers))
 
 
-def _transitions(policy: FCDLPolicy, paired_steps: Iterable[PairedStep]) -> _Transitions:
+def _transitions(model: FCDL | FCDLPolicy, paired_steps: Iterable[PairedStep]) -> _Transitions:
     """:param paired_steps: of the environments, and of their clean twins if there are any"""
-    steps, predict = [], one_step(policy)
+    steps, predict = [], one_step(model)
     for step in paired_steps:
         (graph, code), *clean = [_graph_and_code(predict(shown, step.actions)) for shown in step.observations]
         truth, *clean_truth = map(_true_graphs, step.infos)

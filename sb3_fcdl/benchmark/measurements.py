@@ -83,12 +83,12 @@ def evaluate_predictions(
     :param seed: of the transitions
     :return: graphs and accuracies, see ``Measurements``
     """
-    benchmark, policy, made_with = benchmark_of(record.env), model.policy, (record.env, record.env_kwargs)
+    benchmark, made_with = benchmark_of(record.env), (record.env, record.env_kwargs)
     tasks, clean = benchmark.tasks(record.env_kwargs), benchmark.clean_kwargs
     contexts, accuracies = [], {}
     if model.dynamics.has_graph and model.dynamics.free_entries.any() and benchmark.tells_graphs:
-        contexts = evaluate_graphs(policy, *made_with, tasks, clean, seed=seed)
+        contexts = evaluate_graphs(model, *made_with, tasks, clean, seed=seed)
     if benchmark.bayes_step is not None:
         bayes_step = benchmark.bayes_step(*made_with)
-        accuracies = evaluate_accuracy({record.algo: policy}, *made_with, tasks, clean, bayes_step, seed=seed)
+        accuracies = evaluate_accuracy({record.algo: model}, *made_with, tasks, clean, bayes_step, seed=seed)
     return contexts, accuracies

@@ -9,9 +9,9 @@ import torch as th
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, Task, make_env
+from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, Task, given_to, make_env
 from sb3_fcdl.dynamics import Prediction
-from sb3_fcdl.fcdl import FCDLPolicy
+from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.observations import Observations, map_observations
 
 # Whose predictions cost little more than those of a few, and which memory has room for.
@@ -100,18 +100,24 @@ def _as_one(steps: Sequence[PairedStep]) -> PairedStep:
     )
 
 
+def policy_of(model: FCDL | FCDLPolicy) -> FCDLPolicy:
+    """:return: the policy of a model, which may be one itself"""
+    return model if isinstance(model, FCDLPolicy) else model.policy
+
+
 @th.no_grad()
-def one_step(policy: FCDLPolicy) -> Callable[[Observations, np.ndarray], Prediction]:
+def one_step(model: FCDL | FCDLPolicy) -> Callable[[Observations, np.ndarray], Prediction]:
     """
-    :param policy: with a trained model
+    :param model: a trained one
     :return: its prediction from observations, ``[B, *obs_shape]``, and actions as ``env.step`` takes them, ``[B, *]``; for as
         long as the weights stay as they are
     """
+    policy, given = policy_of(model), given_to(model)
     step = policy.dynamics.stepper()
 
     @th.no_grad()
     def predict(observations: Observations, actions: np.ndarray) -> Prediction:
-        return step(*policy.encode(obs_as_tensor(observations, policy.device), policy.buffer_actions(actions)))
+        return step(*policy.encode(obs_as_tensor(given(observations), policy.device), policy.buffer_actions(actions)))
 
     return predict
 

@@ -8,6 +8,8 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
+from sb3_fcdl.benchmark.evaluation import given_to
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -46,11 +48,10 @@ class VideoCallback(BaseCallback):
     def _play(self) -> list[np.ndarray]:
         """The pictures of an episode, ``[height, width, 3]`` uint8 each."""
         observation, _ = self.env.reset(seed=self.seed)
-        normalizer = self.model.get_vec_normalize_env()
+        given = given_to(self.model)
         frames, is_over, state, is_first = [self._picture()], False, None, np.ones(1, dtype=bool)
         while not is_over:
-            given = observation if normalizer is None else normalizer.normalize_obs(observation)
-            action, state = self.model.predict(given, state, is_first, deterministic=True)
+            action, state = self.model.predict(given(observation), state, is_first, deterministic=True)
             observation, _, terminated, truncated, _ = self.env.step(action)
             frames.append(self._picture())
             is_over, is_first = terminated or truncated, np.zeros(1, dtype=bool)

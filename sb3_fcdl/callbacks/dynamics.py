@@ -16,6 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import FloatSchedule
 
+from sb3_fcdl.fcdl.meter import TrainingMeter
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.published import factors_of, outcome_functions
 from sb3_fcdl.fcdl.report import REPORT_EVERY, has_tensorboard
@@ -178,7 +179,8 @@ class DynamicsCallback(ModelTraining, BaseCallback):
                 termination_fn=termination_fn,
                 **self.policy_kwargs,
             ).to(host.device)
-        self._setup_training(int(self._rng.integers(2**63)))
+        self._window_rng = np.random.default_rng(int(self._rng.integers(2**63)))
+        self._meter = TrainingMeter()
         if isinstance(host, OnPolicyAlgorithm):
             self._recorder = _Recorder(host, self.buffer_size)
             self.replay_buffer = self._recorder.replay_buffer

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel
 from sb3_fcdl.factorization import check_spaces
+from sb3_fcdl.fcdl.meter import TrainingMeter
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.published import action_masks_of, factors_of, outcome_functions
 from sb3_fcdl.fcdl.report import REPORT_EVERY, has_tensorboard, record_hyperparameters
@@ -183,7 +184,6 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
 
     def set_random_seed(self, seed: int | None = None) -> None:
         super().set_random_seed(seed)
-        # The windows that training draws; SB3 knows nothing of them.
         self._window_rng = np.random.default_rng(seed)
 
     def _setup_model(self) -> None:
@@ -202,7 +202,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         }
         super()._setup_model()
         self.policy_kwargs = user_kwargs
-        self._setup_training(self.seed)
+        self._meter = TrainingMeter()
         assert self.replay_buffer is not None
         self._learn_from(self.replay_buffer)
         self._n_dumps = 0

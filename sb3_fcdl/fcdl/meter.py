@@ -15,12 +15,13 @@ class TrainingMeter:
     Collects losses, times and, where the environment tells the truth, local graphs; ``summary`` turns them into log entries.
 
     Losses stay on the device until then: reading each would make a GPU wait.
-
-    :param n_graph_samples: latest transitions with a known local graph that are kept
     """
 
-    def __init__(self, n_graph_samples: int) -> None:
-        self._graph_samples: deque[tuple[th.Tensor, th.Tensor, np.ndarray]] = deque(maxlen=n_graph_samples)
+    # Latest transitions with a known local graph that `causal/shd` looks at.
+    N_GRAPH_SAMPLES = 256
+
+    def __init__(self) -> None:
+        self._graph_samples: deque[tuple[th.Tensor, th.Tensor, np.ndarray]] = deque(maxlen=self.N_GRAPH_SAMPLES)
         self._reset()
 
     def _reset(self) -> None:

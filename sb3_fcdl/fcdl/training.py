@@ -29,7 +29,7 @@ class ModelTraining:
     """
     What ``FCDL`` and ``DynamicsCallback`` have in common: a policy, recorded transitions, and a model that learns from them.
 
-    Who inherits it calls ``_setup_training``, sets the attributes below, and calls ``_observe`` at each step of the
+    Who inherits it sets the attributes below, and calls ``_observe`` at each step of the
     environment and ``_update`` to train.
     """
 
@@ -39,14 +39,15 @@ class ModelTraining:
     train_horizon: int
     # The buffer holds what VecNormalize was given; the policy is given what this one makes of it. None: the same.
     _vec_normalize_env: VecNormalize | None
+    # Draws the windows that are trained on.
+    _window_rng: np.random.Generator
+    _meter: TrainingMeter
     _n_updates: int
     # Whether VecNormalize changed what the model has learned from; saved, as VecNormalize is not.
     _learned_normalized = False
     # Whether given rewards and ends have been compared with those of the environment.
     _has_checked_outcomes = False
 
-    # Transitions with a known local graph that `causal/shd` looks at.
-    N_GRAPH_SAMPLES = 256
     # Transitions that `codes` and `causal_graph` look at.
     N_DESCRIBED = 4096
     # Ends of episodes in an update of a learned termination. By chance a batch has one or two: then the ends on either side of
@@ -54,13 +55,6 @@ class ModelTraining:
     N_ENDS = 64
     # Transitions that a given reward or termination is compared with.
     N_CHECKED = 256
-
-    def _setup_training(self, seed: int | None) -> None:
-        """
-        :param seed: of the windows that are drawn
-        """
-        self._meter = TrainingMeter(self.N_GRAPH_SAMPLES)
-        self._window_rng = np.random.default_rng(seed)
 
     def _learn_from(self, replay_buffer: ReplayBuffer) -> None:
         """

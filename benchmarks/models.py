@@ -84,6 +84,10 @@ def table(title: str, lines: Iterable[Line], value: Callable[[Line], float], col
     return markdown([title, *columns], rows)
 
 
+def context_of(line: ContextCsvRow) -> str:
+    return f"{line.task}, {line.n_true_edges} edges"
+
+
 def print_tables(path: Path) -> None:
     for rule in RULES:
         returns, contexts, accuracies = (
@@ -97,7 +101,8 @@ def print_tables(path: Path) -> None:
         print(f"## {rule}\n")
         print(table("mean return", returns, lambda line: line.mean, lambda line: line.task), "\n")
         print(table("accuracy, %", accuracies, lambda line: 100 * line.accuracy, lambda line: line.task), "\n")
-        print(table("SHD", contexts, lambda line: line.shd, lambda line: f"{line.task}, {line.n_true_edges} edges"), "\n")
+        print(table("SHD", contexts, lambda line: line.shd, context_of), "\n")
+        print(table("same graph, %", contexts, lambda line: 100 * line.same_graph, context_of), "\n")
         trained = [line for line in returns if line.timesteps and line.task == "train"]
         print(table("training", trained, lambda line: 1000 * line.wall_s / line.timesteps, lambda _: "ms a step"), "\n")
 

@@ -12,7 +12,7 @@ from toy import squeezed
 from sb3_fcdl import FCDL
 from sb3_fcdl.benchmark import Run, TaskResult, append_csv, evaluate_accuracy, evaluate_graphs, measurements, read_csv
 from sb3_fcdl.benchmark.record import TrainRecord
-from sb3_fcdl.benchmark.table import AccuracyCsvRow
+from sb3_fcdl.benchmark.table import AccuracyCsvRow, ContextCsvRow
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "tables.py"
 
@@ -102,6 +102,10 @@ def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, c
     runpy.run_path(script, run_name="__main__")
     printed = squeezed(capsys.readouterr().out)
     assert "| mean return | train | n=2 | n=4 | n=6 |" in printed and "| accuracy, % | train |" in printed
+    contexts = read_csv(tmp_path / "models_contexts.csv", ContextCsvRow)
+    titles = [f"{line.task}, {line.n_true_edges} edges" for line in contexts]
+    assert f"| same graph, % | {' | '.join(titles)} |" in printed
+    assert f"| FCDL, last weights | {' | '.join(f'{100 * line.same_graph:.1f}' for line in contexts)} |" in printed
     by_hand = lines[0].wall_s * 1000 / 60
     assert f"| MLP | {by_hand:.1f} |" in printed
 

@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
@@ -10,14 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from sb3_fcdl.fcdl.published import action_masks_of
-from sb3_fcdl.observations import Observations
+from sb3_fcdl.observations import Observations, given_to
 from sb3_fcdl.vec_env import GymVectorVecEnv
 
 # Environment i of a batch is seeded with seed + i: training seeds below the offset never meet an evaluation's.
@@ -163,16 +162,6 @@ def bootstrap_interval(
     rows = np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))
     low, high = np.quantile(values[rows].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(values.mean()), float(low), float(high)
-
-
-def given_to(model: PolicyPredictor) -> Callable[[Observations], Observations]:
-    """
-    :param model: anything with SB3's ``predict``
-    :return: from observations of the environment to what the model is given of them: what its ``VecNormalize`` makes of them,
-        if it still has one
-    """
-    normalizer = model.get_vec_normalize_env() if isinstance(model, BaseAlgorithm) else None
-    return (lambda observations: observations) if normalizer is None else normalizer.normalize_obs
 
 
 class AsInTraining:

@@ -9,10 +9,10 @@ import torch as th
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, Task, given_to, make_env
+from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET, Task, make_env
 from sb3_fcdl.dynamics import Prediction
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
-from sb3_fcdl.observations import Observations, map_observations
+from sb3_fcdl.observations import Observations, given_to, map_observations
 
 # Whose predictions cost little more than those of a few, and which memory has room for.
 N_TRANSITIONS = 500

@@ -179,7 +179,7 @@ class DynamicsCallback(ModelTraining, BaseCallback):
                 termination_fn=termination_fn,
                 **self.policy_kwargs,
             ).to(host.device)
-        self._window_rng = np.random.default_rng(int(self._rng.integers(2**63)))
+        self._window_rng = np.random.default_rng(self._rng.integers(2**63))
         self._meter = TrainingMeter()
         if isinstance(host, OnPolicyAlgorithm):
             self._recorder = _Recorder(host, self.buffer_size)

@@ -8,7 +8,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from sb3_fcdl.benchmark.evaluation import given_to
+from sb3_fcdl.observations import given_to
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

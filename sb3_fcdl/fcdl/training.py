@@ -29,8 +29,7 @@ class ModelTraining:
     """
     What ``FCDL`` and ``DynamicsCallback`` have in common: a policy, recorded transitions, and a model that learns from them.
 
-    Who inherits it sets the attributes below, and calls ``_observe`` at each step of the
-    environment and ``_update`` to train.
+    Who inherits it sets the attributes below, and calls ``_observe`` at each step of the environment and ``_update`` to train.
     """
 
     policy: FCDLPolicy

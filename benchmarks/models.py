@@ -37,6 +37,12 @@ ABLATION = {
     "FCDL, last weights": ["--policy-kwargs", "average_decay=0"],
     "FCDL, codes are graphs": ["--dynamics-kwargs", "quantize=graphs"],
     "FCDL, no causal order": ["--dynamics-kwargs", "graph_prior=self"],
+    # The published settings, but for those of the planner set back to the defaults.
+    "FCDL, planned as published": [
+        *("--preset", "paper"),
+        *("--dynamics-kwargs", "context_threshold=0.05", "sparsity_coef=0.01"),
+        *("--policy-kwargs", "average_decay=0.99"),
+    ],
     "FCDL, as published": ["--preset", "paper"],
 }
 OPTIONS = MODELS | ABLATION

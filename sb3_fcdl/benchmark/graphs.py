@@ -71,8 +71,7 @@ def evaluate_graphs(
         corruption are others
     """
     dynamics = policy_of(model).dynamics
-    if not dynamics.has_graph:
-        raise ValueError(f"{type(dynamics).__name__} predicts every variable from all parents: it has no graph")
+    dynamics.require_graph()
     results = []
     for task in tasks:
         envs = paired_envs(env_id, env_kwargs, task, clean_kwargs, n_envs)

@@ -140,14 +140,18 @@ class DynamicsModel(nn.Module, ABC):
         """
         return self.stepper()(state, action)
 
+    def require_graph(self) -> None:
+        """:raises ValueError: if the model has no graph"""
+        if not self.has_graph:
+            raise ValueError(f"{type(self).__name__} predicts every variable from all parents: it has no graph")
+
     def local_graph(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """
         The graph that the model uses for each row, ``[R, V, P]``, 0 or 1.
 
         :raises ValueError: if the model has no graph
         """
-        if not self.has_graph:
-            raise ValueError(f"{type(self).__name__} predicts every variable from all parents: it has no graph")
+        self.require_graph()
         graph = self.step(state, action).graph
         assert graph is not None
         return graph

@@ -16,6 +16,7 @@ from sb3_fcdl.benchmark import profile, read_csv
 from sb3_fcdl.benchmark.checkpoint import is_finished
 from sb3_fcdl.benchmark.table import AccuracyCsvRow, ContextCsvRow
 from sb3_fcdl.cli import main
+from sb3_fcdl.dynamics import FCDLDynamics
 
 SMALL = ["n_objects=4", "n_colors=3"]
 
@@ -205,6 +206,13 @@ def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path,
     # Both regimes of four objects, self and action edges counted; on the training task nothing is corrupted.
     assert [row.n_true_edges for row in contexts] == [8, 14] and sum(row.share for row in contexts) == pytest.approx(1)
     assert {(row.env_kwargs, row.algo, row.same_code, row.same_graph) for row in contexts} == {(system, "FCDL", 1, 1)}
+
+
+def test_evaluate_says_what_chooses_the_context(capsys, model_path, monkeypatch):
+    monkeypatch.setattr(FCDLDynamics, "variable_importance", lambda model: {"obj0": 0.01872, "obj1": 0.0, "action": 0.0036})
+    assert main(["evaluate", "--model", str(model_path), "--episodes", "1"]) == 0
+    expected = "What chooses the context, and what it is worth in nats: obj0 0.0187, action 0.0036\n"
+    assert expected in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,16 @@ def test_rule_by_which_variables_are_dropped(importance, n_measurements, kept):
     assert scripted(FCDLDynamics(factors(SIZES, 2), hidden_dim=8), importance, n_measurements) == kept
 
 
+def test_importance_is_zero_for_what_was_dropped():
+    model = FCDLDynamics(factors(SIZES, 2), hidden_dim=8)
+    assert model.variable_importance() == {}
+    scripted(model, [0.25, 0.0, 0.125, 0.0, 0.0, -0.125], 39)
+    assert model.variable_importance() == {"x0": 0.25, "x1": 0, "x2": 0.125, "x3": 0, "x4": 0, "a0": -0.125}
+    scripted(model, [0.5, 0.0, 0.125, 0.0, 0.0, -0.125], 5)  # the fortieth measurement and on: a tenth of what is new
+    x0 = 0.5 - 0.25 * 0.9**5
+    assert model.variable_importance() == pytest.approx({"x0": x0, "x1": 0, "x2": 0.125, "x3": 0, "x4": 0, "a0": 0})
+
+
 def test_threshold_of_zero_keeps_all_variables_and_measures_nothing():
     model = FCDLDynamics(factors(SIZES, 2), hidden_dim=8, context_threshold=0)
     assert len(scripted(model, [1.0, 0, 0, 0, 0, 0], 50)) == 6 and model.n_measured == 0

@@ -5,6 +5,7 @@ from stable_baselines3.common.logger import configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import tiny_fcdl, tiny_vec_env
 
+from sb3_fcdl.dynamics import FCDLDynamics
 from sb3_fcdl.graph import hamming_distance
 
 KEYS = {
@@ -83,6 +84,17 @@ def test_tensorboard_shows_graphs_contexts_errors_and_hyperparameters(tmp_path):
     shares = [events.Scalars(f"code_share/{code}")[0].value for code in range(4)]
     assert sum(shares) == pytest.approx(1)
     assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_tensorboard_shows_what_each_variable_is_worth_for_the_context(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    worth = {"obj0": 0.5, "obj1": 0.0, "obj2": -0.25, "obj3": 0.0, "action": 0.125}
+    monkeypatch.setattr(FCDLDynamics, "MEASURE_EVERY", 1)
+    monkeypatch.setattr(FCDLDynamics, "_measure_importance", lambda model, windows: th.tensor(list(worth.values())))
+    tiny_fcdl(tiny_vec_env(2), tensorboard_log=str(tmp_path)).learn(150, log_interval=2)
+    events = EventAccumulator(str(tmp_path / "FCDL_1"))
+    events.Reload()
+    assert {name: events.Scalars(f"variable_importance/{name}")[0].value for name in worth} == worth
 
 
 def test_training_is_the_same_without_tensorboard(tmp_path):

@@ -121,6 +121,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     contexts, accuracies = evaluate_predictions(model, record, seed)
     if contexts:
         print(f"\n{format_graphs(contexts)}")
+    selecting = {name: value for name, value in model.dynamics.variable_importance().items() if value}
+    if selecting:
+        words = ", ".join(f"{name} {value:.4f}" for name, value in selecting.items())
+        print(f"\nWhat chooses the context, and what it is worth in nats: {words}")
     if accuracies:
         print(f"\n{format_accuracy(accuracies)}")
     if arguments.csv is not None:

@@ -56,8 +56,10 @@ rows:
 
 A second table has the graphs of the model under random actions, by task and true context (number of edges of the true graph):
 the share of the transitions that are in it; the structural Hamming distance to the true graph, missing and extra edges; and
-how often code and graph are those that the same state has without corruption. A third has the share of the objects shown as
-they are whose next colour the model predicts right, under random actions, beside chance and the best prediction that there is.
+how often code and graph are those that the same state has without corruption. Below it stands which variables choose the
+context, and what one step's prediction loses if the choice sees another value of one of them. A third table has the share of
+the objects shown as they are whose next colour the model predicts right, under random actions, beside chance and the best
+prediction that there is.
 With `--csv results.csv` these go to results_contexts.csv and results_accuracy.csv.
 
 examples:

@@ -160,6 +160,15 @@ class DynamicsModel(nn.Module, ABC):
     def context_graphs(self) -> list[CausalGraph]:
         """The graph of each context, one for a model without contexts, an empty list for one without graphs."""
 
+    def variable_importance(self) -> dict[str, float]:
+        """
+        What each variable is worth for the choice of the context: how much worse one step is predicted if the choice sees the
+        variable of other transitions.
+
+        :return: nats, by name; 0: the variable does not take part. Empty: the model does not measure it, or has not yet
+        """
+        return {}
+
     @property
     def free_entries(self) -> np.ndarray:
         """Which entries of a graph are learned rather than given, ``[V, P]``, bool."""

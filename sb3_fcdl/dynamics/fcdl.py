@@ -190,6 +190,11 @@ class FCDLDynamics(DynamicsModel):
         selects = self.context_inputs.bool().tolist()
         return tuple(name for name, does in zip(self.factors.parent_names, selects, strict=True) if does)
 
+    def variable_importance(self) -> dict[str, float]:
+        if self.n_measured == 0:
+            return {}
+        return dict(zip(self.factors.parent_names, self.context_importance.tolist(), strict=True))
+
     def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
         """
         Takes from the encoder, one at a time, the variables that it does not need.

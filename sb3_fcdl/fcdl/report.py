@@ -31,7 +31,8 @@ def report(logger: Logger, policy: FCDLPolicy, windows: Windows, goal: th.Tensor
     """
     Record, for TensorBoard alone: ``model/error_k`` and ``model_error_k/VARIABLE``, see ``prediction_errors``, after 1, 3 and
     as many steps as a plan has; ``model/imagined_return`` and ``model/recorded_return`` of the same recorded actions;
-    ``code_share/K``; and as images the graph of each context met and their union.
+    ``code_share/K``; ``variable_importance/VARIABLE``, see ``DynamicsModel``; and as images the graph of each context met and
+    their union.
 
     :param logger: with a TensorBoard writer
     :param policy: as trained so far
@@ -47,6 +48,8 @@ def report(logger: Logger, policy: FCDLPolicy, windows: Windows, goal: th.Tensor
         values |= {f"code_share/{code}": shares.get(code, 0.0) for code in range(len(graphs))}
     else:
         codes = []
+    importance = policy.dynamics.variable_importance()
+    values |= {f"variable_importance/{name}": value for name, value in importance.items()}
     for key, value in values.items():
         logger.record(key, value, exclude=ONLY_TENSORBOARD)
     if graphs:

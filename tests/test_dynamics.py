@@ -258,14 +258,15 @@ def test_loss_of_an_invalid_step_does_not_count():
     assert losses[0] == losses[1]
 
 
-def test_price_of_an_edge_is_the_sparsity_coefficient():
-    """R is the expected number of free edges a variable: with every free logit at 0 each counts one half."""
-    model = make_model(SIZES["equal"], graph_prior="order").train()
-    last = model.quantizer.encoder[-1]
+@pytest.mark.parametrize(("quantize", "cost"), [("latents", 0.5), ("graphs", 0.5 * np.log(2))])
+def test_price_of_an_edge_is_the_sparsity_coefficient(quantize, cost):
+    """R at even odds: half an edge for each of the free ones is expected, and -log(1 - 1/2) / 2 is the cost of one."""
+    model = make_model(SIZES["equal"], graph_prior="order", quantize=quantize).train()
+    last = model.quantizer.encoder[-1] if quantize == "graphs" else model.quantizer.decoder.output
     th.nn.init.zeros_(last.weight)
     th.nn.init.zeros_(last.bias)
     losses = model.loss(random_windows(SIZES["equal"], N_ACTIONS, n_rows=16, length=3))
-    assert losses.terms["reg"].item() == pytest.approx(0.5 * 6 / 4)
+    assert losses.terms["reg"].item() == pytest.approx(cost * 6 / 4)
     parts = losses.terms["dynamics"] + 0.01 * losses.terms["reg"] + 0.25 * losses.terms["commit"]
     assert losses.total.item() == pytest.approx(parts.item(), rel=1e-6)
 

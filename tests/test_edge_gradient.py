@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch as th
 
-from sb3_fcdl.dynamics.masks import CERTAIN, antithetic_edges, edge_surrogate, sample_edges
+from sb3_fcdl.dynamics.masks import CERTAIN, antithetic_edges, edge_cost, edge_surrogate, sample_edges
 
 
 def losses_of(edges):
@@ -71,3 +71,30 @@ def test_an_edge_is_kept_where_the_loss_is_flat_with_it_and_without_it():
     edge_surrogate(unbiased, edges, (flat_at_both_ends(edges[0]), flat_at_both_ends(edges[1]))).sum().backward()
     # d/d(log-odds) of (1 - p) at p = 1/2; with one edge at even odds the estimate has no variance at all.
     th.testing.assert_close(unbiased.grad, th.full_like(unbiased, -0.25))
+
+
+@pytest.mark.parametrize(("gain", "probability"), [(0.6, 1 / 6), (1.0, 0.5), (2.0, 0.75), (50.0, 0.99)])
+def test_an_edge_worth_its_price_has_even_odds_and_no_edge_is_certain(gain, probability):
+    """The minimum of (1 - p) gain - log(1 - p) / 2 over p is at 1 - 1 / (2 gain): its derivative is 1 / (2 (1 - p)) - gain."""
+    log_odds = th.linspace(-6, 12, 18_001, dtype=th.float64)
+    loss = (1 - log_odds.sigmoid()) * gain + edge_cost(log_odds)
+    assert log_odds[loss.argmin()].sigmoid().item() == pytest.approx(probability, abs=1e-3)
+
+
+@pytest.mark.parametrize(("cost", "is_dropped"), [(edge_cost, True), (th.sigmoid, False)])
+def test_an_edge_of_two_contexts_is_dropped_where_only_the_other_needs_it(cost, is_dropped):
+    """Both were certain of it; the loss without it is 1 nat in the first, nothing in the second."""
+    th.manual_seed(0)
+    log_odds = th.tensor([12.0, 12.0], requires_grad=True)
+    optimizer = th.optim.SGD([log_odds], lr=1.0)
+    for _ in range(3000):
+        rows = log_odds.view(2, 1, 1).repeat_interleave(32, dim=0)
+        edges = antithetic_edges(rows)
+        needed = th.tensor([1.0, 0.0]).repeat_interleave(32).view(-1, 1)
+        first, second = (needed * (1 - each.squeeze(-1)) for each in edges)
+        optimizer.zero_grad()
+        (edge_surrogate(rows, edges, (first, second)).sum(-1) + 0.05 * cost(rows).flatten()).mean().backward()
+        optimizer.step()
+    kept, other = log_odds.sigmoid().tolist()
+    assert kept > 0.9
+    assert (other < 0.1) == is_dropped

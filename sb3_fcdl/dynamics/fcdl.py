@@ -13,7 +13,7 @@ from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.edges import FreeEdges
 from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedNetwork
-from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName, antithetic_edges, edge_surrogate, sample_edges
+from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName, antithetic_edges, edge_cost, edge_surrogate, sample_edges
 from sb3_fcdl.dynamics.quantizer import GraphQuantizer, LatentQuantizer, Quantized, Quantizer
 from sb3_fcdl.graph import CausalGraph
 
@@ -53,10 +53,10 @@ class FCDLDynamics(DynamicsModel):
     """
     A quantizer chooses a context, the context's graph masks the parents, the masked network predicts.
 
-    The loss of a step is the negative log-likelihood, averaged over variables, plus ``sparsity_coef`` times the expected
-    number of free edges a variable, so that the coefficient is the price of an edge in nats (Eq. 6 of the paper), plus
-    ``commitment_coef`` times the distance to the code (Eq. 7). The paper's price is 0.001, its published code's eleven times
-    lower; with 0.01 the contexts of Chemical form sooner and hold better against corrupted inputs.
+    The loss of a step is the negative log-likelihood, averaged over variables, plus ``sparsity_coef`` times the cost of a
+    variable's free edges, so that the coefficient is the price of an edge in nats, plus ``commitment_coef`` times the distance
+    to the code (Eq. 7 of the paper). In the paper the cost is the expected number of edges (Eq. 6) and the price 0.001, in its
+    published code eleven times lower; with 0.01 the contexts of Chemical form sooner and hold better against corrupted inputs.
 
     :param factors: the variables
     :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
@@ -70,7 +70,8 @@ class FCDLDynamics(DynamicsModel):
         largest one; 0: all variables select it for ever, as published
     :param ema_decay: of the codebook, per training batch
     :param quantize: what the codes stand for: ``"graphs"``, see ``GraphQuantizer``, with an unbiased gradient for the edges
-        (``edge_surrogate``); or ``"latents"``, see ``LatentQuantizer``, with the gradient of a Gumbel-sigmoid, as published
+        (``edge_surrogate``) and a cost that keeps them from being certain (``edge_cost``); or ``"latents"``, see
+        ``LatentQuantizer``, with the gradient of a Gumbel-sigmoid and the cost of the paper
     :raises ValueError: if ``graph_prior`` or ``quantize`` is unknown, or ``context_threshold`` not in [0, 1)
     """
 
@@ -147,10 +148,11 @@ class FCDLDynamics(DynamicsModel):
             return masked(edges[0])
 
         nlls = list(self.unroll(windows, predict))
-        n_edges = [context.log_odds.sigmoid().sum(-1).mean() for context in contexts]
+        cost = th.sigmoid if self.quantize == "latents" else edge_cost
+        costs = [cost(context.log_odds).sum(-1).mean() for context in contexts]
         terms = {
             "dynamics": windows.mean(nlls),
-            "reg": th.stack(n_edges).mean() / len(self.factors.state_variables),
+            "reg": th.stack(costs).mean() / len(self.factors.state_variables),
             "commit": th.stack([context.commitment for context in contexts]).mean(),
         }
         total = terms["dynamics"] + self.sparsity_coef * terms["reg"] + self.commitment_coef * terms["commit"]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch as th
+from torch.nn import functional as F
 
 from fcdl_envs.variables import Factors
 
@@ -116,3 +117,18 @@ def edge_surrogate(log_odds: th.Tensor, edges: tuple[th.Tensor, th.Tensor], loss
     gain = (loss - other_loss).detach().unsqueeze(-1)
     gradient = 0.5 * gain * (first - second) * log_odds.detach().abs().sigmoid()
     return (gradient * (log_odds - log_odds.detach())).sum(-1)
+
+
+def edge_cost(log_odds: th.Tensor) -> th.Tensor:
+    """
+    What an edge costs that is there with probability ``p``, in prices of an edge: ``-log(1 - p) / 2``.
+
+    An edge without which a prediction loses ``G`` prices is learned to be there with ``p = 1 - 1 / (2 G)``: likelier than not
+    if it is worth its price, and never certain. The expected number of edges, ``p``, draws the same line, but has no minimum
+    between 0 and 1. Once its sigmoid is saturated neither loss nor cost has a gradient left, and an edge that was learned for
+    two contexts stays in the one that has no use for it.
+
+    :param log_odds: of an edge, any shape
+    :return: same shape
+    """
+    return 0.5 * F.softplus(log_odds)

@@ -40,7 +40,7 @@ ABLATION = {
     # The published settings, but for those of the planner set back to the defaults.
     "FCDL, planned as published": [
         *("--preset", "paper"),
-        *("--dynamics-kwargs", "context_threshold=0.05", "sparsity_coef=0.01"),
+        *("--dynamics-kwargs", "context_threshold=0.05", "context_drop_after=1000", "sparsity_coef=0.01"),
         *("--policy-kwargs", "average_decay=0.99"),
     ],
     "FCDL, as published": ["--preset", "paper"],

@@ -25,7 +25,13 @@ def switched_windows(n_rows: int) -> Windows:
 def test_the_switch_alone_selects_the_context_and_noise_elsewhere_does_not_reach_it():
     th.manual_seed(0)
     model = FCDLDynamics(
-        factors(SIZES, 2), graph_prior="none", hidden_dim=32, n_codes=8, code_dim=4, sparsity_coef=0.05
+        factors(SIZES, 2),
+        graph_prior="none",
+        hidden_dim=32,
+        n_codes=8,
+        code_dim=4,
+        sparsity_coef=0.05,
+        context_drop_after=1000,
     ).train()
     optimizer = th.optim.Adam(model.parameters(), lr=3e-3)
     for update in range(1, 1151):
@@ -82,6 +88,7 @@ def scripted(model: FCDLDynamics, importance: list[float], n_measurements: int) 
 @pytest.mark.parametrize(
     ("importance", "n_measurements", "kept"),
     [
+        # A measurement every 25 updates, and 1000 updates to wait.
         ([0.1, 0.0, 0.02, 0.0, 0.0, -0.1], 39, ("x0", "x1", "x2", "x3", "x4", "a0")),  # too early
         ([0.1, 0.0, 0.02, 0.0, 0.0, -0.1], 40, ("x0", "x1", "x2", "x3", "x4")),  # one at a time, the least important first
         ([0.1, 0.0, 0.02, 0.0, 0.0, -0.1], 50, ("x0", "x2")),  # 0.02 is more than a twentieth of 0.1
@@ -89,11 +96,12 @@ def scripted(model: FCDLDynamics, importance: list[float], n_measurements: int) 
     ],
 )
 def test_rule_by_which_variables_are_dropped(importance, n_measurements, kept):
-    assert scripted(FCDLDynamics(factors(SIZES, 2), hidden_dim=8), importance, n_measurements) == kept
+    model = FCDLDynamics(factors(SIZES, 2), hidden_dim=8, context_drop_after=1000)
+    assert scripted(model, importance, n_measurements) == kept
 
 
 def test_importance_is_zero_for_what_was_dropped():
-    model = FCDLDynamics(factors(SIZES, 2), hidden_dim=8)
+    model = FCDLDynamics(factors(SIZES, 2), hidden_dim=8, context_drop_after=1000)
     assert model.variable_importance() == {}
     scripted(model, [0.25, 0.0, 0.125, 0.0, 0.0, -0.125], 39)
     assert model.variable_importance() == {"x0": 0.25, "x1": 0, "x2": 0.125, "x3": 0, "x4": 0, "a0": -0.125}
@@ -108,7 +116,7 @@ def test_threshold_of_zero_keeps_all_variables_and_measures_nothing():
 
 
 def test_dropped_variables_are_saved():
-    model, other = (FCDLDynamics(factors(SIZES, 2), hidden_dim=8) for _ in range(2))
+    model, other = (FCDLDynamics(factors(SIZES, 2), hidden_dim=8, context_drop_after=0) for _ in range(2))
     scripted(model, [1.0, 0, 0, 0, 0, 0], 50)
     other.load_state_dict(model.state_dict())
     assert other.context_variables == ("x0",)
@@ -118,3 +126,8 @@ def test_dropped_variables_are_saved():
 def test_threshold_out_of_range_is_named(threshold):
     with pytest.raises(ValueError, match=r"context_threshold must be in \[0, 1\)"):
         FCDLDynamics(factors(SIZES, 2), context_threshold=threshold)
+
+
+def test_negative_wait_is_named():
+    with pytest.raises(ValueError, match="context_drop_after must be at least 0, got -1"):
+        FCDLDynamics(factors(SIZES, 2), context_drop_after=-1)

@@ -221,7 +221,8 @@ CHEMICAL = Benchmark(
         "default": Preset(
             SCHEDULE | PLANNER,
             dynamics_kwargs={
-                "fcdl": {"graph_prior": "order", "quantize": "latents"},
+                # Contexts form early here.
+                "fcdl": {"graph_prior": "order", "quantize": "latents", "context_drop_after": 1000},
                 "ncd": {"graph_prior": "order"},
                 "mlp": MLP,
             },

@@ -68,20 +68,22 @@ class FCDLDynamics(DynamicsModel):
     :param commitment_coef: weight of the commitment loss
     :param context_threshold: a variable stops selecting the context when its importance for that is below this share of the
         largest one; 0: all variables select it for ever, as published
+    :param context_drop_after: updates before that. What selects the context at first is often an accident, and a variable that
+        has stopped does not come back
     :param ema_decay: of the codebook, per training batch
     :param quantize: what the codes stand for: ``"graphs"``, see ``GraphQuantizer``, with an unbiased gradient for the edges
         (``edge_surrogate``) and a cost that keeps them from being certain (``edge_cost``); or ``"latents"``, see
         ``LatentQuantizer``, with the gradient of a Gumbel-sigmoid and the cost of the paper
-    :raises ValueError: if ``graph_prior`` or ``quantize`` is unknown, or ``context_threshold`` not in [0, 1)
+    :raises ValueError: if ``graph_prior`` or ``quantize`` is unknown, or ``context_threshold`` not in [0, 1), or
+        ``context_drop_after`` negative
     """
 
     context_inputs: th.Tensor
     context_importance: th.Tensor
     n_measured: th.Tensor
 
-    # Updates between two measurements of what the encoder needs, rows in one, and measurements before one is acted on: what
-    # selects the context in the first thousand updates is often an accident, and what is dropped does not come back.
-    MEASURE_EVERY, N_MEASURED_ROWS, MIN_MEASUREMENTS = 25, 512, 40
+    # Updates between two measurements of what the encoder needs, and rows in one.
+    MEASURE_EVERY, N_MEASURED_ROWS = 25, 512
     # Nats: below it contexts have not formed, and nothing is known about what selects them.
     MIN_IMPORTANCE = 0.01
 
@@ -96,16 +98,20 @@ class FCDLDynamics(DynamicsModel):
         sparsity_coef: float = 0.01,
         commitment_coef: float = 0.25,
         context_threshold: float = 0.05,
+        context_drop_after: int = 3000,
         ema_decay: float = 0.99,
         quantize: Quantize = "graphs",
     ) -> None:
         super().__init__(factors)
         if not 0 <= context_threshold < 1:
             raise ValueError(f"context_threshold must be in [0, 1), got {context_threshold}")
+        if context_drop_after < 0:
+            raise ValueError(f"context_drop_after must be at least 0, got {context_drop_after}")
         if quantize not in get_args(Quantize):
             raise ValueError(f"unknown quantize {quantize!r}, allowed: {', '.join(get_args(Quantize))}")
         self.quantize = quantize
         self.context_threshold = context_threshold
+        self.context_drop_after = context_drop_after
         self.sparsity_coef = sparsity_coef
         self.commitment_coef = commitment_coef
         self.free_edges = FreeEdges(factors, graph_prior)
@@ -214,7 +220,7 @@ class FCDLDynamics(DynamicsModel):
         score = self.context_importance.where(self.context_inputs > 0, th.inf)
         largest = self.context_importance.max()
         is_needless = (score.min() < self.context_threshold * largest) & (largest > self.MIN_IMPORTANCE)
-        drops = is_needless & (self.n_measured >= self.MIN_MEASUREMENTS)
+        drops = is_needless & (self.n_measured * self.MEASURE_EVERY >= self.context_drop_after)
         # Without a look at the numbers, for which the host would have to wait.
         self.context_inputs *= 1 - drops * F.one_hot(score.argmin(), len(score))
         self.context_importance *= self.context_inputs

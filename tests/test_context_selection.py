@@ -92,6 +92,7 @@ def scripted(model: FCDLDynamics, importance: list[float], n_measurements: int) 
         ([0.1, 0.0, 0.02, 0.0, 0.0, -0.1], 39, ("x0", "x1", "x2", "x3", "x4", "a0")),  # too early
         ([0.1, 0.0, 0.02, 0.0, 0.0, -0.1], 40, ("x0", "x1", "x2", "x3", "x4")),  # one at a time, the least important first
         ([0.1, 0.0, 0.02, 0.0, 0.0, -0.1], 50, ("x0", "x2")),  # 0.02 is more than a twentieth of 0.1
+        ([1.0, 0.009, 0.011, 0.0, 0.0, 0.0], 50, ("x0", "x2")),  # 0.01 nats matter, however much others do
         ([0.009, 0.0, 0.0, 0.0, 0.0, 0.0], 50, ("x0", "x1", "x2", "x3", "x4", "a0")),  # no context has formed
     ],
 )

@@ -67,7 +67,7 @@ class FCDLDynamics(DynamicsModel):
     :param sparsity_coef: price of an edge, in nats
     :param commitment_coef: weight of the commitment loss
     :param context_threshold: a variable stops selecting the context when its importance for that is below this share of the
-        largest one; 0: all variables select it for ever, as published
+        largest one, and below 0.01 nats; 0: all variables select it for ever, as published
     :param context_drop_after: updates before that. What selects the context at first is often an accident, and a variable that
         has stopped does not come back
     :param ema_decay: of the codebook, per training batch
@@ -84,7 +84,8 @@ class FCDLDynamics(DynamicsModel):
 
     # Updates between two measurements of what the encoder needs, and rows in one.
     MEASURE_EVERY, N_MEASURED_ROWS = 25, 512
-    # Nats: below it contexts have not formed, and nothing is known about what selects them.
+    # Nats from which a variable matters, however much others do. While none does, contexts have not formed, and nothing is
+    # known about what selects them.
     MIN_IMPORTANCE = 0.01
 
     def __init__(
@@ -219,7 +220,8 @@ class FCDLDynamics(DynamicsModel):
         self.context_importance.lerp_(importance, (1 / self.n_measured).clamp(min=0.1))
         score = self.context_importance.where(self.context_inputs > 0, th.inf)
         largest = self.context_importance.max()
-        is_needless = (score.min() < self.context_threshold * largest) & (largest > self.MIN_IMPORTANCE)
+        limit = (self.context_threshold * largest).clamp(max=self.MIN_IMPORTANCE)
+        is_needless = (score.min() < limit) & (largest > self.MIN_IMPORTANCE)
         drops = is_needless & (self.n_measured * self.MEASURE_EVERY >= self.context_drop_after)
         # Without a look at the numbers, for which the host would have to wait.
         self.context_inputs *= 1 - drops * F.one_hot(score.argmin(), len(score))

@@ -80,7 +80,7 @@ def codes_of(policy: "FCDLPolicy", windows: Windows, n_samples: int = 3) -> list
     raw = th.cat([policy.factorization.decode_state(state), policy.factorization.decode_action(action)], dim=-1)
     values = values_of(variables, raw)
     names = policy.factors.parent_names
-    selecting = getattr(policy.dynamics, "context_variables", names)
+    selecting = policy.dynamics.context_variables
     columns = [index for index, name in enumerate(names) if name in selecting]
     graphs, found = policy.dynamics.context_graphs(), codes.cpu().numpy()
     return [

@@ -160,6 +160,11 @@ class DynamicsModel(nn.Module, ABC):
     def context_graphs(self) -> list[CausalGraph]:
         """The graph of each context, one for a model without contexts, an empty list for one without graphs."""
 
+    @property
+    def context_variables(self) -> tuple[str, ...]:
+        """Names of the variables that the choice of the context reads: all, unless a model says otherwise."""
+        return self.factors.parent_names
+
     def variable_importance(self) -> dict[str, float]:
         """
         What each variable is worth for the choice of the context: how much worse one step is predicted if the choice sees the

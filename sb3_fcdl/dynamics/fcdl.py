@@ -195,7 +195,6 @@ class FCDLDynamics(DynamicsModel):
 
     @property
     def context_variables(self) -> tuple[str, ...]:
-        """Names of the variables that select the context."""
         selects = self.context_inputs.bool().tolist()
         return tuple(name for name, does in zip(self.factors.parent_names, selects, strict=True) if does)
 

@@ -22,10 +22,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from sb3_fcdl import FCDL
-from sb3_fcdl.benchmark import Run, Task, TaskResult, append_csv, evaluate_tasks, read_csv
 from sb3_fcdl.benchmark.base import RandomActions
-from sb3_fcdl.benchmark.markdown import markdown, over_seeds
-from sb3_fcdl.benchmark.table import CsvRow
+from sb3_fcdl.evaluation import Task, TaskResult, evaluate_tasks
+from sb3_fcdl.evaluation.markdown import markdown, over_seeds
+from sb3_fcdl.runs import Run, append_csv, read_csv
+from sb3_fcdl.runs.table import CsvRow
 
 FACTORED_TAXI = "FactoredTaxi-v4"
 ENVIRONMENTS = (

@@ -30,13 +30,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
 from sb3_fcdl.benchmark import benchmark_of
-from sb3_fcdl.benchmark.markdown import markdown
-from sb3_fcdl.benchmark.profile import median_ms
-from sb3_fcdl.benchmark.record import machine, package_versions
 from sb3_fcdl.dynamics import DYNAMICS
-from sb3_fcdl.dynamics.layers import ParentFeatures
+from sb3_fcdl.dynamics.lookup.parents import ParentFeatures
+from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.planning import planner
 from sb3_fcdl.planning.rollout import PlainRollout
+from sb3_fcdl.runs.profile import median_ms
+from sb3_fcdl.runs.record import machine, package_versions
 
 ENV_ID = "FCDL/Chemical-v0"
 N_ENVS = 10

@@ -8,9 +8,9 @@ return over training seeds and episodes, and between brackets the lowest and the
 import argparse
 from collections import defaultdict
 
-from sb3_fcdl.benchmark import read_csv
-from sb3_fcdl.benchmark.markdown import markdown, over_seeds
-from sb3_fcdl.benchmark.table import CsvRow
+from sb3_fcdl.evaluation.markdown import markdown, over_seeds
+from sb3_fcdl.runs import read_csv
+from sb3_fcdl.runs.table import CsvRow
 
 Means = dict[tuple[str, str], list[float]]
 

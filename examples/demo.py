@@ -11,7 +11,9 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import VecMonitor
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
-from sb3_fcdl.benchmark import CHEMICAL, evaluate_tasks, format_table
+from sb3_fcdl.benchmark import CHEMICAL
+from sb3_fcdl.evaluation import evaluate_tasks
+from sb3_fcdl.runs import format_table
 
 ENV_ID = "FCDL/Chemical-v0"
 

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
 from sb3_fcdl.benchmark import benchmark_of
-from sb3_fcdl.robustness import evaluate_shift
+from sb3_fcdl.evaluation.shifts import evaluate_shift
 
 ENV_ID, ENV_KWARGS = "FCDL/Chemical-v0", {"n_objects": 5, "n_colors": 3}
 

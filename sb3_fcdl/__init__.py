@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import fcdl_envs
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.graphs.graph import CausalGraph
 from sb3_fcdl.vec_env import GymVectorVecEnv
 
 __version__ = version("sb3_fcdl")

@@ -9,7 +9,7 @@ import torch as th
 
 from sb3_fcdl.benchmark import CHEMICAL, MAGNETIC
 from sb3_fcdl.dynamics import DYNAMICS
-from sb3_fcdl.dynamics.quantizer import LatentQuantizer
+from sb3_fcdl.dynamics.graph.quantizer import LatentQuantizer
 from sb3_fcdl.planning import PLANNERS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"

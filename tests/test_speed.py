@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from toy import squeezed
 
-from sb3_fcdl.benchmark.profile import median_ms
+from sb3_fcdl.runs.profile import median_ms
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -11,8 +11,8 @@ import torch as th
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_fcdl.benchmark.accuracy import BayesStep
-from sb3_fcdl.benchmark.evaluation import Task
+from sb3_fcdl.evaluation.accuracy import BayesStep
+from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.fcdl.policies import planner_class, state_of, warm_start_of
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Plan, Planner

@@ -16,8 +16,8 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from fcdl_envs.chemical import goal_match_reward
 from fcdl_envs.chemical_system import ChemicalSystem
 from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, Preset, ReferencePolicy
-from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.dynamics import fcdl_paper
+from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.planning import DiscreteActions, Plan, Planner
 
 CEILING = "planner on the true dynamics"

@@ -7,8 +7,8 @@ import torch as th
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, Preset, RandomActions, ReferencePolicy
-from sb3_fcdl.benchmark.evaluation import Task
 from sb3_fcdl.dynamics import fcdl_paper
+from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.planning import BoxActions, Plan, Planner
 
 CEILING = "planner on the true dynamics"

@@ -1,6 +1,7 @@
 """Callbacks for training runs."""
 
 from sb3_fcdl.callbacks.dynamics import DynamicsCallback
+from sb3_fcdl.callbacks.task_eval import TaskEvalCallback
 from sb3_fcdl.callbacks.video import VideoCallback
 
-__all__ = ["DynamicsCallback", "VideoCallback"]
+__all__ = ["DynamicsCallback", "TaskEvalCallback", "VideoCallback"]

@@ -16,12 +16,12 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_fcdl.fcdl.meter import TrainingMeter
 from sb3_fcdl.fcdl.policies import FCDLPolicy
-from sb3_fcdl.fcdl.published import factors_of, outcome_functions
-from sb3_fcdl.fcdl.report import REPORT_EVERY, has_tensorboard
-from sb3_fcdl.fcdl.training import ModelTraining
+from sb3_fcdl.inspection.report import REPORT_EVERY, has_tensorboard
 from sb3_fcdl.observations import Observations
+from sb3_fcdl.training.log import TrainingMeter
+from sb3_fcdl.training.trainer import ModelTraining
+from sb3_fcdl.world.declared import factors_of, outcome_functions
 
 
 class DynamicsCallback(ModelTraining, BaseCallback):

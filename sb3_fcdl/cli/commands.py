@@ -18,24 +18,18 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.utils import get_latest_run_id
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_fcdl.benchmark import (
-    Run,
-    TaskEvalCallback,
-    benchmark_of,
-    evaluate_tasks,
-    format_accuracy,
-    format_graphs,
-    format_table,
-    make_env,
-)
-from sb3_fcdl.benchmark.checkpoint import MODEL, CheckpointCallback, load_checkpoint
-from sb3_fcdl.benchmark.evaluation import EVALUATION_SEED_OFFSET
-from sb3_fcdl.benchmark.measurements import NOT_CORRUPTED, Measurements, check_files, evaluate_predictions
-from sb3_fcdl.benchmark.profile import available_devices, format_speeds, load_on, measure_model, recommendation
-from sb3_fcdl.benchmark.record import TrainRecord, machine, package_versions
+from sb3_fcdl.benchmark import benchmark_of
+from sb3_fcdl.callbacks import TaskEvalCallback
 from sb3_fcdl.cli.options import DEFAULT_ENV, PROGRAM
+from sb3_fcdl.evaluation import evaluate_tasks, format_accuracy, format_graphs, make_env
+from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
+from sb3_fcdl.evaluation.shifts import evaluate_shift, parse_shift
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
-from sb3_fcdl.robustness import evaluate_shift, parse_shift
+from sb3_fcdl.runs import Run, format_table
+from sb3_fcdl.runs.checkpoint import MODEL, CheckpointCallback, load_checkpoint
+from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files, evaluate_predictions
+from sb3_fcdl.runs.profile import available_devices, format_speeds, load_on, measure_model, recommendation
+from sb3_fcdl.runs.record import TrainRecord, machine, package_versions
 
 # Timesteps between two savings of all that a run needs to go on after an interruption: minutes of work, less than a second.
 CHECKPOINT_FREQUENCY = 10_000

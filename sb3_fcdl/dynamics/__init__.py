@@ -5,7 +5,7 @@ from sb3_fcdl.dynamics.cdl import CDLDynamics
 from sb3_fcdl.dynamics.fcdl import FCDLDynamics, fcdl_paper
 from sb3_fcdl.dynamics.gnn import GNNDynamics
 from sb3_fcdl.dynamics.grader import GRADERDynamics
-from sb3_fcdl.dynamics.masks import GraphPrior
+from sb3_fcdl.dynamics.graph.priors import GraphPrior
 from sb3_fcdl.dynamics.mlp import MLPDynamics
 from sb3_fcdl.dynamics.modular import ModularDynamics
 from sb3_fcdl.dynamics.ncd import NCDDynamics

@@ -10,7 +10,7 @@ from torch import nn
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.graphs.graph import CausalGraph
 
 
 class Windows(NamedTuple):

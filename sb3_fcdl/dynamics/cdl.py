@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
-from sb3_fcdl.dynamics.child_features import ChildFeatures
 from sb3_fcdl.dynamics.distributions import StateDistribution
-from sb3_fcdl.dynamics.layers import ParentInputs
-from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName, prior_log_odds
+from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName, prior_log_odds
+from sb3_fcdl.dynamics.lookup.child_features import ChildFeatures
+from sb3_fcdl.dynamics.lookup.parents import ParentInputs
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.graphs.graph import CausalGraph
 
 
 class CDLDynamics(DynamicsModel):

@@ -10,12 +10,19 @@ from torch.nn import functional as F
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
-from sb3_fcdl.dynamics.edges import FreeEdges
-from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
+from sb3_fcdl.dynamics.graph.edges import FreeEdges
+from sb3_fcdl.dynamics.graph.priors import (
+    GraphPrior,
+    GraphPriorName,
+    antithetic_edges,
+    edge_cost,
+    edge_surrogate,
+    sample_edges,
+)
+from sb3_fcdl.dynamics.graph.quantizer import GraphQuantizer, LatentQuantizer, Quantized, Quantizer
+from sb3_fcdl.dynamics.lookup.parents import LinearTables, ParentFeatures, ParentInputs, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedNetwork
-from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName, antithetic_edges, edge_cost, edge_surrogate, sample_edges
-from sb3_fcdl.dynamics.quantizer import GraphQuantizer, LatentQuantizer, Quantized, Quantizer
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.graphs.graph import CausalGraph
 
 Quantize = Literal["graphs", "latents"]
 

@@ -12,7 +12,7 @@ from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Wi
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.slots import Slots
 from sb3_fcdl.dynamics.stacked import StackedLinear
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.graphs.graph import CausalGraph
 
 
 class _Affine(NamedTuple):

@@ -10,13 +10,13 @@ import torch as th
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
-from sb3_fcdl.dynamics.edges import FreeEdges
-from sb3_fcdl.dynamics.independence import association, quantile_bins
-from sb3_fcdl.dynamics.layers import ParentInputs
-from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName
-from sb3_fcdl.dynamics.parent_gru import HiddenStates, ParentGRU
+from sb3_fcdl.dynamics.graph.edges import FreeEdges
+from sb3_fcdl.dynamics.graph.independence import association, quantile_bins
+from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName
+from sb3_fcdl.dynamics.lookup.parent_gru import HiddenStates, ParentGRU
+from sb3_fcdl.dynamics.lookup.parents import ParentInputs
 from sb3_fcdl.dynamics.stacked import VariableHeads
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.graphs.graph import CausalGraph
 
 CITestName = Literal["stratified_chi2", "marginal_chi2"]
 

@@ -4,7 +4,7 @@ import torch as th
 from torch import nn
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
+from sb3_fcdl.dynamics.lookup.parents import LinearTables, ParentFeatures, ParentInputs, ParentLinear
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
 
 

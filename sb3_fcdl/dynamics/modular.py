@@ -9,7 +9,7 @@ from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.graphs.graph import CausalGraph
 
 
 class ModularDynamics(DynamicsModel):

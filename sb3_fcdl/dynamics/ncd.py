@@ -9,12 +9,12 @@ from torch import nn
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
-from sb3_fcdl.dynamics.edges import FreeEdges
-from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures, ParentInputs, ParentLinear
+from sb3_fcdl.dynamics.graph.edges import FreeEdges
+from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName, sample_edges
+from sb3_fcdl.dynamics.lookup.parents import LinearTables, ParentFeatures, ParentInputs, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedNetwork
-from sb3_fcdl.dynamics.masks import GraphPrior, GraphPriorName, sample_edges
 from sb3_fcdl.dynamics.norms import batch_norm
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.graphs.graph import CausalGraph
 
 
 class _Tables(NamedTuple):

@@ -6,10 +6,10 @@ import torch as th
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
-from sb3_fcdl.dynamics.layers import LinearTables, ParentFeatures
+from sb3_fcdl.dynamics.graph.priors import prior_log_odds
+from sb3_fcdl.dynamics.lookup.parents import LinearTables, ParentFeatures
 from sb3_fcdl.dynamics.masked import MaskedNetwork
-from sb3_fcdl.dynamics.masks import prior_log_odds
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.graphs.graph import CausalGraph
 
 
 class OracleDynamics(DynamicsModel):

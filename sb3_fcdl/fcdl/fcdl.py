@@ -18,15 +18,15 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel
-from sb3_fcdl.factorization import check_spaces
-from sb3_fcdl.fcdl.meter import TrainingMeter
 from sb3_fcdl.fcdl.policies import FCDLPolicy
-from sb3_fcdl.fcdl.published import action_masks_of, factors_of, outcome_functions
-from sb3_fcdl.fcdl.report import REPORT_EVERY, has_tensorboard, record_hyperparameters
-from sb3_fcdl.fcdl.training import ModelTraining
+from sb3_fcdl.inspection.report import REPORT_EVERY, has_tensorboard, record_hyperparameters
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Planner, RewardFn, TerminationFn
-from sb3_fcdl.rewards import never_ends
+from sb3_fcdl.training.log import TrainingMeter
+from sb3_fcdl.training.trainer import ModelTraining
+from sb3_fcdl.world.declared import action_masks_of, factors_of, outcome_functions
+from sb3_fcdl.world.factorization import check_spaces
+from sb3_fcdl.world.rewards import never_ends
 
 SelfFCDL = TypeVar("SelfFCDL", bound="FCDL")
 

@@ -14,14 +14,14 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
-from sb3_fcdl.explain import Explanation, explain
-from sb3_fcdl.factorization import Factorization, in_words, values_of
 from sb3_fcdl.fcdl.planning_model import PlanningModel
-from sb3_fcdl.fcdl.world_model import WorldModel
-from sb3_fcdl.graph import CausalGraph
+from sb3_fcdl.graphs.graph import CausalGraph
+from sb3_fcdl.inspection.explain import Explanation, explain
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import PLANNERS, Plan, Planner, RewardFn, TerminationFn
-from sb3_fcdl.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
+from sb3_fcdl.world.factorization import Factorization, in_words, values_of
+from sb3_fcdl.world.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
+from sb3_fcdl.world.world_model import WorldModel
 
 
 class FCDLPolicy(BasePolicy):
@@ -306,7 +306,7 @@ class FCDLPolicy(BasePolicy):
         return CausalGraph(graph[0].cpu().numpy(), self.factors.state_names, self.factors.parent_names)
 
     def explain(self, observation: Observations, action_masks: np.ndarray | None = None) -> Explanation:
-        """See ``sb3_fcdl.explain.explain``."""
+        """See ``sb3_fcdl.inspection.explain.explain``."""
         return explain(self, observation, action_masks)
 
     def encode(self, observation: PyTorchObs, action: np.ndarray) -> tuple[th.Tensor, th.Tensor]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sb3_fcdl.plots.style import BLUE, GREY, ORANGE, ROW
 
 if TYPE_CHECKING:
-    from sb3_fcdl.explain import Explanation, Trajectory
+    from sb3_fcdl.inspection.explain import Explanation, Trajectory
 
 
 def draw(explanation: "Explanation") -> Figure:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from sb3_fcdl.plots.style import BLUE, COLOUR_MAP, GREY, ORANGE, ROW
 
 if TYPE_CHECKING:
-    from sb3_fcdl.graph import CausalGraph
+    from sb3_fcdl.graphs.graph import CausalGraph
 
 
 def heatmap(graph: "CausalGraph") -> Figure:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sb3_fcdl.plots.style import BLUE, ORANGE
 
 if TYPE_CHECKING:
-    from sb3_fcdl.robustness import ShiftReport
+    from sb3_fcdl.evaluation.shifts import ShiftReport
 
 
 def draw(report: "ShiftReport") -> Figure:

@@ -1,0 +1,1 @@
+"""What models that learn graphs have in common: priors, sampling of edges and its gradients, prices, codebooks."""

@@ -1,0 +1,121 @@
+"""How often a model predicts the next categories right, in and out of distribution, beside chance and Bayes."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_fcdl.evaluation.markdown import markdown
+from sb3_fcdl.evaluation.paired import joined, one_step, paired_envs, policy_of, random_steps
+from sb3_fcdl.evaluation.returns import Task
+from sb3_fcdl.fcdl import FCDL, FCDLPolicy
+from sb3_fcdl.observations import Observations
+
+BayesStep = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""
+``(categories [B, V], actions [B]) -> [B, V]``: of each variable the most likely next category under the true dynamics, each by
+itself. No model is right more often.
+"""
+
+CHANCE = "chance"
+NO_CHANGE = "no change"
+BAYES = "Bayes"
+
+
+@dataclass(frozen=True)
+class AccuracyResult:
+    """
+    Accuracy of one-step predictions on one task.
+
+    :param task: name of the task
+    :param accuracy: share of the categories predicted right, over transitions and the categorical variables that are shown as
+        they are
+    """
+
+    task: str
+    accuracy: float
+
+
+def evaluate_accuracy(
+    models: Mapping[str, FCDL | FCDLPolicy],
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    tasks: Sequence[Task],
+    clean_kwargs: dict[str, Any] | None = None,
+    bayes_step: BayesStep | None = None,
+    n_steps: int = 200,
+    seed: int = 0,
+    n_envs: int = 10,
+) -> dict[str, list[AccuracyResult]]:
+    """
+    Compare what models predict under random actions, from corrupted observations, with what happens. Corrupted variables do
+    not count: nobody can know them.
+
+    :param models: trained ones by name, all of the same variables, at least one; see ``evaluate_graphs``
+    :param env_id: registered name of the environment
+    :param env_kwargs: its keyword arguments, without the task
+    :param tasks: what to evaluate on
+    :param clean_kwargs: what the environment is made with to show the same episodes without corruption; None or empty: there
+        is none
+    :param bayes_step: of the true dynamics; None: not known
+    :param n_steps: steps of each environment
+    :param seed: of the environments and the actions
+    :param n_envs: environments that are stepped at once
+    :return: a result a task by name: ``chance``, every category as likely; ``no change``; the models; and ``Bayes``, from
+        the true state under the true dynamics, if they are known
+    :raises ValueError: if there is no categorical variable
+    """
+    first = policy_of(next(iter(models.values())))
+    variables = first.factors.state_variables
+    is_categorical = np.array([variable.is_categorical for variable in variables])
+    if not is_categorical.any():
+        raise ValueError(f"{env_id} has no categorical variable to predict right or wrong")
+
+    def raw(observations: Observations) -> th.Tensor:
+        return first.factorization.raw_state(obs_as_tensor(observations, first.device))
+
+    def categories(state: th.Tensor) -> np.ndarray:
+        return first.dynamics.layout.categories(state).cpu().numpy()
+
+    def is_shown(seen: th.Tensor, true: th.Tensor) -> np.ndarray:
+        same = [part.all(-1) for part in (seen == true).split([variable.width for variable in variables], dim=-1)]
+        return th.stack(same, dim=-1).cpu().numpy()[:, is_categorical]
+
+    chance = np.array([1 / variable.n_categories for variable in variables if variable.is_categorical])
+    predictors = {name: one_step(model) for name, model in models.items()}
+    results: dict[str, list[AccuracyResult]] = {}
+    for task in tasks:
+        counts: list[np.ndarray] = []
+        right: dict[str, list[np.ndarray]] = defaultdict(list)
+        envs = paired_envs(env_id, env_kwargs, task, clean_kwargs, n_envs)
+        for step in joined(random_steps(envs, n_steps, seed)):
+            state = raw(step.observations[-1])
+            now, after = categories(state), categories(raw(step.next_observations[-1]))
+            counts.append(is_shown(raw(step.observations[0]), state))
+            predicted = {NO_CHANGE: now}
+            for name, predict in predictors.items():
+                predicted[name] = categories(predict(step.observations[0], step.actions).next_state.mode())
+            if bayes_step is not None:
+                predicted[BAYES] = bayes_step(now, step.actions)
+            right[CHANCE].append(np.broadcast_to(chance, now.shape))
+            for name, next_categories in predicted.items():
+                right[name].append(next_categories == after)
+        for name, hits in right.items():
+            accuracy = np.concatenate(hits)[np.concatenate(counts)].mean()
+            results.setdefault(name, []).append(AccuracyResult(task.name, float(accuracy)))
+    return results
+
+
+def format_accuracy(results: Mapping[str, Sequence[AccuracyResult]]) -> str:
+    """
+    A Markdown table with a row a predictor and a column a task.
+
+    :param results: see ``evaluate_accuracy``
+    """
+    tasks = [result.task for result in next(iter(results.values()))]
+    rows = [[name, *(f"{100 * result.accuracy:.1f} %" for result in row)] for name, row in results.items()]
+    return markdown(["one-step accuracy", *tasks], rows)

@@ -1,0 +1,143 @@
+"""How far the local graphs of a model are from the true ones, and whether corrupted inputs change them, context by context."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sb3_fcdl.dynamics import Prediction
+from sb3_fcdl.evaluation.markdown import markdown
+from sb3_fcdl.evaluation.paired import PairedStep, joined, one_step, paired_envs, policy_of, random_steps
+from sb3_fcdl.evaluation.returns import Task
+from sb3_fcdl.fcdl import FCDL, FCDLPolicy
+
+
+@dataclass(frozen=True)
+class ContextResult:
+    """
+    The graphs of a model in one true context. Entries that the model was given do not count.
+
+    :param task: name of the task
+    :param n_true_edges: edges of the true graph, given ones included; it is what tells contexts apart here
+    :param share: of the task's transitions that are in this context, in [0, 1]
+    :param missing: true edges that a graph lacks, mean over transitions
+    :param extra: edges of a graph that are not true, mean over transitions
+    :param same_code: share of the transitions whose code is the one that the same state has without corruption, in [0, 1];
+        NaN: the model has no codes, or nothing was compared
+    :param same_graph: the same of the graph
+    """
+
+    task: str
+    n_true_edges: int
+    share: float
+    missing: float
+    extra: float
+    same_code: float
+    same_graph: float
+
+    @property
+    def shd(self) -> float:
+        """Structural Hamming distance, mean over transitions."""
+        return self.missing + self.extra
+
+
+def evaluate_graphs(
+    model: FCDL | FCDLPolicy,
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    tasks: Sequence[Task],
+    clean_kwargs: dict[str, Any] | None = None,
+    n_steps: int = 200,
+    seed: int = 0,
+    n_envs: int = 10,
+) -> list[ContextResult]:
+    """
+    Compare local graphs with those that the environment tells in ``info["local_graph"]``, under random actions; and codes and
+    graphs with those of the same states without corruption.
+
+    :param model: a trained one that has graphs. An ``FCDL`` is given what its ``VecNormalize`` makes of observations, if it
+        still has one; a policy is given them as they are
+    :param env_id: registered name of the environment
+    :param env_kwargs: its keyword arguments, without the task
+    :param tasks: what to evaluate on
+    :param clean_kwargs: what the environment is made with to show the same episodes without corruption; None or empty: nothing
+        is compared
+    :param n_steps: steps of each environment
+    :param seed: of the environments and the actions
+    :param n_envs: environments that are stepped at once
+    :return: a result for each context of each task, the one with the fewest edges first
+    :raises ValueError: if the model has no graph, the environment does not tell the true one, or its episodes without
+        corruption are others
+    """
+    dynamics = policy_of(model).dynamics
+    dynamics.require_graph()
+    results = []
+    for task in tasks:
+        envs = paired_envs(env_id, env_kwargs, task, clean_kwargs, n_envs)
+        transitions = _transitions(model, joined(random_steps(envs, n_steps, seed)))
+        counts, free = transitions.truth.sum(axis=(1, 2)), dynamics.free_entries
+        results += [_context(task.name, transitions, counts == n_edges, free) for n_edges in np.unique(counts)]
+    return results
+
+
+def format_graphs(results: Iterable[ContextResult]) -> str:
+    """A Markdown table with a row a context."""
+    rows = []
+    for each in results:
+        edges = [f"{number:.2f}" for number in (each.shd, each.missing, each.extra)]
+        same = ["-" if np.isnan(share) else f"{100 * share:.1f} %" for share in (each.same_code, each.same_graph)]
+        rows.append([each.task, str(each.n_true_edges), f"{100 * each.share:.0f} %", *edges, *same])
+    return markdown(["task", "true edges", "share", "SHD", "missing", "extra", "same code", "same graph"], rows)
+
+
+class _Transitions(NamedTuple):
+    """
+    :param graph: the model's, ``[N, V, P]`` bool
+    :param truth: the environment's, ``[N, V, P]`` bool
+    :param same_code: 1 if the code is the same without corruption, else 0; NaN: not known, ``[N]``
+    :param same_graph: the same of the graph, ``[N]``
+    """
+
+    graph: np.ndarray
+    truth: np.ndarray
+    same_code: np.ndarray
+    same_graph: np.ndarray
+
+
+def _context(task: str, transitions: _Transitions, rows: np.ndarray, free: np.ndarray) -> ContextResult:
+    """:param rows: the transitions of the context, ``[N]`` bool"""
+    graph, truth, same_code, same_graph = (part[rows] for part in transitions)
+    missing, extra = ((wrong & free).sum(axis=(1, 2)).mean() for wrong in (truth & ~graph, graph & ~truth))
+    numbers = (rows.mean(), missing, extra, same_code.mean(), same_graph.mean())
+    return ContextResult(task, int(truth[0].sum()), *map(float, numbers))
+
+
+def _transitions(model: FCDL | FCDLPolicy, paired_steps: Iterable[PairedStep]) -> _Transitions:
+    """:param paired_steps: of the environments, and of their clean twins if there are any"""
+    steps, predict = [], one_step(model)
+    for step in paired_steps:
+        (graph, code), *clean = [_graph_and_code(predict(shown, step.actions)) for shown in step.observations]
+        truth, *clean_truth = map(_true_graphs, step.infos)
+        same_code = same_graph = np.full(len(truth), np.nan)
+        if clean:
+            if not np.array_equal(truth, clean_truth[0]):
+                raise ValueError("clean_kwargs change the episodes; they must change nothing but what is observed")
+            (clean_graph, clean_code) = clean[0]
+            same_graph = (graph == clean_graph).all(axis=(1, 2)).astype(float)
+            same_code = same_code if code is None else (code == clean_code).astype(float)
+        steps.append((graph, truth, same_code, same_graph))
+    return _Transitions(*map(np.concatenate, zip(*steps, strict=True)))
+
+
+def _graph_and_code(prediction: Prediction) -> tuple[np.ndarray, np.ndarray | None]:
+    """``[B, V, P]`` bool, and ``[B]`` if the model has codes."""
+    assert prediction.graph is not None
+    return prediction.graph.bool().cpu().numpy(), None if prediction.code is None else prediction.code.cpu().numpy()
+
+
+def _true_graphs(infos: list[dict[str, Any]]) -> np.ndarray:
+    """``[B, V, P]`` bool"""
+    if "local_graph" not in infos[0]:
+        raise ValueError("the environment does not tell the true graph of a transition in info['local_graph']")
+    return np.stack([info["local_graph"] for info in infos])

@@ -1,0 +1,138 @@
+"""The same episodes shown in several ways: as they are, and corrupted."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_fcdl.dynamics import Prediction
+from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET, Task, make_env
+from sb3_fcdl.fcdl import FCDL, FCDLPolicy
+from sb3_fcdl.observations import Observations, given_to, map_observations
+
+# Whose predictions cost little more than those of a few, and which memory has room for.
+N_TRANSITIONS = 500
+
+
+class PairedStep(NamedTuple):
+    """
+    One step of B environments, for each way of showing it.
+
+    :param observations: before the step
+    :param actions: the same for all, as ``env.step`` takes them, ``[B, *]``
+    :param next_observations: after it; of an episode that has ended its last ones
+    :param infos: of the step
+    """
+
+    observations: list[Observations]
+    actions: np.ndarray
+    next_observations: list[Observations]
+    infos: list[list[dict[str, Any]]]
+
+
+def paired_envs(
+    env_id: str, env_kwargs: dict[str, Any], task: Task, clean_kwargs: dict[str, Any] | None, n_envs: int
+) -> list[VecEnv]:
+    """
+    :param env_id: registered name of the environment
+    :param env_kwargs: its keyword arguments, without the task
+    :param task: which one
+    :param clean_kwargs: what the environment is made with to show the same episodes without corruption; None or empty: it has
+        no other way
+    :param n_envs: number of environments
+    :return: the environments, and their clean twins if there are any
+    """
+    made_with = [{**env_kwargs, **task.env_kwargs}]
+    if clean_kwargs:
+        made_with.append({**made_with[0], **clean_kwargs})
+    return [make_env(env_id, n_envs, each) for each in made_with]
+
+
+def random_steps(envs: Sequence[VecEnv], n_steps: int, seed: int) -> Iterator[PairedStep]:
+    """
+    Steps with random actions, the same ones in all environments, which are closed at the end.
+
+    :param envs: see ``paired_envs``
+    :param n_steps: how often each is stepped
+    :param seed: of the environments and the actions
+    """
+    action_space = envs[0].action_space
+    action_space.seed(seed)
+    for env in envs:
+        env.seed(EVALUATION_SEED_OFFSET + seed)
+    observations: list[Any] = [env.reset() for env in envs]
+    for _ in range(n_steps):
+        actions = np.stack([action_space.sample() for _ in range(envs[0].num_envs)])
+        moved = [env.step(actions) for env in envs]
+        infos = [step[3] for step in moved]
+        arrived: list[Any] = [step[0] for step in moved]
+        yield PairedStep(observations, actions, list(map(_with_last_ones, arrived, infos)), infos)
+        observations = arrived
+    for env in envs:
+        env.close()
+
+
+def joined(steps: Iterable[PairedStep]) -> Iterator[PairedStep]:
+    """The same transitions, as if some hundred environments had made them in one step."""
+    part: list[PairedStep] = []
+    for step in steps:
+        part.append(step)
+        if sum(len(each.actions) for each in part) >= N_TRANSITIONS:
+            yield _as_one(part)
+            part = []
+    if part:
+        yield _as_one(part)
+
+
+def _as_one(steps: Sequence[PairedStep]) -> PairedStep:
+    def concatenate(ways: Iterable[Sequence[Observations]]) -> list[Observations]:
+        return [map_observations(lambda *arrays: np.concatenate(arrays), *way) for way in zip(*ways, strict=True)]
+
+    return PairedStep(
+        concatenate(step.observations for step in steps),
+        np.concatenate([step.actions for step in steps]),
+        concatenate(step.next_observations for step in steps),
+        [list(chain.from_iterable(way)) for way in zip(*(step.infos for step in steps), strict=True)],
+    )
+
+
+def policy_of(model: FCDL | FCDLPolicy) -> FCDLPolicy:
+    """:return: the policy of a model, which may be one itself"""
+    return model if isinstance(model, FCDLPolicy) else model.policy
+
+
+@th.no_grad()
+def one_step(model: FCDL | FCDLPolicy) -> Callable[[Observations, np.ndarray], Prediction]:
+    """
+    :param model: a trained one
+    :return: its prediction from observations, ``[B, *obs_shape]``, and actions as ``env.step`` takes them, ``[B, *]``; for as
+        long as the weights stay as they are
+    """
+    policy, given = policy_of(model), given_to(model)
+    step = policy.dynamics.stepper()
+
+    @th.no_grad()
+    def predict(observations: Observations, actions: np.ndarray) -> Prediction:
+        return step(*policy.encode(obs_as_tensor(given(observations), policy.device), policy.buffer_actions(actions)))
+
+    return predict
+
+
+def _with_last_ones(observations: Any, infos: list[dict[str, Any]]) -> Any:
+    """The observations, those of ended episodes in place of the first ones of the next."""
+    ended = {row: info["terminal_observation"] for row, info in enumerate(infos) if "terminal_observation" in info}
+    if not ended:
+        return observations
+    last = list(ended.values())
+    return map_observations(lambda array, *rows: _with_rows(array, dict(zip(ended, rows, strict=True))), observations, *last)
+
+
+def _with_rows(values: np.ndarray, rows: dict[int, np.ndarray]) -> np.ndarray:
+    values = values.copy()
+    for row, value in rows.items():
+        values[row] = value
+    return values

@@ -1,0 +1,202 @@
+"""Returns of a policy on the tasks of an environment."""
+
+import inspect
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.type_aliases import PolicyPredictor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+
+from sb3_fcdl.observations import Observations, given_to
+from sb3_fcdl.vec_env import GymVectorVecEnv
+from sb3_fcdl.world.declared import action_masks_of
+
+# Environment i of a batch is seeded with seed + i: training seeds below the offset never meet an evaluation's.
+EVALUATION_SEED_OFFSET = 1_000_000
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    One task of an environment.
+
+    :param name: what tables call it
+    :param env_kwargs: the keyword arguments that choose it
+    """
+
+    name: str
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class SimulatesEnv(Protocol):
+    """A policy that plans from the true state of the environments that it acts in."""
+
+    def attach(self, env: VecEnv) -> None:
+        """:param env: where it is going to act"""
+
+
+@dataclass(frozen=True)
+class Returns:
+    """
+    The returns of a policy on one task.
+
+    :param task: name of the task
+    :param mean: mean return of an episode
+    :param ci_low: lower end of the 95 % bootstrap interval of the mean over episodes
+    :param ci_high: its upper end
+    :param success: share of the episodes whose last ``info["is_success"]`` was true, in [0, 1]; NaN where there is none
+    :param n_episodes: number of episodes
+    """
+
+    task: str
+    mean: float
+    ci_low: float
+    ci_high: float
+    success: float
+    n_episodes: int
+
+
+@dataclass(frozen=True)
+class TaskResult(Returns):
+    """
+    How a policy does on one task.
+
+    :param predict_ms: mean time of a call of ``predict``, on the whole batch of environments, in ms
+    """
+
+    predict_ms: float
+
+
+def make_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any]) -> VecEnv:
+    """
+    Environments that step together: in one batch where the environment has a vectorised form that resets as SB3 expects it,
+    else one after the other.
+
+    :param env_id: registered name, with or without the module in front that registers it
+    :param n_envs: number of environments
+    :param env_kwargs: their keyword arguments
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        import_module(module)
+    if gym.spec(name).vector_entry_point is not None:
+        batch = gym.make_vec(env_id, num_envs=n_envs, **env_kwargs)
+        if batch.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
+            return VecMonitor(GymVectorVecEnv(batch))
+        batch.close()
+    return make_vec_env(env_id, n_envs, env_kwargs=env_kwargs)
+
+
+def evaluate_tasks(
+    model: PolicyPredictor,
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    tasks: Sequence[Task],
+    n_episodes: int = 50,
+    seed: int = 0,
+    n_envs: int = 10,
+) -> list[TaskResult]:
+    """
+    Evaluate deterministic actions on each task, with SB3's ``evaluate_policy``.
+
+    The initial states of a task are the same for every policy that is evaluated with the same ``seed`` and ``n_envs``, and
+    differ from all that training sees. A model acts as it does in training, see ``AsInTraining``.
+
+    :param model: anything with SB3's ``predict``
+    :param env_id: registered name of the environment
+    :param env_kwargs: its keyword arguments, without the task
+    :param tasks: what to evaluate on
+    :param n_episodes: episodes a task
+    :param seed: of the evaluation environments
+    :param n_envs: environments that are stepped at once
+    :return: a result a task, in order
+    :raises ValueError: if ``n_episodes`` or ``n_envs`` is below 1
+    """
+    if n_episodes < 1 or n_envs < 1:
+        raise ValueError(f"n_episodes and n_envs must be at least 1, got {n_episodes} and {n_envs}")
+    n_envs = min(n_envs, n_episodes)
+    return [
+        _evaluate(model, task.name, make_env(env_id, n_envs, {**env_kwargs, **task.env_kwargs}), n_episodes, seed)
+        for task in tasks
+    ]
+
+
+def _evaluate(model: PolicyPredictor, task: str, env: VecEnv, n_episodes: int, seed: int) -> TaskResult:
+    env.seed(EVALUATION_SEED_OFFSET + seed)
+    if isinstance(model, SimulatesEnv):
+        model.attach(env)
+    acting = AsInTraining(model, env)
+    successes: list[float] = []
+
+    def note_success(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
+        if local_variables["done"]:
+            successes.append(local_variables["info"].get("is_success", np.nan))
+
+    returns, _ = evaluate_policy(acting, env, n_episodes, callback=note_success, return_episode_rewards=True)
+    env.close()
+    mean, low, high = bootstrap_interval(np.asarray(returns))
+    return TaskResult(task, mean, low, high, float(np.mean(successes)), n_episodes, acting.mean_ms)
+
+
+def bootstrap_interval(
+    values: np.ndarray, confidence: float = 0.95, n_resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """
+    Percentile bootstrap of a mean. The same values give the same interval.
+
+    :param values: the sample, ``[n]``
+    :param confidence: of the interval, in (0, 1)
+    :param n_resamples: number of resamples
+    :param seed: of the resamples
+    :return: the mean and the two ends of its interval
+    """
+    rows = np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))
+    low, high = np.quantile(values[rows].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(values.mean()), float(low), float(high)
+
+
+class AsInTraining:
+    """
+    A model that acts as it does in training: on observations that its ``VecNormalize`` has normalised, if it still has one,
+    and under the environment's action masks, if its ``predict`` takes them. Notes how long ``predict`` takes.
+
+    :param model: anything with SB3's ``predict``
+    :param env: where it acts, without ``VecNormalize``
+    """
+
+    def __init__(self, model: PolicyPredictor, env: VecEnv) -> None:
+        self.model = model
+        self.env = env
+        self.given = given_to(model)
+        self._takes_masks = "action_masks" in inspect.signature(model.predict).parameters
+        self._durations: list[float] = []
+
+    @property
+    def mean_ms(self) -> float:
+        """Mean time of a call of the model's ``predict``, in ms."""
+        return 1000 * float(np.mean(self._durations))
+
+    def predict(
+        self,
+        observation: Observations,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """SB3's signature, on observations of the environment."""
+        given = self.given(observation)
+        masks = action_masks_of(self.env) if self._takes_masks else None
+        allowed = {} if masks is None else {"action_masks": masks}
+        start = time.perf_counter()
+        result = self.model.predict(given, state, episode_start, deterministic, **allowed)
+        self._durations.append(time.perf_counter() - start)
+        return result

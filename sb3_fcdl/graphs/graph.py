@@ -1,0 +1,250 @@
+"""Causal graphs with names."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from sb3_fcdl.graphs.score import GraphScore, score_graph
+
+if TYPE_CHECKING:
+    import networkx
+    import pandas
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class GraphDiff:
+    """
+    What one graph has and another has not.
+
+    :param added: edges of the other graph alone, pairs ``(parent, child)``
+    :param removed: edges of this graph alone
+    """
+
+    added: tuple[tuple[str, str], ...]
+    removed: tuple[tuple[str, str], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed)
+
+    def __str__(self) -> str:
+        lines = [f"{sign} {parent} -> {child}'" for sign, edges in zip("+-", (self.added, self.removed), strict=True)
+                 for parent, child in edges]  # fmt: skip
+        return "\n".join(lines) or "no difference"
+
+
+@dataclass(frozen=True, eq=False)
+class CausalGraph:
+    """
+    A directed graph from the variables now to the state variables at the next step.
+
+    :param probabilities: ``probabilities[child, parent]``, ``[V, P]``, in [0, 1]; rows: next-state variables; columns: state
+        variables, then action variables
+    :param child_names: names of the rows, ``V``
+    :param parent_names: names of the columns, ``P``
+    :param label: the context that the graph holds in
+    :param threshold: an edge is there if its probability is above it
+    :param parts: the graphs that this one is the union of, if it is one
+    :raises ValueError: if the shape and the names disagree
+    """
+
+    probabilities: np.ndarray
+    child_names: tuple[str, ...]
+    parent_names: tuple[str, ...]
+    label: str = ""
+    threshold: float = 0.5
+    parts: tuple["CausalGraph", ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = (len(self.child_names), len(self.parent_names))
+        if self.probabilities.shape != expected:
+            raise ValueError(f"probabilities have shape {self.probabilities.shape}, the names ask for {expected}")
+
+    @staticmethod
+    def union(graphs: Sequence["CausalGraph"], label: str = "union") -> "CausalGraph":
+        """
+        The graph that has an edge wherever one of the given graphs has it: the highest probability of each edge.
+
+        :param graphs: of the same variables and threshold; they become the ``parts``
+        :param label: of the union
+        :raises ValueError: if there is none, or they are not of the same variables
+        """
+        if not graphs:
+            raise ValueError("a union needs at least one graph, got none: the model has no graph, see its has_graph")
+        first = graphs[0]
+        for graph in graphs:
+            first._check_same_names(graph)
+        probabilities = np.max([graph.probabilities for graph in graphs], axis=0)
+        return replace(first, probabilities=probabilities, label=label, parts=tuple(graphs))
+
+    @staticmethod
+    def stability(graphs: Sequence["CausalGraph"], label: str = "") -> "CausalGraph":
+        """
+        How often each edge appears: the shares of the given graphs that have it, in place of probabilities.
+
+        :param graphs: of the same variables, such as ``causal_graph()`` of several training seeds; they become the ``parts``
+        :param label: of the result; empty: ``"share of N graphs"``
+        :raises ValueError: if there is none, or they are not of the same variables
+        """
+        union = CausalGraph.union(graphs, label or f"share of {len(graphs)} graphs")
+        return replace(union, probabilities=np.mean([graph.edges for graph in graphs], axis=0))
+
+    @property
+    def edges(self) -> np.ndarray:
+        """``edges[child, parent]``, ``[V, P]``, bool."""
+        return self.probabilities > self.threshold
+
+    @property
+    def edge_names(self) -> tuple[tuple[str, str], ...]:
+        """The edges as pairs ``(parent, child)``, child by child."""
+        return tuple((self.parent_names[parent], self.child_names[child]) for child, parent in np.argwhere(self.edges))
+
+    def parents_of(self, child: str) -> tuple[str, ...]:
+        """
+        :param child: name of a state variable
+        :return: the names of what its next value depends on
+        :raises ValueError: if there is no such variable
+        """
+        if child not in self.child_names:
+            raise ValueError(f"unknown variable '{child}', the graph has {self.child_names}")
+        row = self.edges[self.child_names.index(child)]
+        return tuple(name for name, is_parent in zip(self.parent_names, row, strict=True) if is_parent)
+
+    def diff(self, other: "CausalGraph") -> GraphDiff:
+        """
+        :param other: a graph of the same variables
+        :return: the edges that it has more, and those that it lacks
+        :raises ValueError: if it is of other variables
+        """
+        self._check_same_names(other)
+        mine, theirs = self.edge_names, other.edge_names
+        return GraphDiff(
+            added=tuple(edge for edge in theirs if edge not in mine),
+            removed=tuple(edge for edge in mine if edge not in theirs),
+        )
+
+    def score(self, truth: "CausalGraph | np.ndarray", entries: np.ndarray | None = None) -> GraphScore:
+        """
+        How far the graph is from the true one.
+
+        :param truth: the true graph, or its edges ``[V, P]``, bool
+        :param entries: which entries count, ``[V, P]``, bool, such as the ``free_entries`` of a model, that is those that it
+            was not told; None: all
+        :raises ValueError: if a shape or the names disagree
+        """
+        if isinstance(truth, CausalGraph):
+            self._check_same_names(truth)
+            truth = truth.edges
+        counted = np.ones(self.edges.shape, dtype=bool) if entries is None else np.asarray(entries, dtype=bool)
+        truth = np.asarray(truth, dtype=bool)
+        for name, array in (("truth", truth), ("entries", counted)):
+            if array.shape != self.edges.shape:
+                raise ValueError(f"{name} has shape {array.shape}, the graph has {self.edges.shape}: rows are children")
+        return score_graph(self.probabilities, self.edges, truth, counted, self.child_names, self.parent_names)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """The probabilities, a row a child and a column a parent. Needs pandas (extra ``plot``)."""
+        import pandas as pd
+
+        index, columns = pd.Index(self.child_names, name="child"), pd.Index(self.parent_names, name="parent")
+        return pd.DataFrame(self.probabilities, index=index, columns=columns)
+
+    def to_json(self) -> str:
+        """All of it as text; ``from_json`` reads it back, with every probability as it was."""
+        return json.dumps(self._to_dict(), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | Path) -> "CausalGraph":
+        """
+        :param text: what ``to_json`` wrote, or the path of a file of it
+        :raises ValueError: if it is something else
+        """
+        try:
+            return cls._from_dict(json.loads(text.read_text() if isinstance(text, Path) else text))
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"this is not the JSON of a CausalGraph ({error!r}); CausalGraph.to_json writes it") from error
+
+    def to_networkx(self) -> "networkx.DiGraph":
+        """
+        A node a variable, with ``kind`` ``"state"`` or ``"action"``; an edge from each parent to its child, with its
+        ``probability``. What depends on itself has a loop. Needs networkx, which torch brings.
+        """
+        import networkx as nx
+
+        graph = nx.DiGraph(label=self.label)
+        for name in self.parent_names:
+            graph.add_node(name, kind="state" if name in self.child_names else "action")
+        for child, parent in np.argwhere(self.edges):
+            probability = float(self.probabilities[child, parent])
+            graph.add_edge(self.parent_names[parent], self.child_names[child], probability=probability)
+        return graph
+
+    def to_dot(self) -> str:
+        """The graph in Graphviz's language, as text: variables now are ``x``, at the next step ``x'``."""
+        lines = [f"digraph {json.dumps(self.label)} {{", "  rankdir=LR;"]
+        lines += [f"  {json.dumps(name)};" for name in self.parent_names]
+        lines += [f"  {json.dumps(parent)} -> {json.dumps(child + chr(39))};" for parent, child in self.edge_names]
+        return "\n".join([*lines, "}"])
+
+    def plot(self, kind: Literal["heatmap", "nodes"] = "heatmap") -> "Figure":
+        """
+        Draw the graph. Needs matplotlib (extra ``plot``).
+
+        :param kind: ``"heatmap"``: a cell an entry, the darker the more probable, with a dot where there is an edge;
+            ``"nodes"``: the variables now on the left, at the next step on the right, and a line an edge
+        :return: a matplotlib figure; ``figure.savefig("graph.png")`` writes it
+        :raises ValueError: if ``kind`` is unknown
+        """
+        from sb3_fcdl.plots import graphs
+
+        if kind not in ("heatmap", "nodes"):
+            raise ValueError(f"kind must be 'heatmap' or 'nodes', got {kind!r}")
+        return (graphs.heatmap if kind == "heatmap" else graphs.nodes)(self)
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in self.child_names) + 1
+        lines = [self.label] if self.label else []
+        lines += [f"{child + chr(39):<{width}} <- {', '.join(self.parents_of(child)) or '-'}" for child in self.child_names]
+        return "\n".join(lines)
+
+    def _check_same_names(self, other: "CausalGraph") -> None:
+        mine, theirs = (self.child_names, self.parent_names), (other.child_names, other.parent_names)
+        if mine != theirs:
+            raise ValueError(f"the graphs are of different variables: {mine} and {theirs}")
+
+    def _to_dict(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "threshold": self.threshold,
+            "child_names": list(self.child_names),
+            "parent_names": list(self.parent_names),
+            "probabilities": np.asarray(self.probabilities, dtype=np.float64).tolist(),
+            "parts": [part._to_dict() for part in self.parts],
+        }
+
+    @classmethod
+    def _from_dict(cls, values: dict[str, Any]) -> "CausalGraph":
+        return cls(
+            np.array(values["probabilities"]),
+            tuple(values["child_names"]),
+            tuple(values["parent_names"]),
+            values["label"],
+            values["threshold"],
+            tuple(cls._from_dict(part) for part in values["parts"]),
+        )
+
+
+def hamming_distance(graphs: np.ndarray, truth: np.ndarray, entries: np.ndarray) -> float:
+    """
+    Structural Hamming distance, averaged over graphs.
+
+    :param graphs: ``[R, V, P]``, bool
+    :param truth: ``[R, V, P]``, bool
+    :param entries: the entries that count, ``[V, P]``, bool: those that a model is free to learn
+    :return: mean number of wrong entries a graph
+    """
+    return float(((graphs != truth) & entries).sum(axis=(1, 2)).mean())

@@ -1,0 +1,94 @@
+"""All that is measured of a trained model, and the result files that keep it."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sb3_fcdl.evaluation.accuracy import AccuracyResult, evaluate_accuracy
+from sb3_fcdl.benchmark.environments import benchmark_of
+from sb3_fcdl.evaluation.returns import TaskResult
+from sb3_fcdl.evaluation.contexts import ContextResult, evaluate_graphs
+from sb3_fcdl.runs.record import TrainRecord
+from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, Run, append_csv, check_csv
+from sb3_fcdl.fcdl import FCDL
+
+# Behind the name of a model whose inputs are not corrupted.
+NOT_CORRUPTED = ", not corrupted"
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """
+    What was measured of a model.
+
+    :param returns: of the model and of policies that learn nothing, by name
+    :param contexts: its graphs, empty where it has none or nobody knows the true ones
+    :param accuracies: of its predictions, and of the best that there are, by name; empty where these are not known
+    """
+
+    returns: dict[str, list[TaskResult]]
+    contexts: list[ContextResult] = field(default_factory=list)
+    accuracies: dict[str, list[AccuracyResult]] = field(default_factory=dict)
+
+    def append_to(self, csv: Path, record: TrainRecord) -> None:
+        """
+        Append a line for each number to three files, the returns last: ``results.csv``, ``results_contexts.csv`` and
+        ``results_accuracy.csv``.
+
+        :param csv: the first of them
+        :param record: of the model's training
+        """
+        learned = Run.of(record)
+
+        def run(name: str) -> Run:
+            is_learned = name in (record.algo, record.algo + NOT_CORRUPTED)
+            return replace(learned, algo=name) if is_learned else replace(learned, algo=name, timesteps=0, wall_s=0.0)
+
+        if self.contexts:
+            append_csv(contexts_csv(csv), learned, self.contexts)
+        for name, accuracy in self.accuracies.items():
+            append_csv(accuracy_csv(csv), run(name), accuracy)
+        for name, row in self.returns.items():
+            append_csv(csv, run(name), row)
+
+
+def contexts_csv(csv: Path) -> Path:
+    """:return: where the graphs stand that belong to a file of returns"""
+    return csv.with_stem(f"{csv.stem}_contexts")
+
+
+def accuracy_csv(csv: Path) -> Path:
+    """:return: where the accuracies stand that belong to a file of returns"""
+    return csv.with_stem(f"{csv.stem}_accuracy")
+
+
+def check_files(csv: Path) -> None:
+    """
+    :param csv: that ``Measurements.append_to`` will be given
+    :raises ValueError: if one of the three files exists and has other columns
+    """
+    check_csv(csv)
+    check_csv(contexts_csv(csv), ContextCsvRow)
+    check_csv(accuracy_csv(csv), AccuracyCsvRow)
+
+
+def evaluate_predictions(
+    model: FCDL, record: TrainRecord, seed: int
+) -> tuple[list[ContextResult], dict[str, list[AccuracyResult]]]:
+    """
+    Evaluate graphs and predictions of a model on the tasks of its environment, as far as somebody knows the true ones, and
+    graphs if some of their edges were learned.
+
+    :param model: the model
+    :param record: of its training
+    :param seed: of the transitions
+    :return: graphs and accuracies, see ``Measurements``
+    """
+    benchmark, made_with = benchmark_of(record.env), (record.env, record.env_kwargs)
+    tasks, clean = benchmark.tasks(record.env_kwargs), benchmark.clean_kwargs
+    contexts, accuracies = [], {}
+    if model.dynamics.has_graph and model.dynamics.free_entries.any() and benchmark.tells_graphs:
+        contexts = evaluate_graphs(model, *made_with, tasks, clean, seed=seed)
+    if benchmark.bayes_step is not None:
+        bayes_step = benchmark.bayes_step(*made_with)
+        accuracies = evaluate_accuracy({record.algo: model}, *made_with, tasks, clean, bayes_step, seed=seed)
+    return contexts, accuracies

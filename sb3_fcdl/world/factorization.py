@@ -1,0 +1,405 @@
+"""From Gymnasium spaces to named variables: how observations and actions become flat encoded tensors, and back."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from torch import nn
+
+from fcdl_envs.variables import Factors, Variable
+from sb3_fcdl.planning import BoxActions, DiscreteActions, MultiDiscreteActions
+from sb3_fcdl.world.moments import RunningMoments
+
+Observations = th.Tensor | Mapping[str, th.Tensor]
+"""A batch of observations as SB3 hands them on: one tensor, or of a ``Dict`` a tensor by key."""
+
+SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, or a flat Dict of these"
+
+
+class Factorization(nn.Module):
+    """
+    The encoded view of an environment's spaces.
+
+    The encoded state is one flat float tensor ``[..., D]``, with a slice a variable: one-hot for a categorical one; a
+    continuous one less its mean and over its standard deviation in the data so far. Nothing else is done to values: an input
+    that is not exactly one-hot, or a hundred standard deviations away, goes through as it is.
+
+    The encoded action is ``[..., A]``: the one-hots of all its variables, or the numbers of a ``Box`` scaled to [-1, 1], as
+    SB3's buffers hold them.
+
+    :param observation_space: ``Box``, ``Discrete``, ``MultiDiscrete``, ``MultiBinary``, or a flat ``Dict`` of such
+    :param action_space: ``Discrete``, ``MultiDiscrete``, ``MultiBinary`` or a bounded ``Box``
+    :param factors: what observation and action mean; None: ``default_factors``
+    :param clip_obs: largest absolute value of an encoded continuous variable; None: no limit
+    :raises ValueError: if the spaces are of another kind or disagree with ``factors``, or ``clip_obs`` is not positive
+    """
+
+    is_continuous: th.Tensor
+    action_low: th.Tensor
+    action_high: th.Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        factors: Factors | None = None,
+        clip_obs: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_spaces(observation_space, action_space)
+        factors = default_factors(observation_space, action_space) if factors is None else factors
+        _check_factors(observation_space, action_space, factors)
+        if clip_obs is not None and not clip_obs > 0:
+            raise ValueError(f"clip_obs must be positive or None, got {clip_obs}")
+        self.factors = factors
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.clip_obs = clip_obs
+        continuous = [not variable.is_categorical for variable in factors.state_variables for _ in range(variable.width)]
+        self.has_continuous = any(continuous)
+        self.register_buffer("is_continuous", th.tensor(continuous), persistent=False)
+        if isinstance(action_space, spaces.Box):
+            self.register_buffer("action_low", th.tensor(action_space.low.ravel()), persistent=False)
+            self.register_buffer("action_high", th.tensor(action_space.high.ravel()), persistent=False)
+        # Columns of categorical variables keep mean 0 and standard deviation 1.
+        self.moments = RunningMoments(factors.state_width)
+        self._state_radix = _mixed_radix(factors.state_variables)
+
+    @property
+    def actions(self) -> DiscreteActions | MultiDiscreteActions | BoxActions:
+        """The encoded actions, for a planner."""
+        sizes = _categories(self.action_space)
+        if isinstance(self.action_space, spaces.Discrete):
+            return DiscreteActions(*sizes)
+        width = self.factors.action_width
+        return MultiDiscreteActions(sizes) if sizes else BoxActions(low=(-1.0,) * width, high=(1.0,) * width)
+
+    @property
+    def goal_width(self) -> int:
+        """Columns of the task description, ``G``."""
+        keys = dict(getattr(self.observation_space, "spaces", {}))
+        return sum(_width(keys[key]) for key in self.factors.goal)
+
+    def observe(self, observation: Observations) -> None:
+        """
+        Take observations into the running mean and standard deviation of continuous variables.
+
+        :param observation: a batch, see ``raw_state``
+        :raises ValueError: if one of these variables is not finite
+        """
+        if not self.has_continuous:
+            return
+        values = self.raw_state(observation).flatten(0, -2)
+        is_finite = values.isfinite().all(0)
+        if not is_finite.all():
+            column = int((~is_finite).nonzero()[0])
+            name = [variable.name for variable in self.factors.state_variables for _ in range(variable.width)][column]
+            raise ValueError(
+                f"the environment observed {name} = {values[:, column].tolist()}: FCDL learns from finite numbers"
+            )
+        self.moments.update(values.where(self.is_continuous, 0))
+
+    def raw_state(self, observation: Observations) -> th.Tensor:
+        """
+        :param observation: a batch, as ``predict`` or SB3's buffers have it; of a ``Discrete`` ``[B]`` or ``[..., 1]``
+        :return: the flat state in the environment's units, ``[..., D]``; float64 where there are continuous variables
+        """
+        if isinstance(self.factors.state, tuple):
+            assert isinstance(observation, th.Tensor)
+            state = _columns(self.observation_space, observation)
+        else:
+            state = self._of_keys(observation, tuple(self.factors.state))
+        return state.double() if self.has_continuous else state.float()
+
+    def encode_state(self, observation: Observations) -> th.Tensor:
+        """
+        :param observation: see ``raw_state``
+        :return: ``[..., D]``, float32
+        """
+        state = self.raw_state(observation)
+        if not self.has_continuous:
+            return state
+        encoded = self.moments.normalize(state)
+        if self.clip_obs is not None:
+            encoded = encoded.clamp(-self.clip_obs, self.clip_obs).where(self.is_continuous, encoded)
+        return encoded
+
+    def decode_state(self, state: th.Tensor) -> th.Tensor:
+        """
+        :param state: encoded, ``[..., D]``
+        :return: in the environment's units, ``[..., D]``
+        """
+        return self.moments.denormalize(state) if self.has_continuous else state
+
+    def encode_goal(self, observation: Observations) -> th.Tensor:
+        """
+        :param observation: see ``raw_state``
+        :return: the task description, ``[..., G]``; ``G`` is 0 for an environment without goal
+        """
+        if not self.factors.goal:
+            return self.raw_state(observation)[..., :0].float()
+        return self._of_keys(observation, self.factors.goal).float()
+
+    def observation(self, state: th.Tensor, goal: th.Tensor) -> np.ndarray | dict[str, np.ndarray]:
+        """
+        The observation that is encoded like this; a number that the space does not hold becomes the nearest that it does.
+
+        :param state: encoded, ``[B, D]``
+        :param goal: ``[B, G]``
+        :return: as the environment hands it out, ``[B, *shape]``; of a ``Dict`` an array by key
+        :raises ValueError: if the space has a key that is neither state nor goal
+        """
+        # In float64: a space of that dtype gets back what it gave.
+        columns = self.decode_state(state.double())
+        if isinstance(self.factors.state, tuple):
+            return _entries(self.observation_space, columns)
+        assert isinstance(self.observation_space, spaces.Dict)
+        keys, parts = (*self.factors.state, *self.factors.goal), dict(self.observation_space.spaces)
+        if unknown := sorted(parts.keys() - set(keys)):
+            raise ValueError(f"nobody knows the next value of the observation keys {unknown}: they are neither state nor goal")
+        split = th.cat([columns, goal.double()], dim=-1).split([_width(parts[key]) for key in keys], dim=-1)
+        return {key: _entries(parts[key], part) for key, part in zip(keys, split, strict=True)}
+
+    def encode_action(self, action: th.Tensor) -> th.Tensor:
+        """
+        :param action: as SB3's buffers hold it, ``[..., action_dim]``: whole numbers, of a ``Discrete`` also ``[B]``; or the
+            numbers of a ``Box`` scaled to [-1, 1]
+        :return: ``[..., A]``, float32
+        """
+        return action.float() if isinstance(self.action_space, spaces.Box) else _columns(self.action_space, action)
+
+    def decode_action(self, action: th.Tensor) -> th.Tensor:
+        """
+        :param action: encoded, ``[..., A]``
+        :return: one-hot, or in the environment's units, ``[..., A]``
+        """
+        if isinstance(self.action_space, spaces.Box):
+            return self.action_low + (action + 1) / 2 * (self.action_high - self.action_low)
+        return action
+
+    def buffer_action(self, planned: th.Tensor) -> np.ndarray:
+        """
+        :param planned: the first action of a plan, ``[B]`` or ``[B, M]`` int64, or ``[B, A]`` float
+        :return: as the environment takes it, but for a ``Box`` scaled to [-1, 1], ``[B, *action_space.shape]``
+        """
+        actions = planned.cpu().numpy().reshape(-1, *self.action_space.shape)  # type: ignore[misc]
+        if not isinstance(self.action_space, spaces.Box):
+            actions = actions + getattr(self.action_space, "start", 0)
+        return actions.astype(self.action_space.dtype)
+
+    @property
+    def state_key(self) -> Callable[[th.Tensor], th.Tensor] | None:
+        """
+        A function that numbers one-hot states, ``[R, D]`` to ``[R]`` int64: equal if and only if the states are.
+
+        With it a planner recognises a state that it has met before. None if there are too many states to number.
+        """
+        return None if self._state_radix is None else self._number
+
+    def _number(self, state: th.Tensor) -> th.Tensor:
+        assert self._state_radix is not None
+        # float64 holds every integer up to 2**53 exactly, and the number is a sum of such integers.
+        return (state.double() @ self._state_radix.to(state.device)).long()
+
+    def _of_keys(self, observation: Observations, keys: Sequence[str]) -> th.Tensor:
+        assert not isinstance(observation, th.Tensor) and isinstance(self.observation_space, spaces.Dict)
+        return th.cat([_columns(self.observation_space[key], observation[key]) for key in keys], dim=-1)
+
+
+def values_of(variables: Sequence[Variable], columns: th.Tensor) -> np.ndarray:
+    """
+    :param variables: in order
+    :param columns: in the environment's units, ``[R, D]``
+    :return: the category or the number of each, ``[R, n]``
+    """
+    parts = zip(variables, columns.split([variable.width for variable in variables], dim=-1), strict=True)
+    values = [part.argmax(-1) if variable.is_categorical else part[:, 0] for variable, part in parts]
+    return th.stack([value.double() for value in values], dim=-1).cpu().numpy()
+
+
+def in_words(variables: Sequence[Variable], values: Iterable[float]) -> str:
+    """
+    :param variables: in order
+    :param values: of each, see ``values_of``
+    """
+    return ", ".join(f"{variable.name}={variable.in_words(value)}" for variable, value in zip(variables, values, strict=True))
+
+
+def default_factors(observation_space: spaces.Space, action_space: spaces.Space) -> Factors:
+    """
+    A variable for each entry of each space: ``obs[i]``, or ``key[i]`` of a ``Dict``, and ``action[i]``; without an index for
+    a ``Discrete``. Each entry of a ``Box`` is a continuous number, whatever its dtype.
+
+    :param observation_space: of a supported kind
+    :param action_space: of a supported kind
+    :raises ValueError: if they are not
+    """
+    check_spaces(observation_space, action_space)
+    if not isinstance(observation_space, spaces.Dict):
+        return Factors(_variables("obs", observation_space), _variables("action", action_space))
+    state = {key: _variables(key, space) for key, space in observation_space.spaces.items()}
+    # An observation may well hold the last action under this name.
+    return Factors(state, _variables("agent_action" if "action" in state else "action", action_space))
+
+
+def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    """
+    :raises ValueError: if FCDL cannot learn on such spaces; says what to do
+    """
+    if isinstance(observation_space, spaces.Dict):
+        for key, space in observation_space.spaces.items():
+            _check_leaf(f"observation key '{key}'", space)
+    else:
+        _check_leaf("the observation space", observation_space)
+    _check_action(action_space)
+
+
+def _check_leaf(what: str, space: spaces.Space) -> None:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        raise ValueError(
+            f"{what} is {space}. FCDL needs {SUPPORTED}: flatten it with gymnasium.wrappers.FlattenObservation, "
+            "or name its parts in one flat Dict"
+        )
+    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        raise ValueError(f"{what} is {space}. FCDL needs {SUPPORTED}: turn it into one with a gymnasium.ObservationWrapper")
+    if isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
+        raise ValueError(
+            f"{what} is an image, {space}. FCDL needs named quantities ({SUPPORTED}): extract them with a "
+            "gymnasium.ObservationWrapper, or flatten it with gymnasium.wrappers.FlattenObservation if these are not pixels"
+        )
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) != 1:
+        raise ValueError(f"{what} is {space}. SB3 needs a one-dimensional MultiDiscrete: flatten it")
+    if math.prod(space.shape or ()) == 0:
+        raise ValueError(f"{what} is {space} and holds nothing: leave it out")
+
+
+def _check_action(space: spaces.Space) -> None:
+    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        raise ValueError(
+            f"the action space is {space}. FCDL needs Discrete, MultiDiscrete, MultiBinary or Box: turn it into one with a "
+            "gymnasium.ActionWrapper"
+        )
+    if math.prod(space.shape or ()) == 0 or (isinstance(space, spaces.Box) and not space.shape):
+        raise ValueError(f"the action space is {space}. FCDL needs a Box of at least one dimension and one number")
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) and len(space.shape) != 1:
+        raise ValueError(f"the action space is {space}. SB3 needs a one-dimensional one: flatten it")
+    if isinstance(space, spaces.Box):
+        with np.errstate(over="ignore", invalid="ignore"):
+            width = space.high - space.low
+        if not (np.issubdtype(space.dtype, np.floating) and np.isfinite(width).all() and (width > 0).all()):
+            raise ValueError(
+                f"the action space is {space}. FCDL needs floats and finite bounds, low below high: see "
+                "gymnasium.wrappers.RescaleAction"
+            )
+
+
+def _check_factors(observation_space: spaces.Space, action_space: spaces.Space, factors: Factors) -> None:
+    names = factors.parent_names
+    if len(set(names)) != len(names):
+        raise ValueError(f"variable names must be unique, got {names}")
+    if not factors.state_variables:
+        raise ValueError("the factorization names no state variable, FCDL needs at least one")
+    _check_variables("the action space", action_space, factors.action)
+    if isinstance(factors.state, tuple):
+        if factors.goal:
+            raise ValueError(f"only a Dict observation has goal keys, the factorization names {factors.goal}")
+        _check_variables("the observation space", observation_space, factors.state)
+        return
+    if not isinstance(observation_space, spaces.Dict):
+        raise ValueError(
+            f"the factorization names keys {list(factors.state)}, the observation is no Dict: {observation_space}"
+        )
+    for key in (*factors.state, *factors.goal):
+        if key not in observation_space.spaces:
+            have = list(observation_space.spaces)
+            raise ValueError(f"the factorization names the observation key '{key}'; the space has {have}")
+    for key, variables in factors.state.items():
+        _check_variables(f"observation key '{key}'", observation_space[key], variables)
+
+
+def _check_variables(what: str, space: spaces.Space, variables: Sequence[Variable]) -> None:
+    hint = "If a wrapper has changed the space, let it publish a 'factorization' of its own"
+    if sizes := _categories(space):
+        if tuple(variable.n_categories for variable in variables) != sizes:
+            raise ValueError(f"{what} {space} has variables of {sizes} categories, got {tuple(variables)}. {hint}")
+    elif sum(variable.width for variable in variables) != _width(space):
+        width = sum(variable.width for variable in variables)
+        raise ValueError(f"{what} has {_width(space)} columns, its variables {width}: {tuple(variables)}. {hint}")
+
+
+def _variables(name: str, space: spaces.Space) -> tuple[Variable, ...]:
+    assert space.shape is not None
+    names = [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(space.shape)] if space.shape else [name]
+    sizes = _categories(space) or (0,) * len(names)
+    starts = np.broadcast_to(np.ravel(getattr(space, "start", 0)), len(names)).tolist()
+    # Those that count from 0 need no names.
+    category_names = [
+        tuple(map(str, range(start, start + size))) if start else () for start, size in zip(starts, sizes, strict=True)
+    ]
+    return tuple(map(Variable, names, sizes, category_names))
+
+
+def _categories(space: spaces.Space) -> tuple[int, ...]:
+    """Number of values of each entry; none for a ``Box``, whose entries are numbers."""
+    if isinstance(space, spaces.Discrete):
+        return (int(space.n),)
+    if isinstance(space, spaces.MultiDiscrete):
+        return tuple(space.nvec.tolist())
+    return (2,) * math.prod(space.shape) if isinstance(space, spaces.MultiBinary) else ()
+
+
+def _width(space: spaces.Space) -> int:
+    assert space.shape is not None
+    return sum(_categories(space)) or math.prod(space.shape)
+
+
+def _columns(space: spaces.Space, values: th.Tensor) -> th.Tensor:
+    """
+    :param space: of one observation or action
+    :param values: ``[..., *shape]``; of a ``Discrete`` ``[B]``, or ``[..., 1]`` as SB3's buffers hold it
+    :return: one-hots or numbers, ``[..., width]``
+    """
+    assert space.shape is not None
+    sizes = _categories(space)
+    if not isinstance(space, spaces.Discrete) or values.dim() == 1:
+        values = values.reshape(*values.shape[: values.dim() - len(space.shape)], math.prod(space.shape))
+    if not sizes:
+        return values
+    first = np.array([0, *accumulate(sizes[:-1])]) - getattr(space, "start", 0)
+    one_hots = th.zeros(*values.shape[:-1], sum(sizes), device=values.device)
+    return one_hots.scatter_(-1, values.long() + th.as_tensor(first, device=values.device), 1)
+
+
+def _entries(space: spaces.Space, columns: th.Tensor) -> np.ndarray:
+    """
+    The inverse of ``_columns``.
+
+    :param space: of one observation
+    :param columns: one-hots or numbers, ``[B, width]``
+    :return: ``[B, *shape]``, in the dtype and within the bounds of the space
+    """
+    assert space.shape is not None
+    if isinstance(space, spaces.Box):
+        values = columns.cpu().numpy()
+        if np.issubdtype(space.dtype, np.integer):
+            values = values.round()
+        values = values.clip(space.low.ravel(), space.high.ravel())
+    else:
+        categories = [part.argmax(-1) for part in columns.split(_categories(space), dim=-1)]
+        values = th.stack(categories, dim=-1).cpu().numpy() + getattr(space, "start", 0)
+    return values.reshape(-1, *space.shape).astype(space.dtype)
+
+
+def _mixed_radix(variables: tuple[Variable, ...]) -> th.Tensor | None:
+    """Weights ``[D]`` under which every one-hot state has its own integer below 2**53; None if there are more states."""
+    sizes = [variable.n_categories for variable in variables]
+    if 0 in sizes or math.prod(sizes) >= 2**53:
+        return None
+    weights, place = [], 1
+    for size in sizes:
+        weights += [value * place for value in range(size)]
+        place *= size
+    return th.tensor(weights, dtype=th.float64)

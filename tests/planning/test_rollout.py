@@ -1,0 +1,308 @@
+import gc
+import itertools
+import weakref
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from torch.overrides import TorchFunctionMode
+
+from sb3_fcdl.planning import CEM, Actions, BoxActions, DiscreteActions, MultiDiscreteActions, planner
+from sb3_fcdl.planning.rollout import MemoRollout, PlainRollout, make_rollout
+from sb3_fcdl.world.factorization import Factorization
+
+N_STATES, N_ACTIONS, N_ENVS, HORIZON = 6, 4, 3, 3
+ACTIONS = DiscreteActions(N_ACTIONS)
+
+
+class LookupWorld:
+    """Random deterministic transitions between one-hot states; from any other state, the one with the highest number."""
+
+    def __init__(self, seed: int = 0) -> None:
+        generator = th.Generator().manual_seed(seed)
+        self.table = th.randint(N_STATES, (N_STATES, N_ACTIONS), generator=generator)
+        self.rewards = th.rand(N_STATES, N_ACTIONS, N_STATES, 2, generator=generator, dtype=th.float64)
+        self.n_rows = 0
+        self.seen: list[tuple[float, ...]] = []
+
+    def step(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        self.n_rows += len(state)
+        self.seen += [tuple(row) for row in th.cat([state, action], dim=1).tolist()]
+        return th.nn.functional.one_hot(self.table[state.argmax(1), action.argmax(1)], N_STATES).to(state)
+
+    def reward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        values = self.rewards[state.argmax(1), action.argmax(1), next_state.argmax(1)]
+        return (values * goal).sum(dim=1) + state[:, 0] / 7
+
+    def key(self, state: th.Tensor) -> th.Tensor:
+        return state.argmax(dim=1)
+
+
+def root_states(generator: th.Generator) -> tuple[th.Tensor, th.Tensor]:
+    """States that are no one-hots, as a noisy environment shows them, and goals."""
+    state = th.randn(N_ENVS, N_STATES, generator=generator, dtype=th.float64)
+    return state, th.rand(N_ENVS, 2, generator=generator, dtype=th.float64)
+
+
+@pytest.fixture
+def generator() -> th.Generator:
+    return th.Generator().manual_seed(1)
+
+
+def test_plain_rollout_adds_the_rewards_of_every_step(generator: th.Generator) -> None:
+    world = LookupWorld()
+    state, goal = root_states(generator)
+    actions = th.randint(N_ACTIONS, (N_ENVS, 5, HORIZON), generator=generator)
+    returns = PlainRollout(world.step, world.reward, state, goal, ACTIONS).evaluate(actions)
+
+    for env, candidate in itertools.product(range(N_ENVS), range(5)):
+        number, offset, expected = int(state[env].argmax()), float(state[env, 0]) / 7, 0.0
+        for action in actions[env, candidate].tolist():
+            following = int(world.table[number, action])
+            expected += float(world.rewards[number, action, following] @ goal[env]) + offset
+            number, offset = following, float(following == 0) / 7
+        assert returns[env, candidate].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_memo_rollout_equals_plain_rollout_in_every_bit(generator: th.Generator) -> None:
+    world = LookupWorld()
+    state, goal = root_states(generator)
+    plain = PlainRollout(world.step, world.reward, state, goal, ACTIONS)
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, key=world.key)
+    for horizon in (HORIZON, 1, 5):  # a longer call goes on from what a shorter one knows
+        for _ in range(3):
+            actions = th.randint(N_ACTIONS, (N_ENVS, 40, horizon), generator=generator)
+            assert th.equal(memo.evaluate(actions), plain.evaluate(actions))
+
+
+def test_memo_rollout_makes_room_when_it_is_full(generator: th.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoRollout, "NODES_PER_ENV", 1)
+    test_memo_rollout_equals_plain_rollout_in_every_bit(generator)
+
+
+def test_memo_is_freed_as_soon_as_the_plan_is_made(generator: th.Generator) -> None:
+    """It may have a hundred megabytes, and a plan makes a new one."""
+    world = LookupWorld()
+    memo = MemoRollout(world.step, world.reward, *root_states(generator), ACTIONS, key=world.key)
+    memo.evaluate(th.zeros(N_ENVS, 1, 2, dtype=th.int64))
+    still_there = weakref.ref(memo)
+    gc.disable()
+    del memo
+    gc.enable()
+    assert still_there() is None
+
+
+def test_plan_is_the_same_with_and_without_memo(generator: th.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, goal = root_states(generator)
+    cem = CEM(ACTIONS, horizon=4, n_candidates=20, n_elites=5)
+
+    def plan(seed: int) -> list[th.Tensor]:
+        world = LookupWorld(seed)
+        generators = [generator.manual_seed(seed)] * N_ENVS
+        plan = cem.plan(world.step, world.reward, state, goal, generators=generators, key=world.key)
+        return [plan.actions, plan.value]
+
+    memoised = [plan(seed) for seed in range(10)]
+    monkeypatch.setattr(planner, "make_rollout", lambda *args: PlainRollout(*args[:-1]))
+    for seed, (actions, value) in enumerate(memoised):
+        plain_actions, plain_value = plan(seed)
+        assert th.equal(actions, plain_actions) and th.equal(value, plain_value)
+
+
+def test_memo_rollout_never_steps_twice_from_equal_states(generator: th.Generator) -> None:
+    # one environment, so that a row of step is a pair (state, action) of it
+    world = LookupWorld()
+    state, goal = (tensor[:1] for tensor in root_states(generator))
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, key=world.key)
+    sequences = th.randint(N_ACTIONS, (5, 1, 64, HORIZON), generator=generator)
+    for actions in sequences:
+        memo.evaluate(actions)
+
+    met = set()
+    for sequence in sequences.flatten(0, 2).tolist():
+        number: int | str = "root"
+        for action in sequence:
+            met.add((number, action))
+            number = int(world.table[int(state.argmax()) if number == "root" else number, action])
+    assert world.n_rows == len(met)
+    assert len(set(world.seen)) == world.n_rows
+
+
+def test_equal_states_of_two_environments_keep_their_own_goals() -> None:
+    world = LookupWorld()
+    state = th.eye(N_STATES, dtype=th.float64)[[2, 2]]
+    goal = th.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=th.float64)
+    actions = th.arange(N_ACTIONS).view(1, -1, 1).repeat(2, 1, HORIZON)
+    memo = MemoRollout(world.step, world.reward, state, goal, ACTIONS, key=world.key)
+    plain = PlainRollout(world.step, world.reward, state, goal, ACTIONS)
+    returns = memo.evaluate(actions)
+    assert th.equal(returns, plain.evaluate(actions))
+    assert not th.equal(returns[0], returns[1])
+
+
+def test_current_state_is_not_taken_for_a_modelled_one() -> None:
+    # the key cannot tell the noisy current state from state 0, but their rewards differ
+    state = th.tensor([[5.0, 0.0]])
+
+    def stay(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        return th.tensor([[1.0, 0.0]]).expand_as(state)
+
+    def height(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return state[:, 0]
+
+    memo = MemoRollout(stay, height, state, th.zeros(1, 0), DiscreteActions(2), key=lambda states: states.argmax(dim=1))
+    actions = th.zeros(1, 1, 3, dtype=th.int64)
+    assert memo.evaluate(actions).tolist() == [[5.0 + 1.0 + 1.0]]
+    assert memo.evaluate(actions).tolist() == [[7.0]]
+
+
+@pytest.mark.parametrize("rollout_class", [PlainRollout, MemoRollout])
+@pytest.mark.parametrize("bad", [th.nan, th.inf, -th.inf])
+def test_return_that_is_not_finite_is_the_worst(rollout_class: type[PlainRollout] | type[MemoRollout], bad: float) -> None:
+    def blow_up(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return th.where(action[:, 1] == 1, bad, 2.0)
+
+    key = {"key": lambda state: state[:, 0].long()} if rollout_class is MemoRollout else {}
+    rollout = rollout_class(lambda state, action: state, blow_up, th.zeros(1, 1), th.zeros(1, 0), DiscreteActions(2), **key)
+    actions = th.tensor([[[0, 0], [0, 1], [1, 0]]])
+    assert rollout.evaluate(actions).tolist() == [[4.0, -th.inf, -th.inf]]
+
+
+def test_plain_rollout_gives_the_model_continuous_actions_as_they_are(generator: th.Generator) -> None:
+    state = th.randn(N_ENVS, 2, generator=generator, dtype=th.float64)
+    weight = th.rand(N_ENVS, 2, generator=generator, dtype=th.float64)
+    sequences = th.rand(N_ENVS, 5, HORIZON, 2, generator=generator)  # float32 for a model in float64
+
+    def step(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        assert action.dtype == state.dtype
+        return state + action
+
+    def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return (next_state * goal).sum(dim=1)
+
+    rollout = PlainRollout(step, reward, state, weight, BoxActions(low=(0, 0), high=(1, 1)))
+    visited = state[:, None, None] + sequences.double().cumsum(dim=2)
+    expected = (visited * weight[:, None, None]).sum(dim=(2, 3))
+    assert th.allclose(rollout.evaluate(sequences), expected, rtol=0, atol=1e-12)
+
+
+def leave(state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
+    """How likely a step of :class:`LookupWorld` ends the episode: never, sometimes or certainly."""
+    return ((next_state.argmax(dim=1) + action.argmax(dim=1)) % 4).double() / 3
+
+
+def test_rewards_are_discounted_and_weighted_with_the_probability_of_being_alive(generator: th.Generator) -> None:
+    world = LookupWorld()
+    state, goal = th.eye(N_STATES, dtype=th.float64)[[0, 3, 5]], root_states(generator)[1]
+    actions = th.randint(N_ACTIONS, (N_ENVS, 40, HORIZON), generator=generator)
+    rollout = PlainRollout(world.step, world.reward, state, goal, ACTIONS, leave, discount=0.8)
+    returns = rollout.evaluate(actions)
+
+    for env, candidate in itertools.product(range(N_ENVS), range(40)):
+        number, alive, expected = int(state[env].argmax()), 1.0, 0.0
+        for depth, action in enumerate(actions[env, candidate].tolist()):
+            following = int(world.table[number, action])
+            reward = float(world.rewards[number, action, following] @ goal[env]) + (number == 0) / 7
+            expected += 0.8**depth * alive * reward
+            alive *= 1 - (following + action) % 4 / 3
+            number = following
+        assert returns[env, candidate].item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("actions", [ACTIONS, MultiDiscreteActions((2, 1, 2))])
+def test_memo_rollout_equals_plain_rollout_in_every_bit_with_ends_and_discount(
+    actions: DiscreteActions | MultiDiscreteActions, generator: th.Generator
+) -> None:
+    world = LookupWorld()
+
+    def flat(action: th.Tensor) -> th.Tensor:
+        """One-hot of the number of an action."""
+        if actions is ACTIONS:
+            return action
+        first, last = action[:, :2].argmax(dim=1), action[:, 3:].argmax(dim=1)
+        return th.nn.functional.one_hot(2 * first + last, N_ACTIONS)
+
+    state, goal = root_states(generator)
+    args = (
+        lambda state, action: world.step(state, flat(action)),
+        lambda state, action, next_state, goal: world.reward(state, flat(action), next_state, goal),
+        state,
+        goal,
+        actions,
+        lambda state, action, next_state: leave(state, flat(action), next_state),
+        0.9,
+    )
+    plain, memo = PlainRollout(*args), MemoRollout(*args, key=world.key)
+    for _ in range(3):
+        sequences = actions.numbered(th.randint(N_ACTIONS, (N_ENVS * 40 * HORIZON,), generator=generator))
+        sequences = sequences.view(N_ENVS, 40, HORIZON, *actions.shape)
+        returns = plain.evaluate(sequences)
+        assert th.equal(memo.evaluate(sequences), returns)
+        assert len(returns.unique()) > 20
+
+
+@pytest.mark.parametrize("rollout_class", [PlainRollout, MemoRollout])
+@pytest.mark.parametrize("ended", [th.ones(2), th.ones(2, dtype=th.bool)])
+def test_what_follows_the_end_need_not_be_a_number(
+    rollout_class: type[PlainRollout] | type[MemoRollout], ended: th.Tensor
+) -> None:
+    def break_down(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        return th.full_like(state, th.nan)
+
+    def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return state[:, 0] + action[:, 1]
+
+    def end(state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
+        return ended[:1].expand(len(state)).logical_and(state[:, 0] == 5).to(ended.dtype)
+
+    state, actions = th.tensor([[5.0]]), th.tensor([[[0, 0, 1], [1, 0, 0]]])
+    key = {"key": lambda state: th.zeros(len(state), dtype=th.int64)} if rollout_class is MemoRollout else {}
+    rollout = rollout_class(break_down, reward, state, th.zeros(1, 0), DiscreteActions(2), end, **key)
+    assert rollout.evaluate(actions).tolist() == [[5.0, 6.0]]
+    for_ever = rollout_class(break_down, reward, state, th.zeros(1, 0), DiscreteActions(2), **key)
+    assert for_ever.evaluate(actions).tolist() == [[-th.inf, -th.inf]]
+
+
+@pytest.mark.parametrize(
+    ("actions", "rollout_class"),
+    [
+        (DiscreteActions(1024), MemoRollout),
+        (DiscreteActions(1025), PlainRollout),
+        (MultiDiscreteActions((2,) * 10), MemoRollout),
+        (MultiDiscreteActions((2,) * 11), PlainRollout),
+        (BoxActions((0.0,), (1.0,)), PlainRollout),
+    ],
+)
+def test_memo_is_for_few_actions_and_states_that_can_be_numbered(actions: Actions, rollout_class: type) -> None:
+    world = LookupWorld()
+    state = th.zeros(1, N_STATES)
+    assert type(make_rollout(world.step, world.reward, state, state, actions, None, 1.0, world.key)) is rollout_class
+    without_key = make_rollout(world.step, world.reward, state, state, actions, None, 1.0, None)
+    on_device = make_rollout(world.step, world.reward, state.to("meta"), state.to("meta"), actions, None, 1.0, world.key)
+    assert type(without_key) is type(on_device) is PlainRollout
+
+
+class NoUploads(TorchFunctionMode):
+    """Refuses to make a tensor of numbers that the host has: on another device each is a copy that the host waits for."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert func not in (th.tensor, th.as_tensor, th.from_numpy, th.Tensor.new_tensor), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_rollout_in_environment_units_uploads_nothing() -> None:
+    space = spaces.Box(np.array([-2, 0], dtype=np.float32), np.array([2, 10], dtype=np.float32))
+    raw = Factorization(spaces.Box(-1, 1, (2,)), space)
+
+    def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return raw.decode_action(action).sum(-1)
+
+    rollout = PlainRollout(
+        lambda state, action: state, reward, th.zeros(1, 2), th.zeros(1, 0), BoxActions((-1, -1), (1, 1)), discount=0.5
+    )
+    sequences = th.tensor([[[[-1.0, -1.0], [1.0, 0.0]], [[0.0, 0.0], [0.5, 1.0]]]])
+    with NoUploads():
+        returns = rollout.evaluate(sequences)
+    # -2 + 0, then 2 + 5; 0 + 5, then 1 + 10
+    assert returns.tolist() == [[-2 + 0.5 * 7, 5 + 0.5 * 11]]

@@ -2,19 +2,18 @@
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_fcdl.buffers import sample_windows
 from sb3_fcdl.observations import Observations, map_observations
-
-if TYPE_CHECKING:
-    from sb3_fcdl.fcdl.policies import FCDLPolicy
+from sb3_fcdl.world.world_model import WorldModel
 
 ActionMaskFn = Callable[[Observations], np.ndarray]
 """``observations -> allowed actions [n_envs, n_actions]``, bool; the actions of sb3-contrib's masks."""
@@ -25,14 +24,14 @@ class ImaginedVecEnv(VecEnv):
     Environments whose steps are samples of a learned model.
 
     An episode starts from a recorded observation, drawn uniformly from the replay buffer; a task description in it stays for
-    the episode. Reward and end of the episode are those that the planner of the policy reckons with, given or learned; an end
-    happens with the probability that they say. After ``horizon`` steps the episode is truncated, so that an algorithm
+    the episode. Reward and end of the episode are those of the world model, given or learned; an end happens with the
+    probability that it says. After ``horizon`` steps the episode is truncated, so that an algorithm
     bootstraps there, as at a time limit. The model may learn on meanwhile: every step is that of its present weights.
 
     What the environment of the model has beyond its spaces, this one has not: time limits, infos, attributes. Its
     observations are in the spaces, hence a number that the model puts beyond the bounds of a ``Box`` is put on them.
 
-    :param policy: holds the model
+    :param world: the model
     :param replay_buffer: with recorded transitions, in the units that the policy is given
     :param n_envs: environments that are stepped together
     :param horizon: after how many environment steps an episode is truncated
@@ -43,7 +42,7 @@ class ImaginedVecEnv(VecEnv):
 
     def __init__(
         self,
-        policy: "FCDLPolicy",
+        world: WorldModel,
         replay_buffer: ReplayBuffer,
         n_envs: int = 64,
         horizon: int = 5,
@@ -52,12 +51,12 @@ class ImaginedVecEnv(VecEnv):
         for name, number in (("n_envs", n_envs), ("horizon", horizon)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
-        self.policy = policy
+        self.world = world
         self.replay_buffer = replay_buffer
         self.horizon = horizon
         self.action_mask_fn = action_mask_fn
         self._draw_from(None)
-        super().__init__(n_envs, policy.observation_space, policy.action_space)
+        super().__init__(n_envs, world.factorization.observation_space, world.factorization.action_space)
 
     def reset(self) -> VecEnvObs:
         if any(self._options):
@@ -98,17 +97,16 @@ class ImaginedVecEnv(VecEnv):
         :param actions: as an environment takes them, ``[n_envs, *action_space.shape]``
         :return: the next observations, float32 rewards ``[n_envs]``, and which episodes ended, ``[n_envs]``, bool
         """
-        policy, factorization = self.policy, self.policy.factorization
-        before = policy.obs_to_tensor(self._observations)[0]
-        state, action = policy.encode(before, policy.buffer_actions(actions))
-        goal = factorization.encode_goal(before)
-        sample = policy.dynamics.step(state, action).next_state.sample(self._generator)
-        after = factorization.observation(sample, goal)
+        world, before = self.world, obs_as_tensor(self._observations, self.world.device)
+        stored = th.as_tensor(world.factorization.buffer_actions(actions), device=world.device)
+        state, action, goal = world.encode(before), world.encode_action(stored), world.goal(before)
+        sample = world.step(state, action).next_state.sample(self._generator)
+        after = world.factorization.observation(sample, goal)
         # What is observed is paid for, and what the next step starts from.
-        next_state = factorization.encode_state(policy.obs_to_tensor(after)[0])
-        rewards = policy._reward(state, action, next_state, goal)
-        ended = policy._termination(state, action, next_state)
-        terminated = th.rand(self.num_envs, generator=self._generator, device=policy.device) < ended
+        next_state = world.encode(obs_as_tensor(after, world.device))
+        rewards = world.reward(state, action, next_state, goal)
+        ended = world.termination(state, action, next_state)
+        terminated = th.rand(self.num_envs, generator=self._generator, device=world.device) < ended
         return after, rewards.cpu().numpy().astype(np.float32), terminated.cpu().numpy()
 
     def _starts(self, n_starts: int) -> Observations:
@@ -121,7 +119,7 @@ class ImaginedVecEnv(VecEnv):
     def _draw_from(self, seed: int | None) -> None:
         """Begin with the random numbers of that seed; None: with any."""
         self._rng = np.random.default_rng(seed)
-        self._generator = th.Generator(self.policy.device).manual_seed(int(self._rng.integers(2**63)))
+        self._generator = th.Generator(self.world.device).manual_seed(int(self._rng.integers(2**63)))
 
     def _action_masks(self) -> np.ndarray:
         assert self.action_mask_fn is not None

@@ -10,15 +10,18 @@ import pytest
 import torch as th
 from gated import GatedEnv
 from gymnasium import spaces
+from known import known_world
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 from tiny import N_ACTIONS, tiny_env, tiny_fcdl, tiny_vec_env
 
-from sb3_fcdl import FCDLPolicy
-from sb3_fcdl.dynamics import DynamicsModel, Losses, Prediction
+from fcdl_envs.variables import Factors, Variable
+from sb3_fcdl.dynamics import MLPDynamics
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.imagination import ImaginedVecEnv
+from sb3_fcdl.world.factorization import Factorization
+from sb3_fcdl.world.world_model import WorldModel
 
 GOAL, LIMIT, SLIP = 4, 8, 0.2
 
@@ -48,32 +51,6 @@ def at_goal(state, action, next_state):
     return next_state[:, GOAL] > 0.5
 
 
-class Known(DynamicsModel):
-    """Dynamics that are given as a function of encoded states and actions."""
-
-    has_graph = False
-
-    def __init__(self, factors, next_state):
-        super().__init__(factors)
-        self.next_state = next_state
-
-    def loss(self, windows) -> Losses:
-        raise AssertionError("there is nothing to learn")
-
-    def _stepper(self):
-        return lambda state, action: Prediction(self.next_state(self.layout, state, action))
-
-    def context_graphs(self):
-        return []
-
-
-def known_policy(env, next_state, **kwargs):
-    kwargs = {"factors": getattr(env, "factorization", None), "dynamics": "mlp"} | kwargs
-    policy = FCDLPolicy(env.observation_space, env.action_space, lambda _: 1e-3, **kwargs)
-    policy.world_model.dynamics = Known(policy.factors, next_state).eval()
-    return policy
-
-
 def recorded(env, observations):
     """A full buffer of these observations."""
     buffer = ReplayBuffer(len(observations), env.observation_space, env.action_space, "cpu")
@@ -94,25 +71,25 @@ def corridor(slip=SLIP, starts=range(GOAL), termination_fn=at_goal, **kwargs):
         none = state[:, :0]
         return StateDistribution(layout, log_odds[state.argmax(-1), action.argmax(-1)].unsqueeze(1), none, none)
 
-    policy = known_policy(CorridorEnv(), next_state, reward_fn=one_each, termination_fn=termination_fn)
-    return ImaginedVecEnv(policy, recorded(CorridorEnv(), list(starts)), **kwargs)
+    world = known_world(CorridorEnv(), next_state, reward_fn=one_each, termination_fn=termination_fn)
+    return ImaginedVecEnv(world, recorded(CorridorEnv(), list(starts)), **kwargs)
 
 
 def gated(observations, **kwargs):
     """The dynamics of ``GatedEnv``, but for a standard deviation of e^-20."""
 
     def next_state(layout, state, action):
-        raw = policy.factorization.decode_state(state.double())
-        x = raw[:, 2:3] + policy.factorization.decode_action(action) / 10
+        raw = world.decode(state.double())
+        x = raw[:, 2:3] + world.decode_action(action) / 10
         after = th.cat([raw[:, :2], x, raw[:, 3:] + raw[:, 1:2] * raw[:, 2:3] / 10], dim=1)
-        numbers = layout.numbers(policy.factorization.moments.normalize(after))
+        numbers = layout.numbers(world.factorization.moments.normalize(after))
         return StateDistribution(layout, raw[:, None, :2].float().log(), numbers, th.full_like(numbers, -20))
 
-    policy = known_policy(GatedEnv(), next_state, reward_fn=GatedEnv.reward_fn, termination_fn=kwargs.pop("termination_fn"))
+    world = known_world(GatedEnv(), next_state, reward_fn=GatedEnv.reward_fn, termination_fn=kwargs.pop("termination_fn"))
     observations = np.array(observations, dtype=np.float32)
     # Two numbers whose encoding is not the identity.
-    policy.factorization.observe(th.as_tensor(observations) + th.tensor([[0, 0, 0.3, 7.0]]))
-    return ImaginedVecEnv(policy, recorded(GatedEnv(), observations), **kwargs)
+    world.factorization.observe(th.as_tensor(observations) + th.tensor([[0, 0, 0.3, 7.0]]))
+    return ImaginedVecEnv(world, recorded(GatedEnv(), observations), **kwargs)
 
 
 def never(state, action, next_state):
@@ -263,7 +240,7 @@ def test_observations_are_in_their_space():
         observation_space = spaces.Box(np.array([0, 0, -1, -1], np.float32), np.array([1, 1, 1, 9], np.float32))
 
     env = gated([[1, 0, 0.95, 5]], n_envs=2, horizon=5, termination_fn=never)
-    env.policy.factorization.observation_space = BoundedEnv.observation_space
+    env.world.factorization.observation_space = BoundedEnv.observation_space
     env.reset()
     observations, rewards, _, _ = env.step(np.array([[2.0], [-2.0]], dtype=np.float32))
     np.testing.assert_allclose(observations[:, 2], [1.0, 0.75], atol=1e-5)
@@ -278,14 +255,16 @@ def test_algorithms_learn_on_dict_observations(algorithm):
     assert env.observation_space is model.observation_space and env.action_space is model.action_space
     observations = env.reset()
     assert all(observations[key].dtype == space.dtype for key, space in env.observation_space.items())
-    stepped = env.step(np.zeros(4, dtype=int))[0]
+    stepped, rewards, _, _ = env.step(np.zeros(4, dtype=int))
     # The task is that of the start; a colour is one of three.
     assert np.array_equal(stepped["goal"], observations["goal"])
     assert (stepped["state"].reshape(4, 4, 3).sum(-1) == 1).all()
+    # Paid is the share of the objects that have the colour of the task.
+    matched, wanted = ((each * stepped["goal"]).sum(-1) for each in (stepped["state"], stepped["goal"]))
+    assert rewards == pytest.approx(matched / wanted)
     settings = {DQN: {"learning_starts": 8, "buffer_size": 100}, PPO: {"n_steps": 8, "batch_size": 16}, A2C: {}}[algorithm]
     agent = algorithm("MultiInputPolicy", VecMonitor(env), policy_kwargs={"net_arch": [8]}, **settings).learn(64)
     assert {episode["l"] for episode in agent.ep_info_buffer} == {3}
-    assert all(0 <= episode["r"] <= 3 for episode in agent.ep_info_buffer)
     if algorithm is DQN:
         assert agent.replay_buffer.timeouts[:16].sum() == agent.replay_buffer.dones[:16].sum() == 20
 
@@ -420,14 +399,12 @@ def test_observations_that_vec_normalize_changed_are_refused():
 
 def test_keys_that_nobody_predicts_are_refused():
     space = spaces.Dict(state=spaces.Discrete(2), clock=spaces.Box(0, 1, (1,)))
-    from fcdl_envs.variables import Factors, Variable
-
     factors = Factors({"state": (Variable("state", 2),)}, (Variable("action", 2),))
-    policy = FCDLPolicy(space, spaces.Discrete(2), lambda _: 1e-3, factors=factors, dynamics="mlp")
+    world = WorldModel(Factorization(space, spaces.Discrete(2), factors), MLPDynamics(factors)).eval()
     buffer = DictReplayBuffer(4, space, spaces.Discrete(2), "cpu")
     first = {"state": np.array([1]), "clock": np.zeros((1, 1), np.float32)}
     buffer.add(first, first, np.array([0]), np.zeros(1), np.zeros(1), [{}])
-    env = ImaginedVecEnv(policy, buffer, n_envs=2)
+    env = ImaginedVecEnv(world, buffer, n_envs=2)
     env.reset()
     with pytest.raises(ValueError, match=r"\['clock'\].* neither state nor goal"):
         env.step(np.zeros(2, dtype=int))

@@ -13,9 +13,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_fcdl.evaluation.accuracy import BayesStep
 from sb3_fcdl.evaluation.returns import Task
-from sb3_fcdl.fcdl.policies import planner_class, state_of, warm_start_of
+from sb3_fcdl.fcdl.policies import state_of, warm_start_of
 from sb3_fcdl.observations import Observations
-from sb3_fcdl.planning import Plan, Planner
+from sb3_fcdl.planning import Plan, Planner, planner_class
 from sb3_fcdl.planning.actions import Actions
 
 

@@ -18,7 +18,7 @@ from fcdl_envs.chemical_system import ChemicalSystem
 from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, Preset, ReferencePolicy
 from sb3_fcdl.dynamics import fcdl_paper
 from sb3_fcdl.evaluation.returns import Task
-from sb3_fcdl.planning import DiscreteActions, Plan, Planner
+from sb3_fcdl.planning import DiscreteActions, Plan, Planner, Problem, Step
 
 CEILING = "planner on the true dynamics"
 
@@ -112,12 +112,12 @@ class TrueDynamicsPlanner(PlanningReference):
         """
         state, wanted = self._one_hot(colors), th.as_tensor(goal).flatten(1)
         generators = [self.generator] * len(state)
-        return self.planner.plan(
-            self._step, goal_match_reward, state, wanted, generators=generators, key=self.key, warm_start=warm_start
-        )
+        problem = Problem(self._step, goal_match_reward, key=self.key)
+        return self.planner.plan(problem, state, wanted, generators=generators, warm_start=warm_start)
 
-    def _step(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        return self._one_hot(self.system.most_likely_step(self._colors(state).numpy(), action.argmax(dim=-1).numpy()))
+    def _step(self, state: th.Tensor, action: th.Tensor) -> Step:
+        colors = self.system.most_likely_step(self._colors(state).numpy(), action.argmax(dim=-1).numpy())
+        return Step(self._one_hot(colors))
 
     def _number(self, state: th.Tensor) -> th.Tensor:
         return self._colors(state) @ self.place_values
@@ -203,14 +203,14 @@ def chemical_tasks(n_objects: int = 10) -> tuple[Task, ...]:
 
 
 # As published, but for the schedule of updates, which depends on the number of environments.
-SCHEDULE = {"learning_rate": 1e-4, "train_horizon": 3}
+SCHEDULE = {"learning_rate": 1e-4, "train_horizon": 3, "gamma": 1.0}
 PUBLISHED_PLANNER = {
     "planner": "cem",
-    "planner_kwargs": {"horizon": 3, "discount": 1.0, "n_iterations": 5, "n_candidates": 64},
+    "planner_kwargs": {"horizon": 3, "n_iterations": 5, "n_candidates": 64},
 }
 LAST_WEIGHTS = {"policy_kwargs": {"average_decay": 0.0}}
 # As many model steps as the published one takes, by the memo, and one or two points more of return: docs/planners.md.
-PLANNER = {"planner": "icem", "planner_kwargs": {"horizon": 5, "discount": 1.0, "n_iterations": 3, "n_candidates": 128}}
+PLANNER = {"planner": "icem", "planner_kwargs": {"horizon": 5, "n_iterations": 3, "n_candidates": 128}}
 MLP = {"hidden_dim": 1024, "n_layers": 3}
 
 CHEMICAL = Benchmark(

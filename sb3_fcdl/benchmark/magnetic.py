@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, Preset, RandomActions, ReferencePolicy
 from sb3_fcdl.dynamics import fcdl_paper
 from sb3_fcdl.evaluation.returns import Task
-from sb3_fcdl.planning import BoxActions, Plan, Planner
+from sb3_fcdl.planning import BoxActions, Plan, Planner, Problem, Step
 
 CEILING = "planner on the true dynamics"
 BALL_HEIGHT = 0.8  # [m]
@@ -56,13 +56,14 @@ class TruePhysicsPlanner(PlanningReference):
         physics = [env_state["physics"] for env_state in self.env.env_method("get_state")]
         current = th.as_tensor(np.stack([self._row(each) for each in physics]))
         generators = [self.generator] * len(current)
-        plan = self.planner.plan(self._step, _reward, current, current[:, :0], generators=generators, warm_start=warm_start)
+        problem = Problem(self._step, _reward)
+        plan = self.planner.plan(problem, current, current[:, :0], generators=generators, warm_start=warm_start)
         return plan._replace(actions=plan.actions.float())
 
-    def _step(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+    def _step(self, state: th.Tensor, action: th.Tensor) -> Step:
         """``[R, S + 5]``: the physics, then what the reward needs of it."""
         rows = zip(state.numpy()[:, :-5], action.numpy(), strict=True)
-        return th.as_tensor(np.stack([self._row(physics, each) for physics, each in rows]))
+        return Step(th.as_tensor(np.stack([self._row(physics, each) for physics, each in rows])))
 
     def _row(self, physics: np.ndarray, action: np.ndarray | None = None) -> np.ndarray:
         """A state of the planner, ``[S + 5]``: that physics, or what becomes of it by an action."""
@@ -104,8 +105,9 @@ SCHEDULE = {
     "learning_rate": 1e-4,
     "learning_starts": 2000,
     "train_horizon": 1,
+    "gamma": 1.0,
     "planner": "cem",
-    "planner_kwargs": {"horizon": 1, "discount": 1.0, "n_iterations": 5, "n_candidates": 64},
+    "planner_kwargs": {"horizon": 1, "n_iterations": 5, "n_candidates": 64},
 }
 MLP = {"hidden_dim": 512, "n_layers": 4}
 

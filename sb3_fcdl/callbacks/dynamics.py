@@ -17,14 +17,15 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_fcdl.fcdl.policies import FCDLPolicy
-from sb3_fcdl.inspection.report import REPORT_EVERY, has_tensorboard
+from sb3_fcdl.fcdl.views import ModelViews
 from sb3_fcdl.observations import Observations
-from sb3_fcdl.training.log import TrainingMeter
-from sb3_fcdl.training.trainer import ModelTraining
+from sb3_fcdl.training.experience import Experience, check_keeps_ends
+from sb3_fcdl.training.log import ModelLog
+from sb3_fcdl.training.trainer import Trainer
 from sb3_fcdl.world.declared import factors_of, outcome_functions
 
 
-class DynamicsCallback(ModelTraining, BaseCallback):
+class DynamicsCallback(ModelViews, BaseCallback):
     """
     Trains a causal dynamics model beside any on- or off-policy algorithm of SB3 or sb3-contrib, the host.
 
@@ -45,6 +46,7 @@ class DynamicsCallback(ModelTraining, BaseCallback):
     :param planner_kwargs: keyword arguments of its class
     :param reward_fn: what the policy maximises, ``"package.module:function"``, see ``FCDL``
     :param termination_fn: when an episode ends, likewise
+    :param gamma: discount of the rewards that the policy's planner adds up, per environment step, in (0, 1]
     :param learning_rate: of Adam
     :param buffer_size: capacity of the buffer beside a host without one, transitions
     :param learning_starts: transitions recorded before the first update
@@ -70,6 +72,7 @@ class DynamicsCallback(ModelTraining, BaseCallback):
         planner_kwargs: dict[str, Any] | None = None,
         reward_fn: str | None = None,
         termination_fn: str | None = None,
+        gamma: float = 0.99,
         learning_rate: float = 3e-4,
         buffer_size: int = 1_000_000,
         learning_starts: int = 500,
@@ -86,6 +89,7 @@ class DynamicsCallback(ModelTraining, BaseCallback):
             "dynamics_kwargs": dynamics_kwargs,
             "planner": planner,
             "planner_kwargs": planner_kwargs,
+            "gamma": gamma,
         }
         self.reward_fn = reward_fn
         self.termination_fn = termination_fn
@@ -109,11 +113,13 @@ class DynamicsCallback(ModelTraining, BaseCallback):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        # The policy is given the environment's units, which are those of the buffers.
-        self._vec_normalize_env = None
-        self._n_updates = 0
         self._host: BaseAlgorithm | None = None
         self._recorder: _Recorder | None = None
+
+    @property
+    def experience(self) -> Experience:
+        """The recorded transitions, as the model learns from them: in the environment's units, those of the buffers."""
+        return Experience(self.policy.learner, self.replay_buffer, None, self.train_horizon, self._window_rng)
 
     def as_policy(self) -> FCDLPolicy:
         """
@@ -144,14 +150,16 @@ class DynamicsCallback(ModelTraining, BaseCallback):
         else:
             assert isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None
             # It holds something if it was loaded, or the host has learned before.
-            self._learn_from(self.model.replay_buffer)
+            check_keeps_ends(self.model.replay_buffer, self.policy.learner)
+            self.replay_buffer = self.model.replay_buffer
+            self.experience.take_scale()
         capacity = self.replay_buffer.buffer_size * self.replay_buffer.n_envs
         if capacity < self.learning_starts:
             raise ValueError(
                 f"learning_starts={self.learning_starts} transitions never fit the replay buffer, which holds {capacity}: "
                 "nothing would be learned; lower it, or pass a larger buffer_size"
             )
-        self._n_logs = 0
+        self.model_log.start()
 
     def _check_place(self) -> None:
         if self.parent is not None:
@@ -180,7 +188,9 @@ class DynamicsCallback(ModelTraining, BaseCallback):
                 **self.policy_kwargs,
             ).to(host.device)
         self._window_rng = np.random.default_rng(self._rng.integers(2**63))
-        self._meter = TrainingMeter()
+        policy = self.policy
+        self.model_log = ModelLog(policy.world, policy.planner.horizon, is_guest=True)
+        self.trainer = Trainer(policy.learner, policy.world, policy.optimizer, policy.average_decay, self.model_log)
         if isinstance(host, OnPolicyAlgorithm):
             self._recorder = _Recorder(host, self.buffer_size)
             self.replay_buffer = self._recorder.replay_buffer
@@ -188,30 +198,26 @@ class DynamicsCallback(ModelTraining, BaseCallback):
 
     def _on_step(self) -> bool:
         if self._recorder is None:
-            self._observe(_last_observations(self.model), self.locals["buffer_actions"], self.locals["infos"])
+            self.trainer.observe(_last_observations(self.model), self.locals["buffer_actions"], self.locals["infos"])
         else:
             # MaskablePPO has nothing to clip.
-            actions = self.policy.buffer_actions(self.locals.get("clipped_actions", self.locals["actions"]))
-            self._observe(_last_observations(self._recorder), actions, self.locals["infos"])
+            actions = self.policy.world.factorization.buffer_actions(
+                self.locals.get("clipped_actions", self.locals["actions"])
+            )
+            self.trainer.observe(_last_observations(self._recorder), actions, self.locals["infos"])
             self._recorder.store(actions, self.locals)
         n_recorded = self.replay_buffer.size() * self.replay_buffer.n_envs
         if self.n_calls % self.train_freq == 0 and n_recorded >= self.learning_starts:
             with self._own_random_numbers():
-                self._update(self.gradient_steps, self.batch_size)
+                self.trainer.train(self.experience, self.gradient_steps, self.batch_size)
         if self.n_calls % self.log_freq == 0:
             self._record()
         return True
 
     def _record(self) -> None:
-        for key, value in self._meter.summary(self.policy).items():
-            # train/ and time/ are the host's.
-            group, _, name = key.partition("/")
-            self.logger.record(f"dynamics/{name}" if group in ("train", "time") else key, value)
-        self.logger.record("dynamics/n_updates", self._n_updates, exclude="tensorboard")
-        if self._n_updates and has_tensorboard(self.logger):
-            if self._n_logs % REPORT_EVERY == 0:
-                self._report(self.logger, self.num_timesteps)
-            self._n_logs += 1
+        n_updates = self.trainer.n_updates
+        self.model_log.record(self.logger, self.experience, self.num_timesteps, n_updates)
+        self.logger.record("dynamics/n_updates", n_updates, exclude="tensorboard")
 
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:

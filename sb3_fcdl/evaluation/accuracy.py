@@ -70,13 +70,13 @@ def evaluate_accuracy(
     :raises ValueError: if there is no categorical variable
     """
     first = policy_of(next(iter(models.values())))
-    variables = first.factors.state_variables
+    variables = first.world.factors.state_variables
     is_categorical = np.array([variable.is_categorical for variable in variables])
     if not is_categorical.any():
         raise ValueError(f"{env_id} has no categorical variable to predict right or wrong")
 
     def raw(observations: Observations) -> th.Tensor:
-        return first.factorization.raw_state(obs_as_tensor(observations, first.device))
+        return first.world.factorization.raw_state(obs_as_tensor(observations, first.device))
 
     def categories(state: th.Tensor) -> np.ndarray:
         return first.dynamics.layout.categories(state).cpu().numpy()

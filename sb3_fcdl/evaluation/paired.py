@@ -113,11 +113,13 @@ def one_step(model: FCDL | FCDLPolicy) -> Callable[[Observations, np.ndarray], P
         long as the weights stay as they are
     """
     policy, given = policy_of(model), given_to(model)
-    step = policy.dynamics.stepper()
+    step = policy.world.stepper()
 
     @th.no_grad()
     def predict(observations: Observations, actions: np.ndarray) -> Prediction:
-        return step(*policy.encode(obs_as_tensor(given(observations), policy.device), policy.buffer_actions(actions)))
+        world = policy.world
+        stored = th.as_tensor(world.factorization.buffer_actions(actions), device=world.device)
+        return step(world.encode(obs_as_tensor(given(observations), world.device)), world.encode_action(stored))
 
     return predict
 

@@ -268,11 +268,10 @@ class _Evaluation:
         """SB3's signature; what is shown and what is true of it are noted."""
         actions, state = self.acting.predict(observation, state, episode_start, deterministic)
         if self.policy is not None:
-            stored = self.policy.buffer_actions(np.asarray(actions))
-            (shown, action), (clean, _) = (
-                self.policy.encode(self._given(each), stored) for each in (observation, self.env.clean)
-            )
-            self.before = (shown, clean, action)
+            world = self.policy.world
+            stored = th.as_tensor(world.factorization.buffer_actions(np.asarray(actions)), device=world.device)
+            shown, clean = world.encode(self._given(observation)), world.encode(self._given(self.env.clean))
+            self.before = (shown, clean, world.encode_action(stored))
         return actions, state
 
     def _note(self, local_variables: dict[str, Any], _: dict[str, Any]) -> None:
@@ -281,7 +280,7 @@ class _Evaluation:
             return
         assert self.before is not None
         row = local_variables["i"]
-        after = self.policy.factorization.encode_state(self._given(self.env.clean))
+        after = self.policy.world.encode(self._given(self.env.clean))
         self.transitions.append((*(each[row] for each in self.before), after[row]))
 
     def _given(self, observation: Observations) -> PyTorchObs:
@@ -299,7 +298,7 @@ class _Evaluation:
             valid = th.ones(len(state), 1, dtype=th.bool, device=state.device)
             windows = Windows(state.unsqueeze(1), action.unsqueeze(1), after.unsqueeze(1), valid)
             assert self.policy is not None
-            return prediction_errors(self.policy, windows)[:, 0, rows].mean().item()
+            return prediction_errors(self.policy.world, windows)[:, 0, rows].mean().item()
 
         values = {"error": error(clean), "shifted_error": error(shown)}
         with th.no_grad():

@@ -19,11 +19,12 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel
 from sb3_fcdl.fcdl.policies import FCDLPolicy
-from sb3_fcdl.inspection.report import REPORT_EVERY, has_tensorboard, record_hyperparameters
+from sb3_fcdl.fcdl.views import ModelViews
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Planner, RewardFn, TerminationFn
-from sb3_fcdl.training.log import TrainingMeter
-from sb3_fcdl.training.trainer import ModelTraining
+from sb3_fcdl.training.experience import Experience, check_keeps_ends
+from sb3_fcdl.training.log import ModelLog
+from sb3_fcdl.training.trainer import Trainer
 from sb3_fcdl.world.declared import action_masks_of, factors_of, outcome_functions
 from sb3_fcdl.world.factorization import check_spaces
 from sb3_fcdl.world.rewards import never_ends
@@ -31,7 +32,7 @@ from sb3_fcdl.world.rewards import never_ends
 SelfFCDL = TypeVar("SelfFCDL", bound="FCDL")
 
 
-class FCDL(ModelTraining, OffPolicyAlgorithm):
+class FCDL(ModelViews, OffPolicyAlgorithm):
     """
     Fine-Grained Causal Dynamics Learning (Hwang et al., ICML 2024), planned with by model-predictive control.
 
@@ -45,7 +46,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
     with recorded transitions before the first update, and a disagreement reported.
 
     The defaults learn ``CartPole-v1`` and ``Pendulum-v1`` in a few thousand steps. The published experiments on Chemical learn
-    more slowly and plan less far: ``sb3_fcdl.benchmark.CHEMICAL.preset("paper").settings``.
+    more slowly and plan less far: ``sb3_fcdl.presets.preset("FCDL/Chemical-v0", "paper")``.
 
     :param policy: ``FCDLPolicy``, ``"MlpPolicy"``, or ``"MultiInputPolicy"`` for a ``Dict`` observation
     :param env: the environment, or its registered name
@@ -53,6 +54,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
     :param buffer_size: capacity of the replay buffer, transitions
     :param learning_starts: transitions collected with random actions before the first update
     :param batch_size: windows in an update
+    :param gamma: discount of the rewards that the planner adds up, per environment step, in (0, 1]
     :param train_freq: environment steps between updates (each step is ``n_envs`` transitions), or ``(n, "episode")``
     :param gradient_steps: updates after each rollout; -1: as many as transitions were collected
     :param replay_buffer_class: replay buffer class, SB3's for the observation space if None. The model reads what is stored,
@@ -89,6 +91,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         buffer_size: int = 1_000_000,
         learning_starts: int = 500,
         batch_size: int = 256,
+        gamma: float = 0.99,
         train_freq: int | tuple[int, str] = 2,
         gradient_steps: int = 1,
         replay_buffer_class: type[ReplayBuffer] | None = None,
@@ -117,6 +120,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
             buffer_size,
             learning_starts,
             batch_size,
+            gamma=gamma,
             train_freq=train_freq,
             gradient_steps=gradient_steps,
             replay_buffer_class=replay_buffer_class,
@@ -173,14 +177,12 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         # SB3 sets attributes by the names of these arguments.
         attributes = {"dynamics": "dynamics_name", "planner": "planner_name"}
         model = super().load(path, *args, **{attributes.get(name, name): value for name, value in kwargs.items()})
-        if model.env is not None:
-            model._has_checked_outcomes = False  # it may be another environment
         return model
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         self._check_reward_units(env)
         super().set_env(env, force_reset)
-        self._has_checked_outcomes = False
+        self.trainer.has_checked_outcomes = False
 
     def set_random_seed(self, seed: int | None = None) -> None:
         super().set_random_seed(seed)
@@ -198,16 +200,28 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
             "dynamics_kwargs": self.dynamics_kwargs,
             "planner": self.planner_name,
             "planner_kwargs": self.planner_kwargs,
+            "gamma": self.gamma,
             **user_kwargs,
         }
         super()._setup_model()
         self.policy_kwargs = user_kwargs
-        self._meter = TrainingMeter()
-        assert self.replay_buffer is not None
-        self._learn_from(self.replay_buffer)
-        self._n_dumps = 0
+        policy = self.policy
+        self.model_log = ModelLog(policy.world, policy.planner.horizon)
+        self.trainer = Trainer(
+            policy.learner, policy.world, policy.optimizer, policy.average_decay, self.model_log, self._n_updates
+        )
+        check_keeps_ends(self.replay_buffer, policy.learner)
         # What the planner knows of the plans that it is carrying out, see FCDLPolicy.predict.
         self._last_plan: tuple[np.ndarray, ...] | None = None
+
+    @property
+    def experience(self) -> Experience:
+        """The recorded transitions, as the model learns from them."""
+        if self.replay_buffer is None:
+            raise ValueError("the model has no replay buffer")
+        return Experience(
+            self.policy.learner, self.replay_buffer, self._vec_normalize_env, self.train_horizon, self._window_rng
+        )
 
     def _check_reward_units(self, env: GymEnv | None) -> None:
         normalizer = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
@@ -232,10 +246,10 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
             planned, self._last_plan = self.policy.predict(
                 self._last_obs, last_plan, self._last_episode_starts, action_masks=masks
             )
-            self._meter.add_plan(time.perf_counter() - start)
+            self.model_log.add_plan(time.perf_counter() - start)
             follows_plan = np.random.rand(n_envs) >= self.exploration_rate
             actions[follows_plan] = planned[follows_plan]
-        return actions, self.policy.buffer_actions(actions)
+        return actions, self.policy.world.factorization.buffer_actions(actions)
 
     def _random_actions(self, n_envs: int, masks: np.ndarray | None) -> np.ndarray:
         if masks is None:
@@ -252,7 +266,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         infos: list[dict[str, Any]],
     ) -> None:
         assert self._last_obs is not None
-        self._observe(self._last_obs, buffer_action, infos)
+        self.trainer.observe(self._last_obs, buffer_action, infos)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         # SB3 does this for on-policy algorithms only.
         self._last_episode_starts = dones
@@ -264,19 +278,30 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         learning_rate = self.lr_schedule(self._current_progress_remaining)
         self.logger.record("train/learning_rate", learning_rate)
         self.policy.set_learning_rate(learning_rate)
-        self._update(gradient_steps, batch_size)
+        try:
+            self.trainer.train(self.experience, gradient_steps, batch_size)
+        finally:
+            # SB3's own count, which is saved; an interruption comes between any two updates.
+            self._n_updates = self.trainer.n_updates
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def dump_logs(self) -> None:
-        for key, value in self._meter.summary(self.policy).items():
-            self.logger.record(key, value)
-        if self._n_updates and has_tensorboard(self.logger):
-            if self._n_dumps == 0:
-                record_hyperparameters(self.logger, self)
-            if self._n_dumps % REPORT_EVERY == 0:
-                self._report(self.logger, self.num_timesteps)
-            self._n_dumps += 1
+        self.model_log.record(self.logger, self.experience, self.num_timesteps, self._n_updates, self._hyperparameters())
         super().dump_logs()
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        """What the run was made with, for TensorBoard."""
+        chosen: dict[str, Any] = {
+            "dynamics": type(self.dynamics).__name__,
+            "planner": type(self.policy.planner).__name__,
+            "horizon": self.policy.planner.horizon,
+        }
+        names = ("learning_starts", "batch_size", "gradient_steps", "train_horizon", "exploration_rate", "seed", "n_envs")
+        chosen |= {name: getattr(self, name) for name in names}
+        chosen |= {"learning_rate": self.lr_schedule(1), "train_freq": self.train_freq.frequency}  # type: ignore[union-attr]
+        for kwargs in ("dynamics_kwargs", "planner_kwargs"):
+            chosen |= {f"{kwargs}.{key}": value for key, value in (getattr(self, kwargs) or {}).items()}
+        return chosen
 
     def predict(
         self,
@@ -298,7 +323,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfFCDL:
-        self._n_dumps = 0
+        self.model_log.start()
         return super().learn(
             total_timesteps=total_timesteps,
             callback=callback,
@@ -324,10 +349,38 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
                 f"{path} holds transitions of {loaded.n_envs} environments, the model has {self.n_envs}: pass as many to "
                 "load()"
             )
-        self._learn_from(loaded)
+        check_keeps_ends(loaded, self.policy.learner)
+        self.replay_buffer = loaded
+        self.experience.take_scale()
+
+    def save_checkpoint(self, folder: str | pathlib.Path) -> None:
+        """
+        Write all that a run needs to go on as if it had not stopped: model, replay buffer, environments, generators, and what
+        has been measured but not logged. Call it between two rollouts: from a callback's ``_on_rollout_start``, or when ``learn``
+        has returned.
+
+        :param folder: made, or replaced once the new checkpoint is complete
+        """
+        write_checkpoint(self, pathlib.Path(folder))
+
+    @classmethod
+    def resume(cls: type[SelfFCDL], folder: str | pathlib.Path, env: GymEnv, **kwargs: Any) -> SelfFCDL:
+        """
+        The model of a checkpoint, with its replay buffer, in new environments that are put into the state of the old ones.
+        ``learn(n, reset_num_timesteps=False)`` then goes on bit for bit as the interrupted run would have, on the same machine
+        and versions. Warns where the environments' state cannot be taken: the run then goes on in new episodes.
+
+        Like ``load`` it unpickles: resume checkpoints that you trust.
+
+        :param folder: what ``save_checkpoint`` wrote
+        :param env: made as for the run
+        :param kwargs: see ``load``
+        :raises ValueError: if the checkpoint is damaged, or of another environment
+        """
+        return read_checkpoint(cls, pathlib.Path(folder), env, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_meter", "_window_rng", "_last_plan"]
+        return [*super()._excluded_save_params(), "model_log", "trainer", "_window_rng", "_last_plan"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

@@ -1,6 +1,5 @@
 """The policy: a learned dynamics model and a planner that acts on it."""
 
-import hashlib
 import inspect
 import math
 from collections.abc import Callable
@@ -14,19 +13,17 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
-from sb3_fcdl.fcdl.planning_model import PlanningModel
-from sb3_fcdl.graphs.graph import CausalGraph
-from sb3_fcdl.inspection.explain import Explanation, explain
+from sb3_fcdl.graphs import CausalGraph
+from sb3_fcdl.inspection.explain import Explanation, Question, explain
 from sb3_fcdl.observations import Observations
-from sb3_fcdl.planning import PLANNERS, Plan, Planner, RewardFn, TerminationFn
-from sb3_fcdl.world.factorization import Factorization, in_words, values_of
-from sb3_fcdl.world.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
+from sb3_fcdl.planning import Plan, Planner, Problem, RewardFn, TerminationFn, generators_of, planner_class
+from sb3_fcdl.world.factorization import Factorization
 from sb3_fcdl.world.world_model import WorldModel
 
 
 class FCDLPolicy(BasePolicy):
     """
-    Model-predictive control on a learned causal model of the environment.
+    Model-predictive control on a learned causal model of the environment: a world and a planner.
 
     The functions that it is given see a flat state in the environment's units, in the order of ``factors.state_variables``
     (categorical variables one-hot), likewise the action, and the task description: ``reward_fn(state [R, D], action [R, A],
@@ -42,37 +39,32 @@ class FCDLPolicy(BasePolicy):
     :param dynamics: the model: a name in ``DYNAMICS`` or a class
     :param dynamics_kwargs: keyword arguments of its class
     :param planner: a name in ``PLANNERS`` or a class
-    :param planner_kwargs: keyword arguments of its class; ``HORIZON`` and ``DISCOUNT`` hold unless it says otherwise
+    :param planner_kwargs: keyword arguments of its class; ``HORIZON`` holds unless it says otherwise
+    :param gamma: discount of the rewards that the planner adds up, per environment step, in (0, 1]
     :param clip_obs: largest absolute value of a continuous variable, in its standard deviations in the data; None: no limit
     :param average_decay: of the running average of the weights that predicts and is planned with, per update, in [0, 1);
-        0: the last weights, as published. Adam's last steps are noise: after 2400 updates on 5000 transitions of CartPole a
-        prediction 50 steps ahead was off by 0.18 m and 0.035 rad, with the average by 0.010 m and 0.003 rad (MLP: 0.088 and
-        0.135, 0.013 and 0.027); 0.998 is no better
-    :param uncertainty_coef: price of what the model is unsure of, in units of the reward, see ``PlanningModel``; 0: none. It
-        keeps plans where the model can tell what happens: InvertedPendulum's cart off the ends of its rail, say
+        0: the last weights, as published. Adam's last steps are noise, which adds up along a plan
+    :param uncertainty_coef: price of what the model is unsure of, in units of the reward, see ``WorldModel.problem``; 0: none.
+        It keeps plans where the model can tell what happens: InvertedPendulum's cart off the ends of its rail, say
     :param normalize_images: for SB3's sake; there are no images
     :param optimizer_class: optimizer of the dynamics model and the learned heads
     :param optimizer_kwargs: its keyword arguments, without the learning rate
-    :raises ValueError: if the spaces are not supported, ``dynamics``, ``planner`` or a function is unknown,
-        ``average_decay`` is not in [0, 1), or ``uncertainty_coef`` negative or not finite
+    :raises ValueError: if the spaces are not supported, ``dynamics``, ``planner`` or a function is unknown, ``gamma`` is not
+        in (0, 1], ``average_decay`` not in [0, 1), or ``uncertainty_coef`` negative or not finite
     :raises TypeError: if ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
     """
 
     optimizer: th.optim.Optimizer
     # What the optimizer moves, and its running average, which predicts, is planned with and looked at.
     learner: WorldModel
-    world_model: WorldModel
+    world: WorldModel
 
-    # Environment steps, and a discount a step; the planners' own defaults are the published ones of Chemical. What goes wrong
-    # can show late: on CartPole's true dynamics icem has 266 of 500 with 20 steps, 252 with 30, 500 with 50, since before the
-    # edge of the track is in sight all plans pay alike. And a learned model is wrong further ahead: on Pendulum (mlp, 4000
-    # transitions) the return is -124 with 30 steps, -175 with 50, and -130 with 50 and this discount. All ten episodes.
+    # Environment steps. Farther than the planners' own default, Chemical's published one: before the edge of CartPole's track
+    # is in sight all plans pay alike (benchmarks/results/README.md, "Horizon and discount").
     HORIZON = 50
-    DISCOUNT = 0.99
 
-    # The heads are small and their tasks simple, but the edge beyond which an episode ends is sharp and rarely met: after 1000
-    # updates on 2500 transitions of CartPole the next 10 cm beyond it had a probability of 0.44 at 10/3 times the dynamics'
-    # rate and 0.67 at 10 times (mean of six; 0.03 and 0.02 for the 8 cm before it).
+    # The heads are small and their tasks simple, but the edge beyond which an episode ends is sharp and rarely met: with less
+    # it is learned too late (benchmarks/results/README.md, "Learned heads").
     HEAD_SPEED = 10
 
     def __init__(
@@ -87,6 +79,7 @@ class FCDLPolicy(BasePolicy):
         dynamics_kwargs: dict[str, Any] | None = None,
         planner: str | type[Planner] = "icem",
         planner_kwargs: dict[str, Any] | None = None,
+        gamma: float = 0.99,
         clip_obs: float | None = None,
         average_decay: float = 0.99,
         uncertainty_coef: float = 0.0,
@@ -104,43 +97,36 @@ class FCDLPolicy(BasePolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        self.reward_fn: RewardFn | None = function_named(reward_fn)
-        self.termination_fn: TerminationFn | None = function_named(termination_fn)
+        if not 0 < gamma <= 1:
+            raise ValueError(f"gamma must be above 0 and at most 1, got {gamma}")
+        if not 0 <= average_decay < 1:
+            raise ValueError(f"average_decay must be in [0, 1), got {average_decay}")
+        if not 0 <= uncertainty_coef < math.inf:
+            raise ValueError(f"uncertainty_coef must be a finite number, at least 0, got {uncertainty_coef}")
         self.dynamics_name = dynamics
         self.dynamics_kwargs = dynamics_kwargs or {}
         self.planner_name = planner
         self.planner_kwargs = planner_kwargs or {}
+        self.gamma = gamma
         self.clip_obs = clip_obs
-        if not 0 <= average_decay < 1:
-            raise ValueError(f"average_decay must be in [0, 1), got {average_decay}")
         self.average_decay = average_decay
-        if not 0 <= uncertainty_coef < math.inf:
-            raise ValueError(f"uncertainty_coef must be a finite number, at least 0, got {uncertainty_coef}")
         self.uncertainty_coef = uncertainty_coef
-        self.factorization = Factorization(observation_space, action_space, factors, clip_obs)
-        self.factors = self.factorization.factors
-        model = dynamics_class(dynamics)
-        search = planner_class(planner)
+        model, search = dynamics_class(dynamics), planner_class(planner)
         check_keywords("dynamics_kwargs", model, self.dynamics_kwargs)
         check_keywords("planner_kwargs", search, self.planner_kwargs)
-        self.planner = search(
-            self.factorization.actions, **{"horizon": self.HORIZON, "discount": self.DISCOUNT, **self.planner_kwargs}
-        )
-        n_inputs = 2 * self.factors.state_width + self.factors.action_width
-        self.learner = WorldModel(
-            model(self.factors, **self.dynamics_kwargs),
-            None if self.reward_fn else RewardHead(n_inputs + self.factorization.goal_width),
-            None if self.termination_fn else TerminationHead(self.factors.state_variables, n_inputs),
-        )
-        self.world_model = self.learner.average()
-        groups = [{"params": list(module.parameters())} for module in self.learner.children()]
+        factorization = Factorization(observation_space, action_space, factors, clip_obs)
+        self.planner = search(factorization.actions, **{"horizon": self.HORIZON, **self.planner_kwargs})
+        dynamics_model = model(factorization.factors, **self.dynamics_kwargs)
+        self.learner = WorldModel(factorization, dynamics_model, reward_fn, termination_fn)
+        self.world = self.learner.average()
+        groups = [{"params": list(module.parameters())} for module in (self.learner.dynamics, *self.learner.heads)]
         self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
         self.set_learning_rate(lr_schedule(1))
 
     @property
     def dynamics(self) -> DynamicsModel:
         """The model that is planned with."""
-        return self.world_model.dynamics
+        return self.world.dynamics
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """
@@ -150,14 +136,6 @@ class FCDLPolicy(BasePolicy):
         dynamics["lr"] = learning_rate
         for head in heads:
             head["lr"] = self.HEAD_SPEED * learning_rate
-
-    def follow_learner(self, n_updates: int) -> None:
-        """
-        Takes an update of the learner into the average that is planned with.
-
-        :param n_updates: so far
-        """
-        self.world_model.follow(self.learner, n_updates, self.average_decay)
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self._predict(observation, deterministic)
@@ -179,71 +157,15 @@ class FCDLPolicy(BasePolicy):
         :param warm_start: of the last plan; None: every environment starts anew
         :return: the plan, in the planner's units: whole numbers from 0, or a box scaled to [-1, 1]
         """
-        state, goal = self.factorization.encode_state(observation), self.factorization.encode_goal(observation)
-        return self.plan_from(state, goal, deterministic, action_masks, warm_start)
-
-    def plan_from(
-        self,
-        state: th.Tensor,
-        goal: th.Tensor,
-        deterministic: bool = False,
-        action_masks: th.Tensor | None = None,
-        warm_start: th.Tensor | None = None,
-    ) -> Plan:
-        """See ``plan``; from encoded states ``[B, D]`` and goals ``[B, G]``."""
-        generators = observation_generators(state, goal) if deterministic else None
-        return self.planning_model().plan(
-            self.planner, state, goal, generators=generators, action_mask=action_masks, warm_start=warm_start
+        state, goal = self.world.encode(observation), self.world.goal(observation)
+        generators = generators_of(state, goal) if deterministic else None
+        return self.planner.plan(
+            self.problem(), state, goal, generators=generators, action_mask=action_masks, warm_start=warm_start
         )
 
-    def planning_model(self) -> PlanningModel:
-        """The model as the planner is given it, for as long as the weights stay as they are."""
-        return PlanningModel(
-            self.dynamics.stepper(),
-            self._reward,
-            None if self.termination_fn is never_ends else self._termination,
-            self.factorization.state_key,
-            self.uncertainty_coef,
-        )
-
-    def _reward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-        """The reward of encoded states and actions."""
-        if self.reward_fn is None:
-            assert self.world_model.reward_head is not None
-            return self.world_model.reward_head(state, action, next_state, goal)
-        raw = self.factorization
-        return self.reward_fn(raw.decode_state(state), raw.decode_action(action), raw.decode_state(next_state), goal)
-
-    def _termination(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
-        """How likely encoded states and actions ended their episodes."""
-        if self.termination_fn is None:
-            assert self.world_model.termination_head is not None
-            return self.world_model.termination_head(state, action, next_state)
-        raw = self.factorization
-        return self.termination_fn(raw.decode_state(state), raw.decode_action(action), raw.decode_state(next_state))
-
-    @th.no_grad()
-    def check_outcomes(self, outcomes: Outcomes) -> list[str]:
-        """
-        :param outcomes: recorded transitions
-        :return: a sentence for each given function that disagrees with them
-        :raises ValueError: if a function has not returned one number for each row
-        """
-        raw, transition = self.factorization, (outcomes.state, outcomes.action, outcomes.next_state)
-        numbers = (raw.decode_state(transition[0]), raw.decode_action(transition[1]), raw.decode_state(transition[2]))
-        variables = (self.factors.state_variables, self.factors.action, self.factors.state_variables)
-
-        def describe(row: int) -> str:
-            rows = (values_of(of, each[row : row + 1])[0] for of, each in zip(variables, numbers, strict=True))
-            state, action, next_state = map(in_words, variables, rows)
-            return f"state {state}, action {action}, next state {next_state}"
-
-        return disagreements(
-            outcomes,
-            None if self.reward_fn is None else self._reward(*transition, outcomes.goal),
-            None if self.termination_fn is None else self._termination(*transition),
-            describe,
-        )
+    def problem(self) -> Problem:
+        """What the planner is given, for as long as the weights stay as they are."""
+        return self.world.problem(self.gamma, self.uncertainty_coef)
 
     def predict(
         self,
@@ -274,15 +196,9 @@ class FCDLPolicy(BasePolicy):
                 "API: `obs, info = env.reset()` (Gym) vs `obs = vec_env.reset()` (SB3 VecEnv)."
             )
         tensors, is_batch = self.obs_to_tensor(observation)
-        masks = None
-        if action_masks is not None:
-            masks = th.as_tensor(action_masks, dtype=th.bool, device=self.device)
-            masks = masks.reshape(-1, masks.shape[-1])
         with th.no_grad():
-            plan = self.plan(tensors, deterministic, masks, warm_start_of(state, episode_start))
-        actions = self.factorization.buffer_action(plan.actions[:, 0])
-        if isinstance(self.action_space, spaces.Box):
-            actions = self.unscale_action(actions)
+            plan = self.plan(tensors, deterministic, self._masks(action_masks), warm_start_of(state, episode_start))
+        actions = self.world.factorization.env_actions(plan.actions[:, 0])
         return (actions if is_batch else actions.squeeze(axis=0)), state_of(plan)
 
     def local_graph(self, observation: Observations, action: np.ndarray | int) -> CausalGraph:
@@ -297,46 +213,50 @@ class FCDLPolicy(BasePolicy):
         tensors, is_batch = self.obs_to_tensor(observation)
         if is_batch:
             raise ValueError("local_graph() explains one observation, it was given a batch")
+        world = self.world
+        stored = world.factorization.buffer_actions(np.asarray(action)[np.newaxis])
         with th.no_grad():
-            state_and_action = self.encode(tensors, self.buffer_actions(np.asarray(action)[np.newaxis]))
-            graph = self.dynamics.local_graph(*state_and_action)
-            code = self.dynamics.step(*state_and_action).code
+            state, encoded = world.encode(tensors), world.encode_action(th.as_tensor(stored, device=self.device))
+            graph = world.dynamics.local_graph(state, encoded)
+            code = world.step(state, encoded).code
         if code is not None:
-            return self.dynamics.context_graphs()[int(code[0])]
-        return CausalGraph(graph[0].cpu().numpy(), self.factors.state_names, self.factors.parent_names)
+            return world.dynamics.context_graphs()[int(code[0])]
+        return CausalGraph(graph[0].cpu().numpy(), world.factors.state_names, world.factors.parent_names)
 
     def explain(self, observation: Observations, action_masks: np.ndarray | None = None) -> Explanation:
-        """See ``sb3_fcdl.inspection.explain.explain``."""
-        return explain(self, observation, action_masks)
+        """
+        Explain the action that ``predict(observation, deterministic=True, action_masks=...)`` returns, see
+        ``sb3_fcdl.inspection.explain``.
 
-    def encode(self, observation: PyTorchObs, action: np.ndarray) -> tuple[th.Tensor, th.Tensor]:
+        :param observation: one observation
+        :param action_masks: allowed actions, see ``predict``
+        :raises ValueError: if a batch was given
         """
-        :param observation: observations
-        :param action: actions as SB3's buffers hold them, ``[..., action_dim]``
-        :return: encoded states ``[..., D]`` and actions ``[..., A]``
-        """
-        columns = th.as_tensor(action, device=self.device)
-        return self.factorization.encode_state(observation), self.factorization.encode_action(columns)
+        tensors, is_batch = self.obs_to_tensor(observation)
+        if is_batch:
+            raise ValueError("explain() is about one observation, it was given a batch: pick a row")
+        state, goal = self.world.encode(tensors), self.world.goal(tensors)
+        return explain(Question(self.world, self.planner, self.problem, state, goal, self._masks(action_masks)))
 
-    def buffer_actions(self, actions: np.ndarray) -> np.ndarray:
-        """
-        :param actions: as environments take them, ``[B, *action_space.shape]``
-        :return: as SB3's buffers hold them, ``[B, action_dim]``: those of a ``Box`` scaled to [-1, 1]
-        """
-        scaled = self.scale_action(actions) if isinstance(self.action_space, spaces.Box) else actions
-        return scaled.reshape(len(actions), -1)
+    def _masks(self, action_masks: np.ndarray | None) -> th.Tensor | None:
+        """Masks of one environment or a batch, as ``plan`` takes them."""
+        if action_masks is None:
+            return None
+        masks = th.as_tensor(action_masks, dtype=th.bool, device=self.device)
+        return masks.reshape(-1, masks.shape[-1])
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
         data.update(
             lr_schedule=self._dummy_schedule,
-            factors=self.factors,
-            reward_fn=self.reward_fn,
-            termination_fn=self.termination_fn,
+            factors=self.world.factors,
+            reward_fn=self.world.reward_fn,
+            termination_fn=self.world.termination_fn,
             dynamics=self.dynamics_name,
             dynamics_kwargs=self.dynamics_kwargs,
             planner=self.planner_name,
             planner_kwargs=self.planner_kwargs,
+            gamma=self.gamma,
             clip_obs=self.clip_obs,
             average_decay=self.average_decay,
             uncertainty_coef=self.uncertainty_coef,
@@ -344,21 +264,6 @@ class FCDLPolicy(BasePolicy):
             optimizer_kwargs=self.optimizer_kwargs,
         )
         return data
-
-
-def observation_generators(state: th.Tensor, goal: th.Tensor) -> list[th.Generator]:
-    """
-    A generator for each row, seeded by a hash of what was observed.
-
-    One seed for all would be as deterministic, but every step of every episode would then search among the same candidates:
-    on the true dynamics that costs 2 to 7 points of return.
-
-    :param state: as observed, ``[B, D]``
-    :param goal: ``[B, G]``
-    """
-    rows = th.cat([state, goal], dim=-1).cpu().numpy()
-    digests = [hashlib.blake2b(row.tobytes(), digest_size=7).digest() for row in rows]
-    return [th.Generator().manual_seed(int.from_bytes(digest, "big")) for digest in digests]
 
 
 def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None) -> th.Tensor | None:
@@ -380,18 +285,6 @@ def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarra
 def state_of(plan: Plan) -> tuple[np.ndarray, ...] | None:
     """What ``predict`` returns for the next call: the rest of the plan, None if the planner always starts anew."""
     return None if plan.warm_start is None else (plan.warm_start.cpu().numpy(),)
-
-
-def planner_class(planner: str | type[Planner]) -> type[Planner]:
-    """
-    :param planner: a name in ``PLANNERS``, or a class of one's own
-    :raises ValueError: if there is no such name
-    """
-    if isinstance(planner, type) and issubclass(planner, Planner):
-        return planner
-    if planner not in PLANNERS:
-        raise ValueError(f"unknown planner {planner!r}, allowed: {', '.join(PLANNERS)}, or a subclass of Planner")
-    return PLANNERS[planner]
 
 
 def check_keywords(argument: str, target: Callable[..., Any], keywords: dict[str, Any]) -> None:

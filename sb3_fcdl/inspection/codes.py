@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
@@ -11,9 +10,7 @@ from fcdl_envs.variables import Variable
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.graphs.graph import CausalGraph
 from sb3_fcdl.world.factorization import values_of
-
-if TYPE_CHECKING:
-    from sb3_fcdl.fcdl.policies import FCDLPolicy
+from sb3_fcdl.world.world_model import WorldModel
 
 # Conditions of a rule, intervals that a number is looked at in, and what a condition must add to the F1 score of its rule.
 MAX_CONDITIONS, N_INTERVALS, MIN_GAIN = 3, 16, 0.01
@@ -61,11 +58,11 @@ class Code:
 
 
 @th.no_grad()
-def codes_of(policy: "FCDLPolicy", windows: Windows, n_samples: int = 3) -> list[Code]:
+def codes_of(world: WorldModel, windows: Windows, n_samples: int = 3) -> list[Code]:
     """
     The contexts of recorded transitions, the most frequent first.
 
-    :param policy: with a trained model
+    :param world: a trained one
     :param windows: encoded, of any length
     :param n_samples: samples shown of each
     :raises ValueError: if the model has no contexts, or there is no transition
@@ -73,16 +70,16 @@ def codes_of(policy: "FCDLPolicy", windows: Windows, n_samples: int = 3) -> list
     state, action = (part[windows.valid] for part in windows[:2])
     if not len(state):
         raise ValueError("there are no recorded transitions: learn() first, or load_replay_buffer()")
-    codes = policy.dynamics.step(state, action).code
+    codes = world.step(state, action).code
     if codes is None:
-        raise ValueError(f"{type(policy.dynamics).__name__} has no contexts; causal_graph() shows its graph")
-    variables = policy.factors.parents
-    raw = th.cat([policy.factorization.decode_state(state), policy.factorization.decode_action(action)], dim=-1)
+        raise ValueError(f"{type(world.dynamics).__name__} has no contexts; causal_graph() shows its graph")
+    variables = world.factors.parents
+    raw = th.cat([world.decode(state), world.decode_action(action)], dim=-1)
     values = values_of(variables, raw)
-    names = policy.factors.parent_names
-    selecting = policy.dynamics.context_variables
+    names = world.factors.parent_names
+    selecting = world.dynamics.context_variables
     columns = [index for index, name in enumerate(names) if name in selecting]
-    graphs, found = policy.dynamics.context_graphs(), codes.cpu().numpy()
+    graphs, found = world.dynamics.context_graphs(), codes.cpu().numpy()
     return [
         Code(
             code=int(code),

@@ -1,21 +1,21 @@
 """Why this action: what the model imagines, from which parents, what else was possible, and what if."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.type_aliases import PyTorchObs
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.planning import BoxActions, PlainRollout, Planner, Problem, generators_of
+from sb3_fcdl.planning.actions import Actions
 from sb3_fcdl.world.factorization import in_words, values_of
+from sb3_fcdl.world.world_model import WorldModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from sb3_fcdl.fcdl.policies import FCDLPolicy
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Trajectory:
         :return: the variables that it was made from
         :raises ValueError: if there is no such variable
         """
-        row = index_of(child, self.factors.state_names)
+        row = self.factors.state_index_of(child)
         if self.graphs is None:
             return self.factors.parent_names
         return tuple(name for name, used in zip(self.factors.parent_names, self.graphs[step, row], strict=True) if used)
@@ -106,6 +106,27 @@ class WhatIf:
 
 
 @dataclass(frozen=True, eq=False)
+class Question:
+    """
+    One state, and who is asked about it.
+
+    :param world: the model
+    :param planner: that acts on it
+    :param make_problem: makes of the model, as it is when called, what the planner is given
+    :param state: encoded, ``[1, D]``
+    :param goal: ``[1, G]``
+    :param masks: allowed actions, ``[1, A]``, bool; None: all
+    """
+
+    world: WorldModel
+    planner: Planner
+    make_problem: Callable[[], Problem]
+    state: th.Tensor
+    goal: th.Tensor
+    masks: th.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """
     Why ``predict(observation, deterministic=True)`` returns the action that it returns.
@@ -118,9 +139,7 @@ class Explanation:
     plan: Trajectory
     runner_up: Trajectory | None
     cost: float
-    _policy: "FCDLPolicy" = field(repr=False)
-    _observation: PyTorchObs = field(repr=False)
-    _masks: th.Tensor | None = field(repr=False)
+    _question: "Question" = field(repr=False)
     _sequence: th.Tensor = field(repr=False)
 
     def do(self, **values: float | str) -> WhatIf:
@@ -132,13 +151,25 @@ class Explanation:
         :param values: by name of the state variable, ``do(obj3=2)``, ``do(gate="open")`` or ``do(**{"obs[0]": 1.5})``
         :raises ValueError: if there is no such state variable, or no such category
         """
-        return _Imagination(self._policy, self._observation, self._masks).what_if(self._sequence, values)
+        return _Imagination(self._question).what_if(self._sequence, values)
 
     def plot(self) -> "Figure":
         """The imagined values and rewards as a figure. Needs matplotlib (extra ``plot``)."""
         from sb3_fcdl.plots import explanation
 
-        return explanation.draw(self)
+        plan, variables = self.plan, self.plan.factors.state_variables
+        steps = []
+        for step in range(len(plan.rewards)):
+            context = "" if plan.codes is None else f"\ncode {plan.codes[step]}"
+            steps.append(f"{plan.action_in_words(step)}{context}")
+        plans = [plan] if self.runner_up is None else [plan, self.runner_up]
+        return explanation.draw(
+            plan.factors.state_names,
+            [[of.in_words(value, digits=3) for value in row] for of, row in zip(variables, plan.values.T, strict=True)],
+            np.diff(plan.values, axis=0, prepend=plan.values[:1]).T != 0,
+            steps,
+            [explanation.Rewards(f"{each.action_in_words()} ({each.value:.3g})", each.rewards) for each in plans],
+        )
 
     def __str__(self) -> str:
         lines = [f"{self.plan.action_in_words()}: expected return {self.plan.value:.3g} in {len(self.plan.rewards)} steps"]
@@ -156,40 +187,22 @@ class Explanation:
 
 
 @th.no_grad()
-def explain(policy: "FCDLPolicy", observation: Any, action_masks: np.ndarray | None = None) -> Explanation:
+def explain(question: Question) -> Explanation:
     """
-    Explain the action that ``policy.predict(observation, deterministic=True, action_masks=...)`` returns.
+    Explain the action that ``predict(observation, deterministic=True)`` returns.
 
     The runner-up is sought among the actions that differ from the chosen one in one variable: of a ``Discrete`` space these
     are all others; a number of a ``Box`` is set to the lowest, middle and highest. The planner continues each.
 
-    :param policy: with a trained model
-    :param observation: one observation
-    :param action_masks: allowed actions, see ``predict``
-    :raises ValueError: if a batch was given
+    :param question: about a trained model
     """
-    tensors, is_batch = policy.obs_to_tensor(observation)
-    if is_batch:
-        raise ValueError("explain() is about one observation, it was given a batch: pick a row")
-    masks = None
-    if action_masks is not None:
-        masks = th.as_tensor(action_masks, dtype=th.bool, device=policy.device).reshape(1, -1)
-    imagination = _Imagination(policy, tensors, masks)
-    sequence = imagination.planned(imagination.state)
+    imagination = _Imagination(question)
+    sequence = imagination.planned(question.state)
     plan = imagination.follow(sequence).trajectory
-    other = imagination.best_of(_neighbours(sequence[:, 0], policy.planner.actions, masks))
+    other = imagination.best_of(_neighbours(sequence[:, 0], question.planner.actions, question.masks))
     runner_up = None if other is None else imagination.follow(other).trajectory
     cost = float("nan") if runner_up is None else plan.value - runner_up.value
-    return Explanation(plan, runner_up, cost, policy, tensors, masks, sequence)
-
-
-def index_of(name: str, names: tuple[str, ...]) -> int:
-    """
-    :raises ValueError: if there is no such name
-    """
-    if name not in names:
-        raise ValueError(f"unknown variable '{name}', the state has {', '.join(names)}")
-    return names.index(name)
+    return Explanation(plan, runner_up, cost, question, sequence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,45 +214,39 @@ class _Followed:
 
 
 class _Imagination:
-    """
-    The model, asked about one state, for as long as the weights stay as they are.
+    """The model, asked about one state, for as long as the weights stay as they are."""
 
-    :param policy: in eval mode
-    :param tensors: one observation, a batch of 1
-    :param masks: allowed actions, ``[1, A]``; all if None
-    """
-
-    def __init__(self, policy: "FCDLPolicy", tensors: PyTorchObs, masks: th.Tensor | None) -> None:
-        self.policy = policy
-        self.factors = policy.factors
-        self.model = policy.planning_model()
-        self.step = self.model.stepper
-        self.state = policy.factorization.encode_state(tensors)
-        self.goal = policy.factorization.encode_goal(tensors)
-        self.masks = masks
+    def __init__(self, question: Question) -> None:
+        self.world = question.world
+        self.factors = question.world.factors
+        self.planner = question.planner
+        self.problem = question.make_problem()
+        self.step = question.world.stepper()
+        self.state, self.goal, self.masks = question.state, question.goal, question.masks
 
     def planned(self, start: th.Tensor) -> th.Tensor:
-        """The plan of the policy from an encoded state ``[1, D]``, ``[1, H, *]``."""
-        return self.policy.plan_from(start, self.goal, deterministic=True, action_masks=self.masks).actions
+        """The deterministic plan from an encoded state ``[1, D]``, ``[1, H, *]``."""
+        generators = generators_of(start, self.goal)
+        return self.planner.plan(self.problem, start, self.goal, generators=generators, action_mask=self.masks).actions
 
     def follow(self, sequence: th.Tensor, start: th.Tensor | None = None) -> _Followed:
         """
         :param sequence: one plan, ``[1, H, *]``
         :param start: encoded state that it begins in, ``[1, D]``; None: the observed one
         """
-        policy, state = self.policy, self.state if start is None else start
+        world, state = self.world, self.state if start is None else start
         states, actions, predictions = [state], [], []
         for step in range(sequence.shape[1]):
-            actions.append(policy.planner.actions.encode(sequence[:, step], state.dtype))
+            actions.append(self.planner.actions.encode(sequence[:, step], state.dtype))
             predictions.append(self.step(states[-1], actions[-1]))
             states.append(predictions[-1].next_state.mode())
-        rewards = [policy._reward(*each, self.goal) for each in zip(states, actions, states[1:], strict=False)]
-        raw_states, raw_actions = th.cat(states), policy.factorization.decode_action(th.cat(actions))
+        rewards = [world.reward(*each, self.goal) for each in zip(states, actions, states[1:], strict=False)]
+        raw_states, raw_actions = world.decode(th.cat(states)), world.decode_action(th.cat(actions))
         distributions = [prediction.next_state for prediction in predictions]
         graphs, codes = [p.graph for p in predictions], [p.code for p in predictions]
         trajectory = Trajectory(
             factors=self.factors,
-            values=values_of(self.factors.state_variables, policy.factorization.decode_state(raw_states)),
+            values=values_of(self.factors.state_variables, raw_states),
             uncertainty=np.stack([self._uncertainty(each) for each in distributions]),
             actions=values_of(self.factors.action, raw_actions),
             rewards=th.cat(rewards).cpu().numpy(),
@@ -251,7 +258,8 @@ class _Imagination:
 
     def values(self, sequences: th.Tensor, state: th.Tensor) -> th.Tensor:
         """What the planner makes of each of ``R`` sequences, ``[R]``, all from one state ``[1, D]``."""
-        return self.model.values(self.policy.planner, sequences.unsqueeze(0), state, self.goal).squeeze(0)
+        rollout = PlainRollout(self.problem, state, self.goal, self.planner.actions)
+        return rollout.evaluate(sequences.unsqueeze(0)).squeeze(0)
 
     def best_of(self, first: th.Tensor) -> th.Tensor | None:
         """
@@ -260,12 +268,12 @@ class _Imagination:
         """
         if not len(first):
             return None
-        planner, sequences = self.policy.planner, first.unsqueeze(1)
+        planner, sequences = self.planner, first.unsqueeze(1)
         if planner.horizon > 1:
             action = planner.actions.encode(first, self.state.dtype)
             states = self.step(self.state.expand(len(first), -1), action).next_state.mode()
-            rest = self.model.plan(
-                replace(planner, horizon=planner.horizon - 1),
+            rest = replace(planner, horizon=planner.horizon - 1).plan(
+                self.problem,
                 states,
                 self.goal.expand(len(first), -1),
                 generators=[th.Generator().manual_seed(row) for row in range(len(first))],
@@ -278,10 +286,9 @@ class _Imagination:
         """See ``Explanation.do``."""
         start = self.state.clone()
         for name, value in values.items():
-            row = index_of(name, self.factors.state_names)
-            variables = self.factors.state_variables
-            column = sum(variable.width for variable in variables[:row])
-            start[0, column : column + variables[row].width] = self._encoded(variables[row], column, value)
+            row = self.factors.state_index_of(name)
+            columns = self.factors.state_slices[row]
+            start[0, columns] = self._encoded(self.factors.state_variables[row], columns.start, value)
         before, after = self.follow(sequence), self.follow(sequence, start)
         changed = [_differ(one, other) for one, other in zip(before.distributions, after.distributions, strict=True)]
         return WhatIf(
@@ -300,13 +307,13 @@ class _Imagination:
             raise ValueError(f"{variable.name} is a number, got {value!r}")
         raw = th.zeros(self.state.shape[1], dtype=th.float64, device=self.state.device)
         raw[column] = value
-        return self.policy.factorization.moments.normalize(raw)[column]
+        return self.world.factorization.moments.normalize(raw)[column]
 
     def _uncertainty(self, distribution: StateDistribution) -> np.ndarray:
         """See ``Trajectory``, ``[V]``."""
-        first_columns = [0, *accumulate(variable.width for variable in self.factors.state_variables[:-1])]
+        first_columns = [columns.start for columns in self.factors.state_slices]
         # A category's columns keep the standard deviation 1.
-        units = self.policy.factorization.moments.std[first_columns]
+        units = self.world.factorization.moments.std[first_columns]
         return (distribution.uncertainty()[0] * units).to(self.state.dtype).cpu().numpy()
 
 
@@ -317,7 +324,7 @@ def _differ(one: StateDistribution, other: StateDistribution) -> np.ndarray:
     return one.layout.by_variable(of_categorical, of_continuous)[0].cpu().numpy()
 
 
-def _neighbours(action: th.Tensor, actions: Any, mask: th.Tensor | None) -> th.Tensor:
+def _neighbours(action: th.Tensor, actions: Actions, mask: th.Tensor | None) -> th.Tensor:
     """
     The allowed actions that differ from one in one variable.
 
@@ -327,12 +334,11 @@ def _neighbours(action: th.Tensor, actions: Any, mask: th.Tensor | None) -> th.T
     :return: ``[R, *]``
     """
     flat = action.reshape(-1)
-    sizes = getattr(actions, "sizes", None)
-    if sizes is None:
+    if isinstance(actions, BoxActions):
         choices = [th.tensor([low, (low + high) / 2, high]) for low, high in zip(actions.low, actions.high, strict=True)]
     else:
-        allowed = th.ones(sum(sizes), dtype=th.bool) if mask is None else mask[0].cpu()
-        choices = [part.nonzero().flatten() for part in allowed.split(tuple(sizes))]
+        allowed = th.ones(sum(actions.sizes), dtype=th.bool) if mask is None else mask[0].cpu()
+        choices = [part.nonzero().flatten() for part in allowed.split(actions.sizes)]
     rows = []
     for dimension, values in enumerate(choices):
         for value in values.to(flat):

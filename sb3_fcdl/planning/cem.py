@@ -6,10 +6,10 @@ from typing import Literal
 
 import torch as th
 
-from sb3_fcdl.planning.base import Plan
 from sb3_fcdl.planning.distributions import SequenceDistribution
 from sb3_fcdl.planning.noise import Noise
 from sb3_fcdl.planning.planner import Planner, best_of
+from sb3_fcdl.planning.problem import Plan
 from sb3_fcdl.planning.rollout import Rollout
 
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import torch as th
 
-from sb3_fcdl.planning.base import Plan
 from sb3_fcdl.planning.distributions import SequenceDistribution
 from sb3_fcdl.planning.noise import Noise
 from sb3_fcdl.planning.planner import Planner, best_of, one_step_on
+from sb3_fcdl.planning.problem import Plan
 from sb3_fcdl.planning.rollout import Rollout
 
 
@@ -35,8 +35,8 @@ class ICEM(Planner):
     DECAY = 1.25
     KEPT_SHARE = 0.3
 
-    # Most of a plan is the last one, one step on: more rounds gain little (with one, two and four of 64 sequences -130.5,
-    # -129.8 and -129.1 on Pendulum, -5.5 on Reacher; true dynamics, ten episodes, 50 steps ahead).
+    # Most of a plan is the last one, one step on: more rounds gain little (the figures: benchmarks/results/README.md, "Horizon
+    # and discount").
     n_iterations: int = field(default=1, kw_only=True)
     n_elites: int = 10
     noise_exponent: float = 2.0

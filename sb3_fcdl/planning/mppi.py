@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch as th
 
-from sb3_fcdl.planning.base import Plan
 from sb3_fcdl.planning.distributions import SequenceDistribution
 from sb3_fcdl.planning.noise import Noise
 from sb3_fcdl.planning.planner import Planner, one_step_on
+from sb3_fcdl.planning.problem import Plan
 from sb3_fcdl.planning.rollout import Rollout
 
 

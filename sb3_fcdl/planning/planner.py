@@ -8,9 +8,9 @@ from time import perf_counter
 import torch as th
 
 from sb3_fcdl.planning.actions import Actions
-from sb3_fcdl.planning.base import KeyFn, Plan, RewardFn, StepFn, TerminationFn
 from sb3_fcdl.planning.distributions import SequenceDistribution, initial_distribution
 from sb3_fcdl.planning.noise import Noise
+from sb3_fcdl.planning.problem import Plan, Problem
 from sb3_fcdl.planning.rollout import Rollout, make_rollout
 
 
@@ -24,10 +24,9 @@ class Planner(ABC):
     :param horizon: length of a plan, in env steps
     :param n_iterations: how many times sequences are drawn
     :param n_candidates: sequences drawn at a time for each environment
-    :param discount: of the rewards, per env step, in (0, 1]. What comes after the horizon counts nothing
     :param time_budget_ms: no iteration starts later than this, in ms of a call; the first always does. None: all take place.
         With it a plan depends on the speed of the machine
-    :raises ValueError: if a number is below 1, ``discount`` not in (0, 1] or ``time_budget_ms`` not positive
+    :raises ValueError: if a number is below 1, or ``time_budget_ms`` not positive
     """
 
     actions: Actions
@@ -35,15 +34,12 @@ class Planner(ABC):
     _: KW_ONLY
     n_iterations: int = 5
     n_candidates: int = 64
-    discount: float = 1.0
     time_budget_ms: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("horizon", "n_iterations", "n_candidates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"discount must be above 0 and at most 1, got {self.discount}")
         if self.time_budget_ms is not None and not self.time_budget_ms > 0:
             raise ValueError(f"time_budget_ms must be above 0, or None for no limit, got {self.time_budget_ms}")
 
@@ -55,39 +51,31 @@ class Planner(ABC):
     @th.no_grad()
     def plan(
         self,
-        step: StepFn,
-        reward: RewardFn,
+        problem: Problem,
         state: th.Tensor,
         goal: th.Tensor,
         *,
-        termination: TerminationFn | None = None,
         generators: Sequence[th.Generator] | None = None,
         action_mask: th.Tensor | None = None,
-        key: KeyFn | None = None,
         warm_start: th.Tensor | None = None,
     ) -> Plan:
         """
         Plan for B environments at once.
 
-        :param step: the model
-        :param reward: reward of one modelled step
+        :param problem: what to maximise
         :param state: encoded current state, ``[B, D]``
         :param goal: encoded task of each environment, ``[B, G]``
-        :param termination: whether a modelled step ended the episode; the reward of that step counts, later ones as much as it
-            is likely that the episode goes on. None: episodes never end
         :param generators: a CPU generator for each environment. With them the plan of an environment is a function of its own
             row and generator alone, on every device; without them the noise comes from torch's global generator
         :param action_mask: the values allowed at the first step, ``[B, n_actions]``, bool; for multi-discrete actions those of
             the first dimension, then those of the second and so on, ``[B, sum(sizes)]``. Later steps are not restricted
-        :param key: code of a state that ``step`` returned; makes planning faster where different actions often lead to equal
-            states, and changes nothing else
-        :param warm_start: of the last plan, see :class:`~sb3_fcdl.planning.base.Plan`; None: every environment starts anew
+        :param warm_start: of the last plan, see :class:`~sb3_fcdl.planning.problem.Plan`; None: every environment starts anew
         :return: the plan; a sequence whose return is not finite counts as ``-inf``, and for nothing unless all do
         :raises ValueError: if there is not one generator for each environment, ``action_mask`` has another shape, allows an
             environment no action, or is given for a box, or ``warm_start`` has another shape
         """
         noise = Noise(len(state), state.device, generators)
-        rollout = make_rollout(step, reward, state, goal, self.actions, termination, self.discount, key)
+        rollout = make_rollout(problem, state, goal, self.actions)
         known = self._known(warm_start, state)
         distribution = initial_distribution(self.actions, self.horizon, state, action_mask, known)
         return self._search(rollout, noise, distribution, known)

@@ -8,12 +8,16 @@ import torch as th
 
 from sb3_fcdl.memo import Memo, enlarged
 from sb3_fcdl.planning.actions import Actions, BoxActions, CategoricalActions
-from sb3_fcdl.planning.base import KeyFn, RewardFn, StepFn, TerminationFn
+from sb3_fcdl.planning.problem import KeyFn, Problem
 
-Place = tuple[th.Tensor, ...]
-"""Where candidates are: a tensor or more, each with a row for every candidate."""
+Place = tuple[th.Tensor, th.Tensor | None]
+"""
+Where candidates are, a row for every candidate, and what belongs to the step that led there (see the kinds of rollout); None
+before the first step.
+"""
 
-# Rows whose reward and end are asked for at once: enough that a call costs nothing, few enough to stay in a cache.
+# Rows whose reward and end are asked for at once: enough that a call costs nothing, and few enough that the activations of a
+# head of 128 units (a quarter of a MiB) stay in a cache.
 N_OUTCOMES = 512
 
 
@@ -21,37 +25,21 @@ class Rollout(ABC):
     """
     Evaluates action sequences from the current state of B environments.
 
-    :param step: the model
-    :param reward: reward of one modelled step
+    :param problem: what to maximise
     :param state: encoded current state, ``[B, D]``
     :param goal: encoded task of each environment, ``[B, G]``
     :param actions: what an action is
-    :param termination: whether a modelled step ended the episode; None: episodes never end
-    :param discount: of the rewards, per env step
     """
 
-    def __init__(
-        self,
-        step: StepFn,
-        reward: RewardFn,
-        state: th.Tensor,
-        goal: th.Tensor,
-        actions: Actions,
-        termination: TerminationFn | None = None,
-        discount: float = 1.0,
-    ) -> None:
-        self.step = step
-        self.reward = reward
+    def __init__(self, problem: Problem, state: th.Tensor, goal: th.Tensor, actions: Actions) -> None:
+        self.problem = problem
         self.state = state
         self.goal = goal
         self.actions = actions
-        self.termination = termination
-        self.discount = discount
 
     def evaluate(self, sequences: th.Tensor) -> th.Tensor:
         """
-        Discounted sum of the rewards along each sequence, each weighted with the probability that the episode has not ended
-        before; ``-inf`` where the sum is not finite.
+        The return of each sequence, see :class:`~sb3_fcdl.planning.problem.Problem`; ``-inf`` where it is not finite.
 
         :param sequences: ``[B, N, H]`` int64 for discrete actions, ``[B, N, H, M]`` int64 for multi-discrete ones,
             ``[B, N, H, A]`` float for a box
@@ -63,10 +51,14 @@ class Rollout(ABC):
             places.append(self._follow(places[-1], sequences[:, :, depth].flatten(0, 1)))
         # What a step pays changes nothing of where it leads: a learned reward is asked once for all of them.
         rewards, ended = self._outcomes_of(places, sequences)
-        discounts = self.discount ** th.arange(horizon, dtype=th.float64, device=rewards.device)
-        rewards = rewards * discounts.to(rewards.dtype).unsqueeze(1)
+        discounts = self.problem.discount ** th.arange(horizon + 1, dtype=th.float64, device=rewards.device)
+        discounts = discounts.to(rewards.dtype).unsqueeze(1)
+        rewards = rewards * discounts[:-1]
+        if self.problem.value is not None:
+            value = self.problem.value(self._states_at(places[-1]), self.goal.repeat_interleave(n_candidates, dim=0))
+            rewards = th.cat([rewards, discounts[-1] * value.to(rewards.dtype).unsqueeze(0)])
         if ended is not None:
-            alive = th.cat([th.ones_like(ended[:1]), (1 - ended[:-1]).cumprod(dim=0)])
+            alive = th.cat([th.ones_like(ended[:1]), (1 - ended).cumprod(dim=0)])[: len(rewards)]
             # what a state after the end pays does not count, whatever it is: it need not be a number
             rewards = (alive * rewards).where(alive != 0, 0)
         # added one after another, so that equal sequences have equal returns wherever they stand
@@ -97,36 +89,59 @@ class Rollout(ABC):
         :return: rewards ``[H, B * N]``, and how likely each step ended the episode, ``[H, B * N]``; None: episodes never end
         """
 
+    @abstractmethod
+    def _states_at(self, place: Place) -> th.Tensor:
+        """The states of the candidates, ``[B * N, D]``."""
+
     def _outcomes(
-        self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor
+        self,
+        state: th.Tensor,
+        action: th.Tensor,
+        next_state: th.Tensor,
+        goal: th.Tensor,
+        uncertainty: th.Tensor | None,
     ) -> tuple[th.Tensor, th.Tensor | None]:
-        """Reward and probability of an end of R modelled steps, ``[R]``; ``action`` is not yet encoded."""
-        rewards, ended = [], []
+        """
+        What R modelled steps pay, less the price of their uncertainty, and how likely each ended the episode, ``[R]``;
+        ``action`` is not yet encoded.
+        """
+        problem, rewards, ended = self.problem, [], []
         for rows in zip(*(tensor.split(N_OUTCOMES) for tensor in (state, action, next_state, goal)), strict=True):
             before, encoded, after = rows[0], self.actions.encode(rows[1], state.dtype), rows[2]
-            rewards.append(self.reward(before, encoded, after, rows[3]).to(state.dtype))
-            if self.termination is not None:
-                ended.append(self.termination(before, encoded, after).to(state.dtype))
-        return th.cat(rewards), th.cat(ended) if ended else None
+            rewards.append(problem.reward(before, encoded, after, rows[3]).to(state.dtype))
+            if problem.termination is not None:
+                ended.append(problem.termination(before, encoded, after).to(state.dtype))
+        reward = th.cat(rewards)
+        if problem.uncertainty_coef and uncertainty is not None:
+            reward = reward - problem.uncertainty_coef * uncertainty
+        return reward, th.cat(ended) if ended else None
 
 
 class PlainRollout(Rollout):
-    """Every step of every sequence goes through the model. Never waits for the device."""
+    """
+    Every step of every sequence goes through the model. Never waits for the device.
+
+    A place is the states of the candidates, and the uncertainty of the step that led there.
+    """
 
     def _start(self, n_candidates: int) -> Place:
-        return (self.state.repeat_interleave(n_candidates, dim=0),)
+        return self.state.repeat_interleave(n_candidates, dim=0), None
 
     def _follow(self, place: Place, action: th.Tensor) -> Place:
-        (state,) = place
-        return (self.step(state, self.actions.encode(action, state.dtype)),)
+        return self.problem.step(place[0], self.actions.encode(action, self.state.dtype))
 
     def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
-        states = th.stack([state for (state,) in places])
+        states = th.stack([state for state, _ in places])
+        doubts = [uncertainty for _, uncertainty in places[1:] if uncertainty is not None]
         horizon, n_rows = len(states) - 1, states.shape[1]
         goal = self.goal.repeat_interleave(sequences.shape[1], dim=0).repeat(horizon, 1)
         actions = sequences.movedim(2, 0).flatten(0, 2)
-        reward, ended = self._outcomes(states[:-1].flatten(0, 1), actions, states[1:].flatten(0, 1), goal)
+        steps = states[:-1].flatten(0, 1), actions, states[1:].flatten(0, 1), goal
+        reward, ended = self._outcomes(*steps, th.cat(doubts) if doubts else None)
         return reward.view(horizon, n_rows), None if ended is None else ended.view(horizon, n_rows)
+
+    def _states_at(self, place: Place) -> th.Tensor:
+        return place[0]
 
 
 class MemoRollout(Rollout):
@@ -135,29 +150,20 @@ class MemoRollout(Rollout):
     returns are those of :class:`PlainRollout`. Not for a box: continuous actions hardly ever repeat.
 
     What is known is a graph: a node is a state of one environment, an edge an action taken there. Nodes ``0 .. B-1`` are the
-    current states, which may be any floats.
+    current states, which may be any floats. A place is the nodes of the candidates, and the edges that led there.
 
-    :param key: code of a state that ``step`` returned; equal states of an environment share a node
+    :param key: code of a state that the problem's step returned; equal states of an environment share a node
     """
 
-    # room made at once; what the planner's defaults need, so that they never copy
+    # room made at once: more nodes than the default planners visit (benchmarks/speed.py counts 4300 rows in a plan for ten)
     NODES_PER_ENV = 512
     # with more, the table of edges is larger than what it saves
     MAX_ACTIONS = 1024
 
     def __init__(
-        self,
-        step: StepFn,
-        reward: RewardFn,
-        state: th.Tensor,
-        goal: th.Tensor,
-        actions: CategoricalActions,
-        termination: TerminationFn | None = None,
-        discount: float = 1.0,
-        *,
-        key: KeyFn,
+        self, problem: Problem, state: th.Tensor, goal: th.Tensor, actions: CategoricalActions, *, key: KeyFn
     ) -> None:
-        super().__init__(step, reward, state, goal, actions, termination, discount)
+        super().__init__(problem, state, goal, actions)
         self.numbering = actions
         self.n_actions = actions.n
         self.key = key
@@ -170,12 +176,13 @@ class MemoRollout(Rollout):
         self._edges = Memo()
         # one row per edge; what the last ones pay is not yet known
         self._edge_pair = self._node_env.new_empty(0)
+        self._edge_uncertainty: th.Tensor | None = state.new_empty(0)
         self._edge_reward = state.new_empty(0)
         self._edge_ended = state.new_empty(0)
         self._reserve(self.NODES_PER_ENV * len(state))
 
     def _start(self, n_candidates: int) -> Place:
-        return (th.arange(len(self.state), device=self.state.device).repeat_interleave(n_candidates),)
+        return th.arange(len(self.state), device=self.state.device).repeat_interleave(n_candidates), None
 
     def _follow(self, place: Place, action: th.Tensor) -> Place:
         node = place[0]
@@ -192,9 +199,13 @@ class MemoRollout(Rollout):
         """
         node, number = pair // self.n_actions, pair % self.n_actions
         state, env = self._node_state.index_select(0, node), self._node_env.index_select(0, node)
-        next_state = self.step(state, self.actions.encode(self.numbering.numbered(number), state.dtype))
+        step = self.problem.step(state, self.actions.encode(self.numbering.numbered(number), state.dtype))
         self._edge_pair = th.cat([self._edge_pair, pair])
-        return self._nodes_of(next_state, env)
+        if step.uncertainty is None or self._edge_uncertainty is None:
+            self._edge_uncertainty = None
+        else:
+            self._edge_uncertainty = th.cat([self._edge_uncertainty, step.uncertainty])
+        return self._nodes_of(step.next_state, env)
 
     def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         n_known = len(self._edge_reward)
@@ -202,12 +213,16 @@ class MemoRollout(Rollout):
             node, number = self._edge_pair[n_known:] // self.n_actions, self._edge_pair[n_known:] % self.n_actions
             state, next_state = (self._node_state.index_select(0, end) for end in (node, self._edges.answers[n_known:]))
             goal = self.goal.index_select(0, self._node_env[node])
-            reward, ended = self._outcomes(state, self.numbering.numbered(number), next_state, goal)
+            doubt = None if self._edge_uncertainty is None else self._edge_uncertainty[n_known:]
+            reward, ended = self._outcomes(state, self.numbering.numbered(number), next_state, goal, doubt)
             self._edge_reward = th.cat([self._edge_reward, reward])
             if ended is not None:
                 self._edge_ended = th.cat([self._edge_ended, ended])
-        edges = th.stack([edge for _, edge in places[1:]])
-        return self._edge_reward[edges], None if self.termination is None else self._edge_ended[edges]
+        edges = th.stack([edge for _, edge in places[1:] if edge is not None])
+        return self._edge_reward[edges], None if self.problem.termination is None else self._edge_ended[edges]
+
+    def _states_at(self, place: Place) -> th.Tensor:
+        return self._node_state.index_select(0, place[0])
 
     def _nodes_of(self, state: th.Tensor, env: th.Tensor) -> th.Tensor:
         """Nodes of the given states, ``[R]``; made where they do not exist."""
@@ -227,20 +242,11 @@ class MemoRollout(Rollout):
         self._node_env = enlarged(self._node_env, n_nodes)
 
 
-def make_rollout(
-    step: StepFn,
-    reward: RewardFn,
-    state: th.Tensor,
-    goal: th.Tensor,
-    actions: Actions,
-    termination: TerminationFn | None,
-    discount: float,
-    key: KeyFn | None,
-) -> Rollout:
-    """The fastest rollout for this kind of action, state and device; see :class:`MemoRollout` for the parameters."""
-    # Without a key only common beginnings of sequences could be shared, which saves about what it costs: a plan of CartPole
-    # took 77 ms with it, and 74 to 78 without. On any other device the host would wait at every depth for what the memo knows.
-    if not isinstance(actions, BoxActions) and key is not None and state.device.type == "cpu":
+def make_rollout(problem: Problem, state: th.Tensor, goal: th.Tensor, actions: Actions) -> Rollout:
+    """The fastest rollout for this kind of action, state and device; see :class:`Rollout` for the parameters."""
+    # Without a key only common beginnings of sequences could be shared, which saves about what it costs. On any other device
+    # than a CPU the host would wait at every depth for what the memo knows.
+    if not isinstance(actions, BoxActions) and problem.key is not None and state.device.type == "cpu":
         if actions.n <= MemoRollout.MAX_ACTIONS:
-            return MemoRollout(step, reward, state, goal, actions, termination, discount, key=key)
-    return PlainRollout(step, reward, state, goal, actions, termination, discount)
+            return MemoRollout(problem, state, goal, actions, key=problem.key)
+    return PlainRollout(problem, state, goal, actions)

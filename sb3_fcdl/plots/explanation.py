@@ -1,6 +1,7 @@
 """A picture of an explanation."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,29 +9,39 @@ from matplotlib.figure import Figure
 
 from sb3_fcdl.plots.style import BLUE, GREY, ORANGE, ROW
 
-if TYPE_CHECKING:
-    from sb3_fcdl.inspection.explain import Explanation, Trajectory
 
-
-def draw(explanation: "Explanation") -> Figure:
+class Rewards(NamedTuple):
     """
-    On the left the imagined values, a column a step, what changes on a blue ground; on the right the reward of each step, of
-    the plan and of the runner-up.
+    What a plan pays.
 
-    :param explanation: what to draw
+    :param label: of the plan
+    :param rewards: of each step, ``[H]``
     """
-    plan, runner_up = explanation.plan, explanation.runner_up
-    n_steps, n_variables = len(plan.rewards), plan.values.shape[1]
-    figure = Figure(figsize=(4.5 + 1.3 * n_steps, 1.8 + 1.1 * ROW * n_variables), layout="constrained")
+
+    label: str
+    rewards: np.ndarray
+
+
+def draw(
+    names: Sequence[str], texts: Sequence[Sequence[str]], changes: np.ndarray, steps: Sequence[str], plans: Sequence[Rewards]
+) -> Figure:
+    """
+    On the left the imagined values, a column a step, what changes on a blue ground; on the right the rewards of the plans.
+
+    :param names: of the variables, ``V``
+    :param texts: the value of each variable now and after each step, ``[V][H + 1]``
+    :param changes: whether it is another one than before, ``[V, H + 1]``, bool
+    :param steps: what was done in each step, ``H``
+    :param plans: the plan that is shown, and perhaps the runner-up
+    """
+    n_steps = len(steps)
+    figure = Figure(figsize=(4.5 + 1.3 * n_steps, 1.8 + 1.1 * ROW * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(n_steps + 1, 2))
-    _draw_values(left, plan)
-    steps = np.arange(1, n_steps + 1)
-    right.bar(steps - 0.2, plan.rewards, 0.4, color=BLUE, label=f"{plan.action_in_words()} ({plan.value:.3g})")
-    if runner_up is not None:
-        right.bar(
-            steps + 0.2, runner_up.rewards, 0.4, color=ORANGE, label=f"{runner_up.action_in_words()} ({runner_up.value:.3g})"
-        )
-    right.set_xticks(steps)
+    _draw_values(left, names, texts, changes, steps)
+    places = np.arange(1, n_steps + 1)
+    for offset, color, plan in zip((-0.2, 0.2), (BLUE, ORANGE), plans, strict=False):
+        right.bar(places + offset, plan.rewards, 0.4, color=color, label=plan.label)
+    right.set_xticks(places)
     right.set_xlabel("step", fontsize=8)
     right.tick_params(labelsize=8)
     right.set_title("reward of the plan and the runner-up", fontsize=9)
@@ -38,19 +49,14 @@ def draw(explanation: "Explanation") -> Figure:
     return figure
 
 
-def _draw_values(axes: Axes, plan: "Trajectory") -> None:
-    n_steps = len(plan.rewards)
-    changes = np.diff(plan.values, axis=0, prepend=plan.values[:1]).T != 0
+def _draw_values(
+    axes: Axes, names: Sequence[str], texts: Sequence[Sequence[str]], changes: np.ndarray, steps: Sequence[str]
+) -> None:
     axes.imshow(changes, cmap="Blues", vmin=0, vmax=2, aspect="auto")
-    for row, variable in enumerate(plan.factors.state_variables):
-        for step in range(n_steps + 1):
-            text, color = variable.in_words(plan.values[step, row], digits=3), "black" if changes[row, step] else GREY
-            axes.text(step, row, text, ha="center", va="center", fontsize=8, color=color)
-    axes.set_yticks(range(len(plan.factors.state_names)), plan.factors.state_names, fontsize=8)
-    labels = ["now"]
-    for step in range(n_steps):
-        context = "" if plan.codes is None else f"\ncode {plan.codes[step]}"
-        labels.append(f"{plan.action_in_words(step)}{context}")
-    axes.set_xticks(range(n_steps + 1), labels, fontsize=7)
+    for row, values in enumerate(texts):
+        for step, text in enumerate(values):
+            axes.text(step, row, text, ha="center", va="center", fontsize=8, color="black" if changes[row, step] else GREY)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xticks(range(len(steps) + 1), ["now", *steps], fontsize=7)
     axes.tick_params(length=0)
     axes.set_title("imagined values", fontsize=9)

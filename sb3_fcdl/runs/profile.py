@@ -104,7 +104,7 @@ def random_observation(model: FCDL, n_envs: int, rng: np.random.Generator) -> Ob
     :param rng: source of the values
     :return: ``[B, *shape]``, or that by key
     """
-    space, state = model.observation_space, model.policy.factors.state
+    space, state = model.observation_space, model.policy.world.factors.state
     space.seed(int(rng.integers(2**31)))
     if isinstance(state, tuple):
         return _random_values(space, state, n_envs, rng)

@@ -1,27 +1,41 @@
-"""What is measured between two log dumps of a training run."""
+"""What is measured of a model while it learns, and what is logged of it."""
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.logger import Logger
 
 from sb3_fcdl.dynamics import Losses
-from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.graphs.graph import hamming_distance
+from sb3_fcdl.inspection.report import N_WINDOWS, has_tensorboard, record_hyperparameters, report, report_lengths
+from sb3_fcdl.training.experience import Experience
+from sb3_fcdl.world.world_model import WorldModel
 
 
-class TrainingMeter:
+class ModelLog:
     """
-    Collects losses, times and, where the environment tells the truth, local graphs; ``summary`` turns them into log entries.
+    Collects losses, times and, where the environment tells the truth, local graphs; ``record`` turns them into log entries.
 
     Losses stay on the device until then: reading each would make a GPU wait.
+
+    :param world: the model that predicts
+    :param horizon: of its planner, environment steps
+    :param is_guest: whether ``train/`` and ``time/`` belong to another algorithm: the keys are then ``dynamics/``
     """
 
     # Latest transitions with a known local graph that `causal/shd` looks at.
     N_GRAPH_SAMPLES = 256
+    # Log dumps from one report for TensorBoard to the next.
+    REPORT_EVERY = 10
 
-    def __init__(self) -> None:
+    def __init__(self, world: WorldModel, horizon: int, is_guest: bool = False) -> None:
+        self.world = world
+        self.horizon = horizon
+        self.is_guest = is_guest
         self._graph_samples: deque[tuple[th.Tensor, th.Tensor, np.ndarray]] = deque(maxlen=self.N_GRAPH_SAMPLES)
+        self._n_records = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -31,8 +45,26 @@ class TrainingMeter:
         self._n_updates, self._update_seconds = 0, 0.0
         self._n_plans, self._plan_seconds = 0, 0.0
 
-    def add_losses(self, losses: Losses) -> None:
-        for name, term in losses.terms.items():
+    def get_state(self) -> dict[str, Any]:
+        """What has been measured and not yet recorded, for a checkpoint."""
+        return {name: value for name, value in vars(self).items() if name not in ("world", "horizon", "is_guest")}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from what ``get_state`` returned."""
+        samples = state.pop("_graph_samples")
+        vars(self).update(state)
+        self._graph_samples.extend(samples)
+
+    def start(self) -> None:
+        """``learn`` begins: the next record has a report."""
+        self._n_records = 0
+
+    def add_losses(self, losses: Losses, heads: dict[str, th.Tensor]) -> None:
+        """
+        :param losses: of the dynamics
+        :param heads: of the learned heads, by name
+        """
+        for name, term in (losses.terms | {name: loss.detach() for name, loss in heads.items()}).items():
             self._loss_sums[name] = self._loss_sums.get(name, 0) + term
         self._last_codes = losses.codes
         self._n_losses += 1
@@ -53,27 +85,54 @@ class TrainingMeter:
         """
         self._graph_samples.extend(zip(state, action, graphs, strict=True))
 
-    def summary(self, policy: FCDLPolicy) -> dict[str, float]:
+    def record(
+        self,
+        logger: Logger,
+        experience: Experience,
+        timesteps: int,
+        n_updates: int,
+        hyperparameters: dict[str, Any] | None = None,
+    ) -> None:
         """
-        :param policy: the policy, as trained so far
-        :return: values by log key; losses and times start anew
+        Record what was measured since the last call; with TensorBoard every tenth time a report too, see
+        ``sb3_fcdl.inspection.report``.
+
+        :param logger: writes it with its next dump
+        :param experience: what the model learns from
+        :param timesteps: so far; they choose the windows of the report
+        :param n_updates: likewise; before the first there is nothing to report
+        :param hyperparameters: for TensorBoard's HPARAMS tab, with the first report; None: none
         """
-        values = {}
+        for key, value in self.summary().items():
+            group, _, name = key.partition("/")
+            logger.record(f"dynamics/{name}" if self.is_guest and group in ("train", "time") else key, value)
+        if not (n_updates and has_tensorboard(logger)):
+            return
+        if self._n_records == 0 and hyperparameters is not None:
+            record_hyperparameters(logger, hyperparameters)
+        if self._n_records % self.REPORT_EVERY == 0:
+            # Of its own generator: training is the same with and without TensorBoard.
+            looked_at = experience.recorded(N_WINDOWS, max(report_lengths(self.horizon)), seed=timesteps)
+            report(logger, self.world, self.horizon, *looked_at)
+        self._n_records += 1
+
+    def summary(self) -> dict[str, float]:
+        """:return: values by log key; losses and times start anew"""
+        dynamics, values = self.world.dynamics, {}
         if self._n_plans:
             values["time/plan_ms"] = 1000 * self._plan_seconds / self._n_plans
         if self._n_updates:
             values["time/update_ms"] = 1000 * self._update_seconds / self._n_updates
         values |= {f"train/{name}_loss": (total / self._n_losses).item() for name, total in self._loss_sums.items()}
         if self._last_codes is not None:
-            values |= self._contexts(policy, self._last_codes)
-        if self._n_losses and self._graph_samples and policy.dynamics.has_graph and policy.dynamics.free_entries.any():
-            values |= self._scores(policy)
+            values |= self._contexts(self._last_codes)
+        if self._n_losses and self._graph_samples and dynamics.has_graph and dynamics.free_entries.any():
+            values |= self._scores()
         self._reset()
         return values
 
-    @staticmethod
-    def _contexts(policy: FCDLPolicy, codes: th.Tensor) -> dict[str, float]:
-        graphs = policy.dynamics.context_graphs()
+    def _contexts(self, codes: th.Tensor) -> dict[str, float]:
+        graphs = self.world.dynamics.context_graphs()
         shares = th.bincount(codes, minlength=len(graphs)).cpu().numpy() / len(codes)
         used = shares[shares > 0]
         n_edges = np.array([graph.edges.sum() for graph in graphs])
@@ -82,12 +141,12 @@ class TrainingMeter:
             "causal/edges_per_code": float(shares @ n_edges),
         }
 
-    def _scores(self, policy: FCDLPolicy) -> dict[str, float]:
+    def _scores(self) -> dict[str, float]:
         """SHD (mean) and F1 over the entries that the model is free to learn, of the latest transitions."""
         state, action, true_graphs = zip(*self._graph_samples, strict=True)
         with th.no_grad():
-            graphs = policy.dynamics.local_graph(th.stack(state), th.stack(action)).bool().cpu().numpy()
-        truth, free = np.stack(true_graphs), policy.dynamics.free_entries
+            graphs = self.world.dynamics.local_graph(th.stack(state), th.stack(action)).bool().cpu().numpy()
+        truth, free = np.stack(true_graphs), self.world.dynamics.free_entries
         scores = {"causal/shd": hamming_distance(graphs, truth, free)}
         n_edges = int((graphs & free).sum() + (truth & free).sum())
         return scores | ({"causal/f1": 2 * int((graphs & truth & free).sum()) / n_edges} if n_edges else {})

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from fcdl_envs.variables import Factors, Variable
+from fcdl_envs.variables import Factors, Variable, consecutive_slices
 from sb3_fcdl.planning import BoxActions, DiscreteActions, MultiDiscreteActions
 from sb3_fcdl.world.moments import RunningMoments
 
@@ -38,6 +37,7 @@ class Factorization(nn.Module):
     """
 
     is_continuous: th.Tensor
+    is_normalized: th.Tensor
     action_low: th.Tensor
     action_high: th.Tensor
 
@@ -61,6 +61,8 @@ class Factorization(nn.Module):
         continuous = [not variable.is_categorical for variable in factors.state_variables for _ in range(variable.width)]
         self.has_continuous = any(continuous)
         self.register_buffer("is_continuous", th.tensor(continuous), persistent=False)
+        # 1 if the model learned from what VecNormalize made of observations; saved with the weights, as VecNormalize is not.
+        self.register_buffer("is_normalized", th.zeros(()))
         if isinstance(action_space, spaces.Box):
             self.register_buffer("action_low", th.tensor(action_space.low.ravel()), persistent=False)
             self.register_buffer("action_high", th.tensor(action_space.high.ravel()), persistent=False)
@@ -96,7 +98,8 @@ class Factorization(nn.Module):
         is_finite = values.isfinite().all(0)
         if not is_finite.all():
             column = int((~is_finite).nonzero()[0])
-            name = [variable.name for variable in self.factors.state_variables for _ in range(variable.width)][column]
+            slices = zip(self.factors.state_names, self.factors.state_slices, strict=True)
+            name = next(name for name, columns in slices if column < columns.stop)
             raise ValueError(
                 f"the environment observed {name} = {values[:, column].tolist()}: FCDL learns from finite numbers"
             )
@@ -180,15 +183,26 @@ class Factorization(nn.Module):
             return self.action_low + (action + 1) / 2 * (self.action_high - self.action_low)
         return action
 
-    def buffer_action(self, planned: th.Tensor) -> np.ndarray:
+    def env_actions(self, planned: th.Tensor) -> np.ndarray:
         """
-        :param planned: the first action of a plan, ``[B]`` or ``[B, M]`` int64, or ``[B, A]`` float
-        :return: as the environment takes it, but for a ``Box`` scaled to [-1, 1], ``[B, *action_space.shape]``
+        :param planned: actions of a plan, ``[B]`` or ``[B, M]`` int64, or ``[B, A]`` float
+        :return: as the environment takes them, ``[B, *action_space.shape]``
         """
-        actions = planned.cpu().numpy().reshape(-1, *self.action_space.shape)  # type: ignore[misc]
-        if not isinstance(self.action_space, spaces.Box):
-            actions = actions + getattr(self.action_space, "start", 0)
-        return actions.astype(self.action_space.dtype)
+        space = self.action_space
+        actions = planned.cpu().numpy().reshape(-1, *space.shape)  # type: ignore[misc]
+        if not isinstance(space, spaces.Box):
+            return (actions + getattr(space, "start", 0)).astype(space.dtype)
+        return space.low + 0.5 * (actions.astype(space.dtype) + 1.0) * (space.high - space.low)
+
+    def buffer_actions(self, actions: np.ndarray) -> np.ndarray:
+        """
+        :param actions: as environments take them, ``[B, *action_space.shape]``
+        :return: as SB3's buffers hold them, ``[B, action_dim]``: those of a ``Box`` scaled to [-1, 1]
+        """
+        if isinstance(self.action_space, spaces.Box):
+            low, high = self.action_space.low, self.action_space.high
+            actions = 2.0 * ((actions - low) / (high - low)) - 1.0
+        return actions.reshape(len(actions), -1)
 
     @property
     def state_key(self) -> Callable[[th.Tensor], th.Tensor] | None:
@@ -215,7 +229,8 @@ def values_of(variables: Sequence[Variable], columns: th.Tensor) -> np.ndarray:
     :param columns: in the environment's units, ``[R, D]``
     :return: the category or the number of each, ``[R, n]``
     """
-    parts = zip(variables, columns.split([variable.width for variable in variables], dim=-1), strict=True)
+    slices = consecutive_slices(variable.width for variable in variables)
+    parts = ((variable, columns[:, part]) for variable, part in zip(variables, slices, strict=True))
     values = [part.argmax(-1) if variable.is_categorical else part[:, 0] for variable, part in parts]
     return th.stack([value.double() for value in values], dim=-1).cpu().numpy()
 
@@ -368,7 +383,7 @@ def _columns(space: spaces.Space, values: th.Tensor) -> th.Tensor:
         values = values.reshape(*values.shape[: values.dim() - len(space.shape)], math.prod(space.shape))
     if not sizes:
         return values
-    first = np.array([0, *accumulate(sizes[:-1])]) - getattr(space, "start", 0)
+    first = np.array([columns.start for columns in consecutive_slices(sizes)]) - getattr(space, "start", 0)
     one_hots = th.zeros(*values.shape[:-1], sum(sizes), device=values.device)
     return one_hots.scatter_(-1, values.long() + th.as_tensor(first, device=values.device), 1)
 

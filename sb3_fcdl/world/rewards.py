@@ -3,17 +3,17 @@
 import importlib
 import math
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from fcdl_envs.variables import Variable
+from fcdl_envs.variables import Variable, consecutive_slices
 from sb3_fcdl.dynamics.stacked import StackedLinear
 from sb3_fcdl.world.moments import RunningMoments
 
+# Width of the hidden layers of a head. A reward or an end is a simpler function than the dynamics.
 HIDDEN_DIM = 128
 
 # Of a reward or a probability, absolute and relative: buffers hold float32.
@@ -43,7 +43,6 @@ class Outcomes(NamedTuple):
 class RewardHead(nn.Module):
     """
     A learned reward: a regression on state, action, next state and goal; the target has mean 0 and standard deviation 1.
-    (A classification into 41 two-hot bins was off by 3.6 % where this is by 2.1 %, on 2000 transitions of Pendulum.)
 
     :param n_inputs: numbers that it is given, ``2 D + A + G``
     """
@@ -81,9 +80,8 @@ class TerminationHead(nn.Module):
     A learned end of the episode: every variable of the next state may end it by itself, and so may all numbers together. Their
     hazards add up: the episode goes on with the probability that none of them ends it.
 
-    Ends are few, and mostly the doing of one variable. A network that is given them all together takes any of them for the
-    cause: from the six times that CartPole had left its track it gave the next time a probability of 0.07 on one side and
-    0.55 on the other. Hence the variables are also asked to explain the ends without it, see ``ALONE_WEIGHT``.
+    Ends are few, and mostly caused by one variable. A network that is given all variables together takes any of them for the
+    cause. Hence the variables are also asked to explain the ends without it, see ``ALONE_WEIGHT``.
 
     Ends and other transitions weigh alike, however rare ends are; the odds are then set right for that, so that the answer is
     a probability under the data (King and Zeng, 2001).
@@ -96,20 +94,15 @@ class TerminationHead(nn.Module):
     n_ended: th.Tensor
     n_others: th.Tensor
 
+    # The figures behind these four: benchmarks/results/README.md, "Learned heads".
     # What one variable explains is left to it: the variables learn faster than all together, and have a loss of their own.
-    # Where CartPole had left its track once on the right and twice on the left, a step beyond its end had a probability of
-    # 0.00 and 0.17 of being the last without that loss, of 1.00 and 0.98 with it (1.00 and 1.00 for other initial weights).
-    # Where it takes two variables to end an episode, the probability is 0.01 too high for it on the average; with a weight
-    # of 1, 0.07.
     JOINT_SPEED = 0.1
+    # Of that loss. With more of it an end that takes two variables is overestimated.
     ALONE_WEIGHT = 0.1
-    # What is less likely is 0. Where nothing else tells plans apart, a planner follows the smallest hazard: CartPole's was
-    # larger by 1e-5 in the middle of the track, where it had fallen at first, and drove to the edges (MLP, seed 0, mean return
-    # of 10 episodes: 282 after 2500 timesteps and 481 after 5000; without what is below 0.001 466 and 493, below 0.01 445
-    # and 485).
+    # What is less likely is 0. Where nothing else tells plans apart, a planner follows the smallest hazard, even 1e-5.
     MIN_PROBABILITY = 1e-3
     # Price of the square of a log-hazard, nats. What never ends an episode would sink to where no gradient reaches it, and the
-    # first end that it causes would be laid to something else: it happened to the right side of CartPole's track.
+    # first end that it causes would be attributed to another variable.
     LOG_HAZARD_PRICE = 1e-4
 
     def __init__(self, variables: Sequence[Variable], n_inputs: int) -> None:
@@ -126,11 +119,9 @@ class TerminationHead(nn.Module):
         # At first the odds are even, whatever the number of variables.
         self.first_log_hazard = math.log(math.expm1(math.log(2) / (n_variables + 1)))
         # Behind the last column is one of zeros, for variables that are less wide than others.
-        ends = list(accumulate(variable.width for variable in variables))
-        columns = [
-            [end - variable.width + i if i < variable.width else ends[-1] for i in range(width)]
-            for variable, end in zip(variables, ends, strict=True)
-        ]
+        slices = consecutive_slices(variable.width for variable in variables)
+        last_column = slices[-1].stop
+        columns = [[*range(each.start, each.stop), *[last_column] * (width - each.stop + each.start)] for each in slices]
         self.register_buffer("columns", th.tensor(columns), persistent=False)
         self.register_buffer("n_ended", th.zeros((), dtype=th.float64))
         self.register_buffer("n_others", th.zeros((), dtype=th.float64))
@@ -256,8 +247,7 @@ def _network(n_inputs: int) -> nn.Sequential:
     network = nn.Sequential(
         nn.Linear(n_inputs, HIDDEN_DIM), nn.SiLU(), nn.Linear(HIDDEN_DIM, HIDDEN_DIM), nn.SiLU(), nn.Linear(HIDDEN_DIM, 1)
     )
-    # At first it says 0 everywhere, and for ever where there is nothing to learn: a planner follows the smallest promise, and
-    # with any other beginning CartPole's constant reward led it off the track.
+    # At first it says 0 everywhere, and for ever where there is nothing to learn: a planner follows the smallest promise.
     for parameter in network[-1].parameters():
         nn.init.zeros_(parameter)
     return network

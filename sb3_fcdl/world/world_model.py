@@ -1,35 +1,178 @@
-"""What is learned of an environment, and its running average."""
+"""What is learned or known of an environment."""
 
 import copy
+from collections.abc import Mapping
 
 import torch as th
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from sb3_fcdl.dynamics import DynamicsModel
-from sb3_fcdl.world.rewards import Outcomes, RewardHead, TerminationHead
+from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics import DynamicsModel, Prediction
+from sb3_fcdl.dynamics.base import StepFn
+from sb3_fcdl.planning import Problem, RewardFn, Step, TerminationFn
+from sb3_fcdl.world.factorization import Factorization, in_words, values_of
+from sb3_fcdl.world.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
 
 
 class WorldModel(nn.Module):
     """
-    :param dynamics: of the state
-    :param reward_head: None: the reward is not learned
-    :param termination_head: None: the end of an episode is not learned
+    An environment as far as it is known: what its numbers mean, where a step leads, what it pays, whether it ends the episode.
+
+    States, actions and goals are encoded, see :class:`~sb3_fcdl.world.factorization.Factorization`, unless something else is
+    said. Reward and end are given as functions, or learned by heads.
+
+    :param factorization: from observations to encoded tensors; shared by all copies of the model
+    :param dynamics: of the encoded state
+    :param reward_fn: a function in the environment's units, or ``"package.module:function"``; None: learned
+    :param termination_fn: likewise
+    :raises ValueError: if there is no function of that name
     """
 
     def __init__(
-        self, dynamics: DynamicsModel, reward_head: RewardHead | None, termination_head: TerminationHead | None
+        self,
+        factorization: Factorization,
+        dynamics: DynamicsModel,
+        reward_fn: RewardFn | str | None = None,
+        termination_fn: TerminationFn | str | None = None,
     ) -> None:
         super().__init__()
+        self.factorization = factorization
         self.dynamics = dynamics
-        self.reward_head = reward_head
-        self.termination_head = termination_head
+        self.reward_fn: RewardFn | None = function_named(reward_fn)
+        self.termination_fn: TerminationFn | None = function_named(termination_fn)
+        factors = factorization.factors
+        n_inputs = 2 * factors.state_width + factors.action_width
+        self.reward_head = None if self.reward_fn else RewardHead(n_inputs + factorization.goal_width)
+        self.termination_head = None if self.termination_fn else TerminationHead(factors.state_variables, n_inputs)
+
+    @property
+    def factors(self) -> Factors:
+        """The variables."""
+        return self.factorization.factors
+
+    @property
+    def device(self) -> th.device:
+        return self.factorization.moments.count.device
+
+    @property
+    def heads(self) -> list[nn.Module]:
+        """What is learned beside the dynamics."""
+        return [head for head in (self.reward_head, self.termination_head) if head is not None]
+
+    def encode(self, observation: th.Tensor | Mapping[str, th.Tensor]) -> th.Tensor:
+        """
+        :param observation: a batch, as ``predict`` or SB3's buffers have it
+        :return: states, ``[..., D]``
+        """
+        return self.factorization.encode_state(observation)
+
+    def encode_action(self, action: th.Tensor) -> th.Tensor:
+        """
+        :param action: as SB3's buffers hold it, ``[..., action_dim]``
+        :return: ``[..., A]``
+        """
+        return self.factorization.encode_action(action)
+
+    def goal(self, observation: th.Tensor | Mapping[str, th.Tensor]) -> th.Tensor:
+        """
+        :param observation: a batch
+        :return: task descriptions, ``[..., G]``
+        """
+        return self.factorization.encode_goal(observation)
+
+    def decode(self, state: th.Tensor) -> th.Tensor:
+        """``[..., D]`` to the environment's units, ``[..., D]``."""
+        return self.factorization.decode_state(state)
+
+    def decode_action(self, action: th.Tensor) -> th.Tensor:
+        """``[..., A]`` to the environment's units, ``[..., A]``."""
+        return self.factorization.decode_action(action)
+
+    def stepper(self) -> StepFn:
+        """See ``DynamicsModel.stepper``."""
+        return self.dynamics.stepper()
+
+    def step(self, state: th.Tensor, action: th.Tensor) -> Prediction:
+        """See ``DynamicsModel.step``."""
+        return self.dynamics.step(state, action)
+
+    def reward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        """
+        :param state: ``[R, D]``
+        :param action: ``[R, A]``
+        :param next_state: ``[R, D]``
+        :param goal: ``[R, G]``
+        :return: rewards in the environment's units, ``[R]``
+        """
+        if self.reward_fn is not None:
+            return self.reward_fn(self.decode(state), self.decode_action(action), self.decode(next_state), goal)
+        assert self.reward_head is not None
+        return self.reward_head(state, action, next_state, goal)
+
+    def termination(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
+        """
+        :param state: ``[R, D]``
+        :param action: ``[R, A]``
+        :param next_state: ``[R, D]``
+        :return: whether, or how likely, each step ended its episode, ``[R]``
+        """
+        if self.termination_fn is not None:
+            return self.termination_fn(self.decode(state), self.decode_action(action), self.decode(next_state))
+        assert self.termination_head is not None
+        return self.termination_head(state, action, next_state)
+
+    def problem(self, discount: float, uncertainty_coef: float = 0.0) -> Problem:
+        """
+        What a planner is given, for as long as the weights stay as they are: every step is taken to lead to its most likely
+        state.
+
+        :param discount: of the rewards, per environment step
+        :param uncertainty_coef: price of the largest uncertainty of a variable, see ``StateDistribution.uncertainty``
+        """
+        stepper = self.stepper()
+
+        def step(state: th.Tensor, action: th.Tensor) -> Step:
+            predicted = stepper(state, action).next_state
+            return Step(predicted.mode(), predicted.uncertainty().amax(-1) if uncertainty_coef else None)
+
+        return Problem(
+            step,
+            self.reward,
+            None if self.termination_fn is never_ends else self.termination,
+            key=self.factorization.state_key,
+            discount=discount,
+            uncertainty_coef=uncertainty_coef,
+        )
+
+    @th.no_grad()
+    def check_outcomes(self, outcomes: Outcomes) -> list[str]:
+        """
+        :param outcomes: recorded transitions
+        :return: a sentence for each given function that disagrees with them
+        :raises ValueError: if a function has not returned one number for each row
+        """
+        steps = outcomes.state, outcomes.action, outcomes.next_state
+        in_units = self.decode(steps[0]), self.decode_action(steps[1]), self.decode(steps[2])
+        variables = self.factors.state_variables, self.factors.action, self.factors.state_variables
+
+        def describe(row: int) -> str:
+            rows = (values_of(of, each[row : row + 1])[0] for of, each in zip(variables, in_units, strict=True))
+            state, action, next_state = map(in_words, variables, rows)
+            return f"state {state}, action {action}, next state {next_state}"
+
+        return disagreements(
+            outcomes,
+            None if self.reward_fn is None else self.reward(*steps, outcomes.goal),
+            None if self.termination_fn is None else self.termination(*steps),
+            describe,
+        )
 
     def outcome_losses(self, outcomes: Outcomes, ends: Outcomes | None) -> dict[str, th.Tensor]:
         """
         :param outcomes: recorded transitions
         :param ends: further ones, that ended their episode; None: there are none
-        :return: the loss of each learned head by name, a scalar each
+        :return: the loss of each head by name, a scalar each
         """
         losses = {}
         if self.reward_head is not None:
@@ -40,7 +183,10 @@ class WorldModel(nn.Module):
 
     def average(self) -> "WorldModel":
         """:return: a copy that ``follow`` makes the running average of the weights; in eval mode, and not trained itself"""
-        return copy.deepcopy(self).requires_grad_(False).eval()
+        # What is given, or has been observed, has no average: both have the same.
+        shared = (self.factorization, self.reward_fn, self.termination_fn)
+        copied = copy.deepcopy(self, {id(each): each for each in shared})
+        return copied.requires_grad_(False).eval()
 
     @th.no_grad()
     def follow(self, learner: "WorldModel", n_updates: int, decay: float) -> None:

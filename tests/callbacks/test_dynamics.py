@@ -138,7 +138,7 @@ def test_buffer_beside_an_on_policy_host_holds_what_happened(host, policy, actio
     model.learn(16, callback).learn(32, callback)  # the second one begins with a reset
     buffer = callback.replay_buffer
     diaries = env.get_attr("diary")
-    assert buffer.pos == len(diaries[0]) == 24 and callback._n_updates == 0
+    assert buffer.pos == len(diaries[0]) == 24 and callback.trainer.n_updates == 0
     for index, diary in enumerate(diaries):
         before, action, reward, after, terminated, truncated = map(np.array, zip(*diary, strict=True))
         assert 0 < terminated.sum() and 0 < truncated.sum()
@@ -152,7 +152,7 @@ def test_buffer_beside_an_on_policy_host_holds_what_happened(host, policy, actio
         expected = (taken + 2) / 4 - 1 if isinstance(action_space, spaces.Box) else taken
         np.testing.assert_allclose(buffer.actions[:24, index], expected, atol=1e-6)
     seen = np.concatenate([[entry[0] for entry in diary] for diary in diaries]).astype(np.float64)
-    np.testing.assert_allclose(callback.policy.factorization.moments.std[-2:], seen.std(0), rtol=1e-9)
+    np.testing.assert_allclose(callback.policy.world.factorization.moments.std[-2:], seen.std(0), rtol=1e-9)
 
 
 class RecorderBesideBuffer(BaseCallback):
@@ -198,7 +198,8 @@ def test_host_learns_the_same_bit_for_bit(host, env):
         assert [episode["r"] for episode in alone.ep_info_buffer] == [episode["r"] for episode in beside.ep_info_buffer]
     assert not th.equal(weights(alone.policy), weights(another.policy))
     first, again, reseeded = callbacks
-    assert first._n_updates > 20
+    # The model has ten transitions after the fifth step of two environments, or one later where the host stores after it.
+    assert first.trainer.n_updates == {"PPO": 96 - 4, "DQN": 80 - 4}[host] // 2
     assert th.equal(weights(first.policy), weights(again.policy)) and not th.equal(
         weights(first.policy), weights(reseeded.policy)
     )
@@ -223,8 +224,14 @@ def test_learns_the_true_graph_and_plans(host, options, tmp_path):
 
     # Paid wherever the second register is 2: from the second step on, if the action is always 2.
     policy = callback.as_policy()
-    mean, _ = evaluate_policy(policy, ShiftEnv(), n_eval_episodes=3, warn=False)
-    assert 9 <= mean <= 10
+    env = ShiftEnv()
+    env.reset(seed=0)
+    firsts = [env.reset()[0][0] for _ in range(4)]
+    vec_env = DummyVecEnv([ShiftEnv])
+    vec_env.seed(0)
+    vec_env.reset()
+    returns, _ = evaluate_policy(policy, vec_env, n_eval_episodes=3, return_episode_rewards=True, warn=False)
+    assert returns == [9 + (first == 2) for first in firsts[:3]]
     callback.save(tmp_path / "policy.pt")
     loaded = FCDLPolicy.load(tmp_path / "policy.pt")
     observations = np.array([[2, 0, 1], [0, 1, 2]])
@@ -239,7 +246,7 @@ def test_buffer_of_an_off_policy_host_is_read_in_place_with_what_it_held_before(
     model.learn(2, callback)
     assert callback.replay_buffer is model.replay_buffer
     # A sample of 4096, with replacement.
-    moments = callback.policy.factorization.moments
+    moments = callback.policy.world.factorization.moments
     np.testing.assert_allclose(moments.mean[2:], held.mean(0), atol=0.1 * held.std(0).max())
     np.testing.assert_allclose(moments.std[2:], held.std(0), rtol=0.1)
 
@@ -249,12 +256,12 @@ def test_goals_of_hindsight_are_left_alone():
     model = make_host("DQN", env, "MultiInputPolicy", replay_buffer_class=HerReplayBuffer)
     callback = DynamicsCallback("mlp", **QUICK)
     model.learn(40, callback)
-    _, outcomes = callback._sample(100)
+    outcomes = callback.experience.draw(100).outcomes
     # The environment's goal is all ones, those of hindsight are what was reached; the last columns are the observation.
-    names = callback.policy.factors.state_names
+    names = callback.policy.world.factors.state_names
     goal = [index for index, name in enumerate(names) if name.startswith("desired_goal")]
     values = callback.dynamics.layout.categories(outcomes.state)
-    assert len(goal) == 3 and callback._n_updates > 0 and (values[:, goal] == 1).all()
+    assert len(goal) == 3 and callback.trainer.n_updates > 0 and (values[:, goal] == 1).all()
 
 
 @pytest.mark.parametrize("host", ["PPO", "DQN"])
@@ -275,10 +282,10 @@ def test_logs_stand_beside_those_of_the_host(host, tmp_path):
 def test_policy_is_a_copy_and_a_further_learn_goes_on():
     callback = DynamicsCallback("mlp", **QUICK)
     model = make_host("A2C", GatedEnv()).learn(40, callback)
-    taken, n_updates = callback.as_policy(), callback._n_updates
+    taken, n_updates = callback.as_policy(), callback.trainer.n_updates
     before = [parameter.clone() for parameter in callback.policy.parameters()]
     model.learn(40, callback)
-    assert callback._n_updates == n_updates + 20 and callback.replay_buffer.pos == 80
+    assert callback.trainer.n_updates == n_updates + 20 and callback.replay_buffer.pos == 80
     assert all(map(th.equal, before, taken.parameters()))
     assert not all(map(th.equal, before, callback.policy.parameters()))
 
@@ -293,8 +300,11 @@ def test_others_learn_in_the_imagination_of_the_model(host):
     imagined = callback.imagined_env(n_envs=4, horizon=3)
     starts = imagined.reset()
     assert all((recorded == start).all(-1).any() for start in starts)
-    agent = A2C("MlpPolicy", imagined, n_steps=4, device="cpu").learn(64)
-    assert agent.num_timesteps == 64
+    observations, rewards, _, _ = imagined.step(np.array([0, 1, 2, 2]))
+    # Paid is where x is, by the published function.
+    np.testing.assert_allclose(rewards, -np.abs(observations[:, 2] - 1), atol=1e-5)
+    agent = A2C("MlpPolicy", VecMonitor(imagined), n_steps=4, device="cpu").learn(64)
+    assert {episode["l"] for episode in agent.ep_info_buffer} == {3}
 
 
 def test_arguments_can_be_written_in_yaml():

@@ -322,7 +322,7 @@ def test_what_the_network_knows_by_heart_is_no_information():
     dynamics = model.dynamics
     assert dynamics.graph[dynamics.is_free].sum() <= 3 and dynamics.cmi[dynamics.is_free].mean() < 0
     # By the transitions that it was trained on every parent would matter to every variable.
-    assert dynamics.estimate_cmi(model._recorded(1000))[dynamics.is_free].min() > 10 * dynamics.threshold
+    assert dynamics.estimate_cmi(model.experience.recorded(1000).windows)[dynamics.is_free].min() > 10 * dynamics.threshold
 
 
 def test_estimates_while_it_learns():

@@ -31,7 +31,7 @@ def test_learns_saves_and_loads(tmp_path, n_envs):
     actions, _ = model.predict(observation, deterministic=True)
     assert actions.shape == (n_envs, 1) and (np.abs(actions) <= 2).all()
     assert np.array_equal(actions, loaded.predict(observation, deterministic=True)[0])
-    assert th.equal(model.policy.factorization.moments.std, loaded.policy.factorization.moments.std)
+    assert th.equal(model.policy.world.factorization.moments.std, loaded.policy.world.factorization.moments.std)
     assert loaded.learn(30, reset_num_timesteps=False).num_timesteps >= 90
 
 
@@ -43,14 +43,14 @@ def test_buffer_holds_scaled_actions_and_the_model_reads_them():
     inside = steps * taken > -1e9
     inside[9::10] = False  # the next row is a new episode
     np.testing.assert_allclose(steps[inside], taken[inside] / 10, atol=1e-6)
-    windows = model._windows(30)
+    windows = model.experience.judged(30)
     assert windows.action.abs().max() <= 1
 
 
 def test_running_moments_are_those_of_the_observations_met():
     model = gated_fcdl(learning_starts=1000).learn(50)
     seen = model.replay_buffer.observations[:50, 0].astype(np.float64)
-    factorization = model.policy.factorization
+    factorization = model.policy.world.factorization
     np.testing.assert_allclose(factorization.moments.mean[2:], seen.mean(0)[2:], rtol=1e-6)
     np.testing.assert_allclose(factorization.moments.std[2:], seen.std(0)[2:], rtol=1e-6)
     assert factorization.moments.mean[:2].tolist() == [0, 0] and factorization.moments.std[:2].tolist() == [1, 1]
@@ -60,8 +60,8 @@ def test_far_inputs_pass_unclipped_unless_asked():
     far = np.array([0, 1, 1e4, 5], dtype=np.float32)
     for clip_obs, expected in ((None, None), (10.0, 10.0)):
         policy = gated_fcdl(learning_starts=1000, policy_kwargs={"clip_obs": clip_obs}).learn(50).policy
-        encoded = policy.factorization.encode_state(th.as_tensor(far))
-        raw = (1e4 - policy.factorization.moments.mean[2].item()) / policy.factorization.moments.std[2].item()
+        encoded = policy.world.factorization.encode_state(th.as_tensor(far))
+        raw = (1e4 - policy.world.factorization.moments.mean[2].item()) / policy.world.factorization.moments.std[2].item()
         assert encoded[2].item() == pytest.approx(raw if expected is None else expected, rel=1e-5)
         assert encoded[:2].tolist() == [0, 1]
 

@@ -131,7 +131,7 @@ def test_graph_of_a_prediction_is_the_local_graph_or_there_is_none(name):
 @every_model
 def test_learns_plans_and_is_saved(name, env, tmp_path):
     model = tiny_fcdl(env(), dynamics=name, dynamics_kwargs=SMALL[name]).learn(40)
-    assert model.policy.learner.dynamics.loss(model._sample(16)[0]).total.isfinite()
+    assert model.policy.learner.dynamics.loss(model.experience.draw(16).windows).total.isfinite()
     observation, _ = env().reset(seed=0)
     action, _ = model.predict(observation, deterministic=True)
     assert model.action_space.contains(action)

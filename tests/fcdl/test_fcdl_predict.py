@@ -7,7 +7,7 @@ import torch as th
 from tiny import N_ACTIONS, TINY, tiny_env, tiny_fcdl, tiny_vec_env
 
 from sb3_fcdl import GymVectorVecEnv
-from sb3_fcdl.fcdl.policies import observation_generators
+from sb3_fcdl.planning import generators_of
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def test_deterministic_plan_is_a_function_of_the_observation(model, observations
 def test_every_observation_searches_among_its_own_candidates(model, observations):
     """Else one unlucky draw of candidates would be repeated at every step of every episode."""
     tensors, _ = model.policy.obs_to_tensor(observations)
-    state, goal = model.policy.factorization.encode_state(tensors), model.policy.factorization.encode_goal(tensors)
-    seeds = [generator.initial_seed() for generator in observation_generators(state, goal)]
-    assert seeds == [generator.initial_seed() for generator in observation_generators(state, goal)]
+    state, goal = model.policy.world.encode(tensors), model.policy.world.goal(tensors)
+    seeds = [generator.initial_seed() for generator in generators_of(state, goal)]
+    assert seeds == [generator.initial_seed() for generator in generators_of(state, goal)]
     assert len(set(seeds)) == len(th.cat([state, goal], dim=1).unique(dim=0))
 
 
@@ -88,13 +88,13 @@ def test_plan_maximises_the_modelled_reward(model, observations):
     policy.load_state_dict(model.policy.state_dict())
     chosen, _ = policy.predict(observations, deterministic=True)
     tensors, _ = policy.obs_to_tensor(observations)
-    state, goal = policy.factorization.encode_state(tensors), policy.factorization.encode_goal(tensors)
+    state, goal = policy.world.encode(tensors), policy.world.goal(tensors)
     with th.no_grad():
         rewards = []
         for action in range(N_ACTIONS):
-            encoded = policy.factorization.encode_action(th.full((20,), action))
+            encoded = policy.world.encode_action(th.full((20,), action))
             next_state = policy.dynamics.step(state, encoded).next_state.mode()
-            rewards.append(policy.reward_fn(state, encoded, next_state, goal))
+            rewards.append(policy.world.reward_fn(state, encoded, next_state, goal))
     rewards = th.stack(rewards)
     assert th.equal(rewards.gather(0, th.as_tensor(chosen)[None])[0], rewards.amax(0))
 

@@ -45,14 +45,16 @@ def test_load_and_continue(model, observation, tmp_path):
     for index, state in loaded.policy.optimizer.state_dict()["state"].items():
         assert th.equal(state["exp_avg"], moments[index]["exp_avg"])
     loaded.learn(60, reset_num_timesteps=False)
-    assert loaded.num_timesteps == 160
+    # The new buffer is beyond the warm-up at once: an update for each of 15 rollouts of four transitions.
+    assert loaded.num_timesteps == 160 and loaded._n_updates == model._n_updates + 15
+    assert not any(map(th.equal, model.policy.learner.parameters(), loaded.policy.learner.parameters()))
 
 
 def test_load_with_other_settings(model, tmp_path):
     model.save(tmp_path / "model")
-    loaded = FCDL.load(tmp_path / "model", planner_kwargs={"horizon": 4}, exploration_rate=0.5)
+    loaded = FCDL.load(tmp_path / "model", planner_kwargs={"horizon": 4}, exploration_rate=0.5, gamma=0.8)
     assert loaded.policy.planner.horizon == 4
-    assert loaded.exploration_rate == 0.5
+    assert loaded.exploration_rate == 0.5 and loaded.policy.gamma == 0.8
 
 
 def test_load_with_another_planner(model, tmp_path):
@@ -80,9 +82,11 @@ def test_load_refuses_what_the_file_does_not_fit(model, tmp_path, other, error, 
 
 def test_same_parameters_after_set_parameters(model, observation):
     other = tiny_fcdl(tiny_vec_env(2), seed=9)
-    randomised = {name: {key: th.rand_like(value) for key, value in model.policy.state_dict().items()} for name in ["policy"]}
-    other.set_parameters(randomised, exact_match=False)
-    assert all(th.equal(other.policy.state_dict()[key], value) for key, value in randomised["policy"].items())
+    randomised = {key: th.rand_like(value) for key, value in model.policy.state_dict().items()}
+    # Learner and world have one factorization.
+    randomised |= {key.replace("learner", "world"): randomised[key] for key in randomised if "learner.factorization" in key}
+    other.set_parameters({"policy": randomised}, exact_match=False)
+    assert all(th.equal(other.policy.state_dict()[key], value) for key, value in randomised.items())
     other.set_parameters(model.get_parameters())
     assert_same_policy(model, other, observation)
 
@@ -133,19 +137,19 @@ def test_first_buffer_sets_the_scale_of_the_variables_and_a_later_one_does_not(t
     held = collected.replay_buffer.observations[:400, 0].astype(np.float64)
     fresh = tiny_fcdl("Pendulum-v1", **options)
     fresh.load_replay_buffer(tmp_path / "buffer")
-    moments = fresh.policy.factorization.moments
+    moments = fresh.policy.world.factorization.moments
     np.testing.assert_allclose(moments.mean, held.mean(0), atol=0.1 * held.std(0).max())
     np.testing.assert_allclose(moments.std, held.std(0), rtol=0.1)
-    count = collected.policy.factorization.moments.count.item()
+    count = collected.policy.world.factorization.moments.count.item()
     collected.load_replay_buffer(tmp_path / "buffer")
-    assert collected.policy.factorization.moments.count.item() == count == 400
+    assert collected.policy.world.factorization.moments.count.item() == count == 400
 
     filled = tiny_fcdl("Pendulum-v1", **options)
     filled.replay_buffer = collected.replay_buffer
     filled.set_logger(Logger(None, []))
     filled.train(gradient_steps=2, batch_size=16)
     for name in ("mean", "std"):
-        assert th.equal(getattr(filled.policy.factorization.moments, name), getattr(moments, name))
+        assert th.equal(getattr(filled.policy.world.factorization.moments, name), getattr(moments, name))
 
 
 def test_policy_alone(model, observation, tmp_path):
@@ -176,6 +180,6 @@ def test_nothing_but_the_model_is_saved(model, tmp_path):
     from stable_baselines3.common.save_util import load_from_zip_file
 
     data, parameters, _ = load_from_zip_file(tmp_path / "model")
-    assert not {"dynamics", "_meter", "_window_rng", "replay_buffer", "policy"} & set(data)
+    assert not {"dynamics", "model_log", "trainer", "experience", "_window_rng", "replay_buffer", "policy"} & set(data)
     assert set(parameters) == {"policy", "policy.optimizer"}
     assert pathlib.Path(tmp_path / "model.zip").stat().st_size < 300_000

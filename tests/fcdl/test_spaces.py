@@ -12,6 +12,7 @@ from tiny import tiny_fcdl
 
 from sb3_fcdl import FCDL
 from sb3_fcdl.evaluation.paired import one_step
+from sb3_fcdl.world.factorization import Factorization
 
 SMALL = {
     "learning_starts": 150,
@@ -89,30 +90,36 @@ def test_masked_actions_are_never_taken(action, planner):
 def test_sb3_contribs_masked_evaluation():
     maskable = pytest.importorskip("sb3_contrib.common.maskable.evaluation")
     callbacks = pytest.importorskip("sb3_contrib.common.maskable.callbacks")
-    mask, _ = MASKS["multi_discrete"]
+    mask, is_allowed = MASKS["multi_discrete"]
     env = RandomEnv(OBSERVATIONS["box"], ACTIONS["multi_discrete"], np.array(mask))
     evaluation = callbacks.MaskableEvalCallback(
         make_vec_env(lambda: env), eval_freq=20, n_eval_episodes=1, verbose=0, warn=False
     )
     model = tiny_fcdl(env, policy="MlpPolicy", **SMALL | {"learning_starts": 30}).learn(60, evaluation)
-    assert np.isfinite(evaluation.last_mean_reward)
-    mean, _ = maskable.evaluate_policy(model, make_vec_env(lambda: env), n_eval_episodes=2, warn=False)
-    assert np.isfinite(mean)
+    # At timesteps 20, 40 and 60, of which the last is kept.
+    assert evaluation.n_calls == 60 and len(evaluation.evaluations_timesteps) == 0
+    taken, paid = [], []
+
+    def watch(variables, _):
+        taken.append(variables["actions"][0].tolist())
+        paid.append(float(variables["reward"]))
+
+    mean, _ = maskable.evaluate_policy(model, make_vec_env(lambda: env), n_eval_episodes=2, callback=watch, warn=False)
+    assert mean == pytest.approx(sum(paid) / 2) and len(taken) == len(paid) > 2
+    assert all(is_allowed(action) for action in taken)
 
 
 def test_actions_are_stored_scaled_in_one_row_whatever_their_shape():
     """By hand: 0 is the middle of [-1, 1] and two thirds of the way through [-2, 1]."""
-    policies = {
-        name: FCDL("MlpPolicy", RandomEnv(OBSERVATIONS["box"], ACTIONS[name]), **SMALL).policy
-        for name in ("box", "matrix", "discrete")
-    }
-    assert policies["box"].buffer_actions(np.array([[0, 1], [-2, -0.5]])) == pytest.approx(np.array([[1 / 3, 1], [-1, 0]]))
-    assert policies["matrix"].buffer_actions(np.array([[[0.25, -1]]])).tolist() == [[0.25, -1]]
-    assert policies["discrete"].buffer_actions(np.array([3, 1])).tolist() == [[3], [1]]
+    stored = {name: Factorization(OBSERVATIONS["box"], ACTIONS[name]).buffer_actions for name in ("box", "matrix", "discrete")}
+    assert stored["box"](np.array([[0, 1], [-2, -0.5]])) == pytest.approx(np.array([[1 / 3, 1], [-1, 0]]))
+    assert stored["matrix"](np.array([[[0.25, -1]]])).tolist() == [[0.25, -1]]
+    assert stored["discrete"](np.array([3, 1])).tolist() == [[3], [1]]
     # What reads actions as environments take them, whatever their shape.
+    policy = FCDL("MlpPolicy", RandomEnv(OBSERVATIONS["box"], ACTIONS["matrix"]), **SMALL).policy
     observation, action = np.zeros(3, np.float32), np.zeros((1, 2), np.float32)
-    assert one_step(policies["matrix"])(observation[np.newaxis], action[np.newaxis]).next_state.mode().shape == (1, 3)
-    assert policies["matrix"].local_graph(observation, action).parent_names[-2:] == ("action[0,0]", "action[0,1]")
+    assert one_step(policy)(observation[np.newaxis], action[np.newaxis]).next_state.mode().shape == (1, 3)
+    assert policy.local_graph(observation, action).parent_names[-2:] == ("action[0,0]", "action[0,1]")
 
 
 def icem_fcdl(env) -> FCDL:
@@ -166,8 +173,8 @@ def test_evaluation_threads_the_warm_start(monkeypatch):
 def test_model_sees_what_vec_normalize_hands_out():
     env = VecNormalize(make_vec_env(lambda: RandomEnv(spaces.Box(50, 60, (2,)), ACTIONS["discrete"])), norm_obs=True)
     model = tiny_fcdl(env, policy="MlpPolicy", **SMALL).learn(200)
-    windows = model._windows(5000)  # each row, almost surely
-    raw = model.policy.factorization.decode_state(windows.state)
+    windows = model.experience.draw(5000).windows  # each row, almost surely
+    raw = model.policy.world.decode(windows.state)
     assert raw.abs().max() < 5  # the environment's own numbers begin at 50
     rows = model.replay_buffer.observations[:200, 0]
     normalized = env.normalize_obs(rows)
@@ -229,10 +236,10 @@ def test_a_model_remembers_that_vec_normalize_changed_what_it_learned_from(tmp_p
     alone.load_replay_buffer(tmp_path / "buffer")
     with pytest.raises(ValueError, match="which VecNormalize hides"):
         alone.imagined_env()
-    for look in (alone.codes, alone.causal_graph, lambda: alone._update(1, 16)):
+    for look in (alone.codes, alone.causal_graph, lambda: alone.trainer.train(alone.experience, 1, 16)):
         with pytest.raises(ValueError, match=r"load it with the environment in VecNormalize\.load\(\)"):
             look()
     together = FCDL.load(tmp_path / "model", env=VecNormalize.load(str(tmp_path / "normalization"), env.venv))
     together.load_replay_buffer(tmp_path / "buffer")
     assert [code.share for code in together.codes()] == [code.share for code in model.codes()]
-    together._update(1, 16)
+    together.trainer.train(together.experience, 1, 16)

@@ -99,7 +99,7 @@ def test_causal_graph_is_the_union_of_the_contexts_met(model, tmp_path):
 def test_a_model_without_contexts_says_so():
     cdl = tiny_fcdl(dynamics="cdl", dynamics_kwargs={"hidden_dim": 8}).learn(40)
     with pytest.raises(ValueError, match="CDLDynamics has no contexts"):
-        codes_of(cdl.policy, cdl._recorded(10))
+        codes_of(cdl.policy.world, cdl.experience.recorded(10).windows)
     assert np.array_equal(cdl.causal_graph().edges, cdl.dynamics.graph.numpy())
     mlp = tiny_fcdl(dynamics="mlp", dynamics_kwargs={"hidden_dim": 8})
     with pytest.raises(ValueError, match="no graph"):

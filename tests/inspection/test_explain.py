@@ -85,12 +85,12 @@ def test_intervening_on_a_non_parent_changes_no_prediction_in_any_bit(model):
     n_checked = 0
     for observation in OBSERVATIONS:
         explanation = model.explain(observation)
-        for name in model.policy.factors.state_names:
+        for name in model.policy.world.factors.state_names:
             for value in range(3):
                 what_if = explanation.do(**{name: value})
                 if what_if.trajectory.codes[0] != explanation.plan.codes[0]:
                     continue  # it has chosen another graph
-                for row, child in enumerate(model.policy.factors.state_names):
+                for row, child in enumerate(model.policy.world.factors.state_names):
                     if name not in explanation.plan.parents_of(child):
                         assert not what_if.changed[0, row], (name, child)
                         n_checked += 1
@@ -156,7 +156,7 @@ def test_text_names_changes_with_their_parents(model):
     explanation = model.explain(OBSERVATIONS[0])
     text = str(explanation)
     for step in range(3):
-        for row, name in enumerate(model.policy.factors.state_names):
+        for row, name in enumerate(model.policy.world.factors.state_names):
             before, after = explanation.plan.values[step : step + 2, row]
             if before != after:
                 assert f"{name}: {before:.0f} -> {after:.0f} (p = " in text

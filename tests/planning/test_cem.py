@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch as th
+from problems import problem
 
 from sb3_fcdl.planning import CEM, BoxActions, DiscreteActions, MultiDiscreteActions, Plan
 
@@ -42,7 +43,7 @@ def random_rewards(n_envs: int, horizon: int, seed: int) -> th.Tensor:
 
 
 def plan_additive(cem: CEM, goal: th.Tensor, **kwargs: object) -> Plan:
-    return cem.plan(remember, additive_reward, th.zeros(len(goal), 2), goal, **kwargs)
+    return cem.plan(problem(remember, additive_reward), th.zeros(len(goal), 2), goal, **kwargs)
 
 
 @pytest.mark.parametrize("select", ["elites", "best"])
@@ -82,11 +83,11 @@ def test_gives_up_a_small_reward_now_for_a_large_one_later(select: str) -> None:
     best = max(returns, key=lambda sequence: returns[sequence])
     assert best == (2, 3)  # while 4 is best for one step
 
-    one_step = CEM(ARMS, horizon=1, select=select).plan(remember, locked_reward, state, goal)
+    one_step = CEM(ARMS, horizon=1, select=select).plan(problem(remember, locked_reward), state, goal)
     assert one_step.actions.tolist() == [[4]] * 4
     # 128 candidates: each of the 25 sequences is in the first iteration, in all likelihood
     cem = CEM(ARMS, horizon=2, n_candidates=128, n_elites=16, select=select)
-    two_steps = cem.plan(remember, locked_reward, state, goal, generators=generators(len(state)))
+    two_steps = cem.plan(problem(remember, locked_reward), state, goal, generators=generators(len(state)))
     assert two_steps.actions.tolist() == [list(best)] * 4
     assert two_steps.value.tolist() == pytest.approx([returns[best]] * 4)
 
@@ -109,7 +110,7 @@ def test_best_returns_the_best_sequence_ever_evaluated(seed: int) -> None:
     # so few candidates that the last iteration often misses the best sequence of the first
     cem = CEM(ARMS, n_iterations=2, n_candidates=8, n_elites=8, select="best")
     state = th.ones(1, 1, dtype=th.float64)
-    actions, value, _ = cem.plan(step, reward, state, th.zeros(1, 0), generators=generators(1, seed))
+    actions, value, _ = cem.plan(problem(step, reward), state, th.zeros(1, 0), generators=generators(1, seed))
     assert len(seen) > 8
     assert value.item() == max(seen.values()) == seen[tuple(actions[0].tolist())]
 
@@ -132,7 +133,7 @@ def test_not_finite_sequence_is_never_elite_while_there_are_finite_ones(select: 
         return th.where(action[:, 3] == 1, -100.0, th.nan)
 
     cem = CEM(ARMS, horizon=2, n_iterations=2, n_candidates=200, n_elites=100, select=select)
-    actions, value, _ = cem.plan(remember, reward, th.zeros(3, 2), th.zeros(3, 0))
+    actions, value, _ = cem.plan(problem(remember, reward), th.zeros(3, 2), th.zeros(3, 0))
     assert actions.tolist() == [[3, 3]] * 3
     assert value.tolist() == [-200.0] * 3
 
@@ -142,7 +143,7 @@ def test_plan_exists_if_no_sequence_is_finite(select: str) -> None:
     def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         return th.full((len(state),), th.nan)
 
-    actions, value, _ = CEM(ARMS, select=select).plan(remember, reward, th.zeros(3, 2), th.zeros(3, 0))
+    actions, value, _ = CEM(ARMS, select=select).plan(problem(remember, reward), th.zeros(3, 2), th.zeros(3, 0))
     assert ((actions >= 0) & (actions < N_ACTIONS)).all()
     assert value.tolist() == [-th.inf] * 3
 
@@ -167,7 +168,7 @@ def test_mask_holds_for_the_first_step_and_only_there(select: str) -> None:
 
     cem = CEM(ARMS, horizon=2, select=select)
     state, noise = th.zeros(6, 2), generators(6)
-    actions, _, _ = cem.plan(spy, additive_reward, state, goal, generators=noise, action_mask=mask, key=key)
+    actions, _, _ = cem.plan(problem(spy, additive_reward, key=key), state, goal, generators=noise, action_mask=mask)
     assert actions[:, 0].tolist() == first.tolist()
     assert actions[:, 1].tolist() == best[:, 1].tolist()
     # each allowed pair of environment and action once, no other
@@ -177,7 +178,7 @@ def test_mask_holds_for_the_first_step_and_only_there(select: str) -> None:
 def test_single_allowed_action_is_taken() -> None:
     for action in range(N_ACTIONS):
         mask = th.eye(N_ACTIONS, dtype=th.bool)[[action]]
-        plan = CEM(ARMS, horizon=1).plan(remember, constant_reward, th.zeros(1, 2), th.zeros(1, 0), action_mask=mask)
+        plan = CEM(ARMS, horizon=1).plan(problem(remember, constant_reward), th.zeros(1, 2), th.zeros(1, 0), action_mask=mask)
         assert plan.actions.item() == action
 
 
@@ -197,7 +198,7 @@ def test_batch_of_five_gives_the_plans_of_five_single_calls(masked: bool) -> Non
 def test_environments_draw_their_own_noise() -> None:
     th.manual_seed(0)
     cem = CEM(DiscreteActions(50), horizon=1)
-    args = remember, constant_reward, th.zeros(20, 2), th.zeros(20, 0)
+    args = problem(remember, constant_reward), th.zeros(20, 2), th.zeros(20, 0)
     first = cem.plan(*args).actions
     assert len(set(first.flatten().tolist())) > 5
     assert len(set(cem.plan(*args, generators=generators(20)).actions.flatten().tolist())) > 5
@@ -211,7 +212,7 @@ def test_environments_draw_their_own_noise() -> None:
 def test_ties_favour_no_action(select: str, sizes: tuple[int, int, int]) -> None:
     n_iterations, n_candidates, n_elites = sizes
     cem = CEM(ARMS, 2, n_iterations=n_iterations, n_candidates=n_candidates, n_elites=n_elites, select=select)
-    args = remember, constant_reward, th.zeros(1, 2), th.zeros(1, 0)
+    args = problem(remember, constant_reward), th.zeros(1, 2), th.zeros(1, 0)
     n_seeds = 500
     chosen = th.cat([cem.plan(*args, generators=generators(1, seed)).actions for seed in range(n_seeds)])
     for step in range(2):
@@ -228,7 +229,7 @@ def test_uniform_number_next_to_one_draws_an_allowed_action(monkeypatch: pytest.
     for n_allowed in range(1, 200, 3):
         mask = (th.arange(200) < n_allowed)[None]
         plan = CEM(DiscreteActions(200), horizon=1, n_candidates=4, n_elites=3).plan(
-            remember, constant_reward, th.zeros(1, 2), th.zeros(1, 0), action_mask=mask
+            problem(remember, constant_reward), th.zeros(1, 2), th.zeros(1, 0), action_mask=mask
         )
         assert plan.actions.item() == n_allowed - 1
 
@@ -240,7 +241,7 @@ def test_first_iteration_draws_every_action_equally_often() -> None:
     th.manual_seed(0)
     # the value is the mean reward of uniformly drawn actions, since all are elites
     plan = CEM(ARMS, horizon=1, n_iterations=1, n_candidates=20_000, n_elites=20_000).plan(
-        remember, reward, th.zeros(4, 2), th.zeros(4, 0)
+        problem(remember, reward), th.zeros(4, 2), th.zeros(4, 0)
     )
     assert plan.value.tolist() == pytest.approx([2.0] * 4, abs=4 * 2**0.5 / 20_000**0.5)
 
@@ -251,7 +252,7 @@ def test_plan_records_no_gradient() -> None:
     def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         return weight * action[:, 0]
 
-    plan = CEM(ARMS).plan(remember, reward, th.zeros(1, 2), th.zeros(1, 0))
+    plan = CEM(ARMS).plan(problem(remember, reward), th.zeros(1, 2), th.zeros(1, 0))
     assert not plan.value.requires_grad
 
 
@@ -336,8 +337,7 @@ def test_plan_of_whole_numbers_is_that_of_a_program_without_tensors(sizes: tuple
             for column, values in enumerate(lists)
         ]
         cem = CEM(actions, horizon, n_iterations=4, n_candidates=n_candidates, n_elites=n_elites)
-        plan = cem.plan(
-            lambda state, action: state, reward, goal, goal, generators=[seeded(seed)], action_mask=mask if masked else None
-        )
+        stay = problem(lambda state, action: state, reward)
+        plan = cem.plan(stay, goal, goal, generators=[seeded(seed)], action_mask=mask if masked else None)
         assert plan.actions.flatten().tolist() == expected
         assert plan.value.item() == pytest.approx(sum(returns[index] for index in ranking) / n_elites, abs=1e-4)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch as th
+from problems import problem
 
 from sb3_fcdl.planning import CEM, BoxActions, Plan
 from sb3_fcdl.planning.distributions import NormalSequences, initial_distribution
@@ -31,7 +32,7 @@ def quadratic_reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor,
 
 
 def plan_box(cem: CEM, state: th.Tensor, goal: th.Tensor, first_seed: int = 0) -> Plan:
-    return cem.plan(move, quadratic_reward, state, goal, generators=generators(len(state), first_seed))
+    return cem.plan(problem(move, quadratic_reward), state, goal, generators=generators(len(state), first_seed))
 
 
 class Spy:
@@ -48,7 +49,7 @@ class Spy:
         return self.returns[-1]
 
     def plan(self, cem: CEM, seed: int = 0) -> Plan:
-        return cem.plan(move, self.reward, th.zeros(1, 2), th.zeros(1, 0), generators=generators(1, seed))
+        return cem.plan(problem(move, self.reward), th.zeros(1, 2), th.zeros(1, 0), generators=generators(1, seed))
 
 
 @pytest.mark.parametrize("select", ["elites", "best"])
@@ -177,7 +178,7 @@ def test_dimension_of_a_box_without_range_keeps_its_value() -> None:
 
 
 def test_box_without_generators_draws_for_each_environment_from_the_global_one() -> None:
-    args = move, quadratic_reward, th.zeros(5, 2), th.zeros(5, 2)
+    args = problem(move, quadratic_reward), th.zeros(5, 2), th.zeros(5, 2)
     th.manual_seed(0)
     first = CEM(BOX).plan(*args).actions
     assert len(set(first[:, 0, 0].tolist())) == 5
@@ -187,4 +188,6 @@ def test_box_without_generators_draws_for_each_environment_from_the_global_one()
 
 def test_box_actions_take_no_mask() -> None:
     with pytest.raises(ValueError, match="action masks are for discrete actions"):
-        CEM(BOX).plan(move, quadratic_reward, th.zeros(1, 2), th.zeros(1, 2), action_mask=th.ones(1, 2, dtype=th.bool))
+        CEM(BOX).plan(
+            problem(move, quadratic_reward), th.zeros(1, 2), th.zeros(1, 2), action_mask=th.ones(1, 2, dtype=th.bool)
+        )

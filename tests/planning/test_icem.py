@@ -3,6 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch as th
+from problems import problem
 
 from sb3_fcdl.planning import ICEM, BoxActions, DiscreteActions, Plan
 from sb3_fcdl.planning.noise import Noise
@@ -30,7 +31,7 @@ class Spy:
         return self.reward_of(action)
 
     def plan(self, planner: ICEM, seed: int = 0) -> Plan:
-        return planner.plan(stay, self.reward, th.zeros(1, 2), th.zeros(1, 0), generators=[seeded(seed)])
+        return planner.plan(problem(stay, self.reward), th.zeros(1, 2), th.zeros(1, 0), generators=[seeded(seed)])
 
 
 def rugged(action: th.Tensor) -> th.Tensor:
@@ -73,7 +74,7 @@ def test_best_sequence_ever_evaluated_is_chosen(seed: int) -> None:
 def test_favourite_of_the_elites_is_chosen_among_equal_sequences() -> None:
     # where nothing within the horizon tells sequences apart, the majority is far from what would soon be worse
     planner = ICEM(DiscreteActions(2), horizon=1, n_iterations=2, n_candidates=21, n_elites=21)
-    args = stay, lambda state, *_: th.ones(len(state)), th.zeros(1, 1), th.zeros(1, 0)
+    args = problem(stay, lambda state, *_: th.ones(len(state))), th.zeros(1, 1), th.zeros(1, 0)
     for seed in range(50):
         draws = (th.rand(21, 1, generator=seeded(seed)) * 2).long()
         assert planner.plan(*args, generators=[seeded(seed)]).actions.item() == (draws.sum() > 10).item()
@@ -114,9 +115,8 @@ def test_noise_of_the_first_candidates_falls_geometrically() -> None:
 def test_small_actions_are_found_in_one_iteration() -> None:
     # ten actions that cost their square: with equal noise the best of 64 sequences costs about one
     planner = ICEM(BoxActions(low=(-1.0,), high=(1.0,)), horizon=10)
-    plan = planner.plan(
-        stay, lambda _, action, *__: -action[:, 0].square(), th.zeros(1, 2), th.zeros(1, 0), generators=[seeded()]
-    )
+    cost = problem(stay, lambda _, action, *__: -action[:, 0].square())
+    plan = planner.plan(cost, th.zeros(1, 2), th.zeros(1, 0), generators=[seeded()])
     assert -0.01 < plan.value.item() < 0
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch as th
+from problems import problem
 
 from sb3_fcdl.planning import MPPI, BoxActions, DiscreteActions, MultiDiscreteActions
 
@@ -26,7 +27,7 @@ def first_action_reward(state: th.Tensor, action: th.Tensor, next_state: th.Tens
 
 def test_plan_is_the_weighted_mean_of_all_candidates() -> None:
     planner = MPPI(BOX, horizon=1, n_iterations=1, n_candidates=30, temperature=0.5)
-    plan = planner.plan(stay, first_action_reward, th.zeros(1, 1), th.ones(1, 1), generators=[seeded()])
+    plan = planner.plan(problem(stay, first_action_reward), th.zeros(1, 1), th.ones(1, 1), generators=[seeded()])
     standard = th.randn(30, 1, 2, generator=seeded())[:, 0].numpy()
     candidates = np.clip(np.array([0.0, 1.0]) + np.array([1.0, 3.0]) * standard, BOX.low, BOX.high)
     returns = candidates[:, 0] - (candidates[:, 1] - 0.3) ** 2
@@ -46,7 +47,7 @@ def test_plan_of_whole_numbers_has_the_values_of_the_greatest_weight() -> None:
         def reward(state: th.Tensor, action: th.Tensor, *_: th.Tensor, table: th.Tensor = table) -> th.Tensor:
             return table[action[:, :3].argmax(dim=1), action[:, 3:].argmax(dim=1)]
 
-        plan = planner.plan(stay, reward, th.zeros(1, 1), th.zeros(1, 0), generators=[seeded(seed)])
+        plan = planner.plan(problem(stay, reward), th.zeros(1, 1), th.zeros(1, 0), generators=[seeded(seed)])
         draws = (th.rand(15, 2, generator=seeded(seed)) * th.tensor([3, 2])).long().numpy()
         weights = weights_by_hand(table.numpy()[draws[:, 0], draws[:, 1]], 0.5)
         expected = [np.bincount(draws[:, column], weights=weights).argmax() for column in (0, 1)]
@@ -61,8 +62,7 @@ def test_plan_of_whole_numbers_has_the_values_of_the_greatest_weight() -> None:
 def test_scale_of_the_rewards_makes_no_difference(actions: BoxActions | DiscreteActions, scale: float) -> None:
     plans = [
         MPPI(actions, horizon=2).plan(
-            stay,
-            first_action_reward,
+            problem(stay, first_action_reward),
             th.zeros(2, 1).double(),
             th.full((2, 1), goal).double(),
             generators=[seeded(), seeded(1)],
@@ -112,7 +112,7 @@ def test_equal_returns_choose_nothing_at_any_precision(
     planner = MPPI(actions, horizon=2, temperature=temperature)
     th.set_flush_denormal(flushes)
     try:
-        plan = planner.plan(stay, nothing, th.zeros(1, 1), th.zeros(1, 0), generators=[seeded(2)], **mask)
+        plan = planner.plan(problem(stay, nothing), th.zeros(1, 1), th.zeros(1, 0), generators=[seeded(2)], **mask)
         assert planner._weights(th.ones(1, 4)).unique().numel() == 1
     finally:
         th.set_flush_denormal(False)

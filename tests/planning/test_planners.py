@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from problems import problem
 
 from sb3_fcdl.planning import (
     CEM,
@@ -19,6 +20,8 @@ from sb3_fcdl.planning import (
     MultiDiscreteActions,
     Plan,
     Planner,
+    Problem,
+    Step,
     planner,
 )
 
@@ -39,6 +42,10 @@ def generators(n_envs: int, first_seed: int = 0) -> list[th.Generator]:
 def make(name: str, actions: Actions, *, n_elites: int = 8, **kwargs: Any) -> Planner:
     """A planner, with that many elites if it has elites."""
     return PLANNERS[name](actions, **({} if name == "mppi" else {"n_elites": n_elites}), **kwargs)
+
+
+def stay(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+    return state
 
 
 class Tables:
@@ -64,10 +71,11 @@ class Tables:
     def reward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         return self.rewards[goal[:, 0].long(), state[:, 0].long(), state[:, 1].long(), self.number(action)]
 
-    def plan(self, planner: Planner, rows: range = range(8), **kwargs: Any) -> Plan:
+    def plan(self, planner: Planner, rows: range = range(8), options: dict[str, Any] | None = None, **kwargs: Any) -> Plan:
+        """``options`` are of the problem, ``kwargs`` of the call."""
         kwargs.setdefault("generators", generators(len(rows), rows.start))
         state, goal = th.zeros(len(rows), 2), th.tensor(rows, dtype=th.float32)[:, None]
-        return planner.plan(self.step, self.reward, state, goal, **kwargs)
+        return planner.plan(problem(self.step, self.reward, **options or {}), state, goal, **kwargs)
 
     def best(self, table: int, allowed: list[int] | None = None) -> tuple[float, list[Any]]:
         """The highest return and its sequence, from all there are."""
@@ -130,7 +138,7 @@ def test_optimum_of_a_linear_system_with_quadratic_cost(name: str) -> None:
     system = LinearQuadratic()
     state = th.tensor([[0.5, -0.4], [-0.3, -1.0], [0.6, 0.2]], dtype=th.float64)
     found = make(name, BOX, horizon=3, n_iterations=30, n_candidates=300, n_elites=30).plan(
-        system.step, system.reward, state, state[:, :0], generators=generators(3)
+        problem(system.step, system.reward), state, state[:, :0], generators=generators(3)
     )
     for row in range(3):
         value, expected = system.riccati(state[row].numpy(), horizon=3)
@@ -139,19 +147,18 @@ def test_optimum_of_a_linear_system_with_quadratic_cost(name: str) -> None:
         assert found.value[row].item() == pytest.approx(value, abs=1e-3)
 
 
-def plan_box(planner: Planner, rows: range, **kwargs: Any) -> Plan:
-    """For some of eight states."""
+def plan_box(planner: Planner, rows: range, options: dict[str, Any] | None = None, **kwargs: Any) -> Plan:
+    """For some of eight states; ``options`` are of the problem, ``kwargs`` of the call."""
     system, state = LinearQuadratic(), th.randn(8, 2, generator=th.Generator().manual_seed(5))[rows.start : rows.stop]
-    return planner.plan(
-        system.step, system.reward, state, state[:, :0], generators=generators(len(rows), rows.start), **kwargs
-    )
+    costs = problem(system.step, system.reward, **options or {})
+    return planner.plan(costs, state, state[:, :0], generators=generators(len(rows), rows.start), **kwargs)
 
 
 @every_planner
 @every_space
 def test_batch_of_eight_gives_the_plans_of_eight_single_calls(name: str, actions: Actions) -> None:
     # far from converged, so that noise matters
-    planner = make(name, actions, horizon=2, n_iterations=2, n_candidates=10, discount=0.9)
+    planner = make(name, actions, horizon=2, n_iterations=2, n_candidates=10)
     mask = None
     if not isinstance(actions, BoxActions):
         width = sum(Tables(actions).sizes)
@@ -162,10 +169,11 @@ def test_batch_of_eight_gives_the_plans_of_eight_single_calls(name: str, actions
         return (next_state[:, -1] % 3 / 3).clamp(0, 1)
 
     def plan(rows: range, warm_start: th.Tensor | None) -> Plan:
-        chosen = {"termination": rare_end, "warm_start": warm_start}
+        options = {"termination": rare_end, "discount": 0.9}
         if isinstance(actions, BoxActions):
-            return plan_box(planner, rows, **chosen)
-        return Tables(actions).plan(planner, rows, action_mask=mask[rows.start : rows.stop], **chosen)
+            return plan_box(planner, rows, options, warm_start=warm_start)
+        of_rows = mask[rows.start : rows.stop]
+        return Tables(actions).plan(planner, rows, options, action_mask=of_rows, warm_start=warm_start)
 
     warm_start = plan(range(8), None).warm_start
     if warm_start is not None:
@@ -187,7 +195,7 @@ def test_not_finite_sequence_counts_for_nothing_while_there_are_finite_ones(name
 
     # the middle of the finite boxes is finite, too
     planner = make(name, actions, horizon=2, n_iterations=2, n_candidates=200)
-    plan = planner.plan(lambda state, action: state, reward, th.zeros(3, 1), th.zeros(3, 0), generators=generators(3))
+    plan = planner.plan(problem(stay, reward), th.zeros(3, 1), th.zeros(3, 0), generators=generators(3))
     assert plan.value.tolist() == [-200.0] * 3
     first = plan.actions if actions is DISCRETE else plan.actions[..., 0]
     assert ((first >= 0.4) if actions is BOX else (first == 0)).all()
@@ -199,7 +207,7 @@ def test_plan_is_possible_if_no_sequence_is_finite(name: str, actions: Actions) 
     def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         return th.full((len(state),), th.nan)
 
-    plan = make(name, actions).plan(lambda state, action: state, reward, th.zeros(3, 1), th.zeros(3, 0))
+    plan = make(name, actions).plan(problem(stay, reward), th.zeros(3, 1), th.zeros(3, 0))
     low, high = (BOX.low, BOX.high) if actions is BOX else (0, th.tensor(Tables(actions).sizes) - 1)
     assert ((plan.actions >= th.as_tensor(low)) & (plan.actions <= th.as_tensor(high))).all()
     assert plan.value.tolist() == [-th.inf] * 3
@@ -235,8 +243,7 @@ def test_mask_holds_against_the_warm_start(name: str, actions: Actions) -> None:
     warm_start = th.ones(8, planner.n_kept, 2, *actions.shape)
     mask = ~actions.encode(th.ones(8, *actions.shape, dtype=th.int64), th.float32).bool()
     plan = planner.plan(
-        lambda state, action: state,
-        lambda state, action, *_: (action * mask[0].logical_not()).sum(dim=1),
+        problem(stay, lambda state, action, *_: (action * mask[0].logical_not()).sum(dim=1)),
         th.zeros(8, 1),
         th.zeros(8, 0),
         generators=generators(8),
@@ -254,11 +261,7 @@ def test_single_allowed_action_of_each_dimension_is_taken(name: str) -> None:
     for wanted in itertools.product(range(3), range(1), range(2)):
         mask = actions.encode(th.tensor([wanted]), th.float32).bool()
         plan = make(name, actions, horizon=1, n_candidates=8).plan(
-            lambda state, action: state,
-            lambda state, *_: th.ones(len(state)),
-            th.zeros(1, 1),
-            th.zeros(1, 0),
-            action_mask=mask,
+            problem(stay, lambda state, *_: th.ones(len(state))), th.zeros(1, 1), th.zeros(1, 0), action_mask=mask
         )
         assert plan.actions.tolist() == [[list(wanted)]]
 
@@ -290,10 +293,10 @@ def test_reward_after_the_end_does_not_count(name: str) -> None:
     def ended(state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
         return next_state[:, 1] == 1
 
-    args = count, reward, th.zeros(3, 2), th.tensor([[100.0], [-100.0], [th.nan]])
+    args = problem(count, reward, termination=ended), th.zeros(3, 2), th.tensor([[100.0], [-100.0], [th.nan]])
     for horizon, value in ((1, 3.0), (2, 4.25), (3, 5.5)):  # whoever ends the episode does so with the last step
         planner = make(name, DiscreteActions(2), horizon=horizon)
-        plan = planner.plan(*args, termination=ended, generators=generators(3))
+        plan = planner.plan(*args, generators=generators(3))
         assert plan.actions.tolist() == [[0] * (horizon - 1) + [1]] * 3
         assert plan.value.tolist() == [value] * 3
 
@@ -308,8 +311,9 @@ def test_reward_counts_with_the_probability_that_the_episode_goes_on(name: str) 
 
     # action 1 pays more than 1, but each of the later rewards counts half: of three steps with 1, 1 and 1, taking it first is
     # worth r + 1 against 3, in the middle 1 + r + 0.5, at last 2 + r
-    planner = make(name, DiscreteActions(2), discount=0.5)
-    plan = planner.plan(count, reward, th.zeros(2, 2), th.tensor([[1.25], [8.0]]), termination=ended, generators=generators(2))
+    halved = problem(count, reward, termination=ended, discount=0.5)
+    goal = th.tensor([[1.25], [8.0]])
+    plan = make(name, DiscreteActions(2)).plan(halved, th.zeros(2, 2), goal, generators=generators(2))
     assert plan.actions.tolist() == [[0, 0, 1], [1, 1, 1]]
     # with half the weight a step by the discount, and another half by each end that is likely
     assert plan.value.tolist() == pytest.approx([1 + 0.5 + 0.25 * 1.25, 8 + 8 / 4 + 8 / 16])
@@ -322,8 +326,8 @@ def test_discount_prefers_what_is_soon(name: str, discount: float, best: list[in
     def reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         return th.where(state[:, 0] == 0, 2 * action[:, 1], th.where(state[:, 1] == 0, 3 * action[:, 0], 0.1 * action[:, 1]))
 
-    planner = make(name, DiscreteActions(2), horizon=2, discount=discount)
-    plan = planner.plan(count, reward, th.zeros(1, 2), th.zeros(1, 0), generators=generators(1))
+    planner, discounted = make(name, DiscreteActions(2), horizon=2), problem(count, reward, discount=discount)
+    plan = planner.plan(discounted, th.zeros(1, 2), th.zeros(1, 0), generators=generators(1))
     assert plan.actions.tolist() == [best]
     assert plan.value.item() == pytest.approx({1.0: 3.0, 0.5: 2.05}[discount])
 
@@ -396,7 +400,7 @@ def test_warm_start_finds_what_a_single_look_would_miss(name: str, actions: Acti
 
     def plan(warm_start: th.Tensor | None) -> Plan:
         planner = make(name, actions, horizon=6, n_elites=4, n_iterations=1, n_candidates=8)
-        args = lambda state, action: state + 1, reward, th.zeros(1, 1), th.zeros(1, 0)
+        args = problem(lambda state, action: state + 1, reward), th.zeros(1, 1), th.zeros(1, 0)
         return planner.plan(*args, generators=generators(1), warm_start=warm_start)
 
     # it travels as SB3 carries it, in NumPy
@@ -411,8 +415,7 @@ def test_ties_favour_no_value(name: str, actions: Actions) -> None:
     planner = make(name, actions, horizon=2, n_iterations=2, n_candidates=9)
     n_envs = 2000
     plan = planner.plan(
-        lambda state, action: state,
-        lambda state, *_: th.ones(len(state)),
+        problem(stay, lambda state, *_: th.ones(len(state))),
         th.zeros(n_envs, 1),
         th.zeros(n_envs, 0),
         generators=generators(n_envs),
@@ -438,12 +441,17 @@ def test_plan_never_waits_for_the_device(name: str, actions: Actions) -> None:
 
     planner = make(name, actions)
     plan = planner.plan(
-        lambda state, action: state + action[:, :2],
-        reward,
+        Problem(
+            lambda state, action: Step(state + action[:, :2], state[:, 0].square()),
+            reward,
+            termination=lambda state, action, next_state: next_state[:, 0] > 3,
+            value=lambda state, goal: (state * goal).sum(dim=1),
+            discount=0.9,
+            uncertainty_coef=0.1,
+        ),
         state,
         th.zeros(4, 2, device="meta"),
         generators=generators(4),
-        termination=lambda state, action, next_state: next_state[:, 0] > 3,
         warm_start=th.zeros(4, planner.n_kept, 3, *actions.shape, device="meta") if planner.n_kept else None,
     )
     assert plan.actions.shape == (4, 3, *actions.shape) and plan.value.shape == (4,)
@@ -466,9 +474,6 @@ def test_generators_leave_the_global_one_alone(name: str, actions: Actions) -> N
         ({"horizon": 0}, "horizon must be at least 1, got 0"),
         ({"n_iterations": -1}, "n_iterations must be at least 1, got -1"),
         ({"n_candidates": 0}, "n_candidates must be at least 1, got 0"),
-        ({"discount": 0.0}, "discount must be above 0 and at most 1, got 0.0"),
-        ({"discount": 1.5}, "discount must be above 0 and at most 1, got 1.5"),
-        ({"discount": th.nan}, "discount must be above 0 and at most 1, got nan"),
         ({"time_budget_ms": 0}, "time_budget_ms must be above 0, or None for no limit, got 0"),
     ],
 )

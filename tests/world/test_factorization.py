@@ -187,18 +187,20 @@ def test_actions_of_the_buffer_and_of_the_planner_are_the_same(space, buffered, 
     factored = Factorization(spaces.Discrete(2), space)
     assert factored.encode_action(th.tensor(buffered)).tolist() == encoded
     assert factored.actions.encode(th.tensor(planned), th.float32).tolist() == encoded
-    taken = factored.buffer_action(th.tensor(planned))
-    assert taken.reshape(len(planned), -1).tolist() == buffered
+    taken = factored.env_actions(th.tensor(planned))
+    assert factored.buffer_actions(taken).tolist() == buffered
     assert taken.dtype == space.dtype and all(space.contains(action) for action in taken)
 
 
 def test_a_box_of_any_shape_is_planned_flat():
-    space = spaces.Box(-1, 1, (2, 3))
+    space = spaces.Box(-1, 3, (2, 3))
     factored = Factorization(spaces.Discrete(2), space)
-    assert len(factored.actions.low) == 6
-    planned = th.arange(6.0)[None] / 10
-    assert factored.buffer_action(planned)[0].tolist() == planned.reshape(2, 3).tolist()
-    assert factored.encode_action(planned).tolist() == planned.tolist()
+    assert factored.actions.low == (-1,) * 6 and factored.actions.high == (1,) * 6
+    planned = th.arange(-2.0, 4.0)[None] / 4
+    taken = factored.env_actions(planned)
+    # From [-1, 1] to [-1, 3]: twice as wide, and around 1.
+    assert taken.dtype == space.dtype and taken.tolist() == [[[0, 0.5, 1], [1.5, 2, 2.5]]]
+    assert factored.buffer_actions(taken).tolist() == factored.encode_action(planned).tolist() == planned.tolist()
 
 
 @pytest.mark.parametrize(

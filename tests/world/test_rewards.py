@@ -246,38 +246,52 @@ def cliff(**kwargs) -> FCDL:
 
 def test_time_limits_are_no_ends():
     model = cliff(learning_starts=1000).learn(200)
-    outcomes = model._sample(1000)[1]
-    places = model.policy.factorization.decode_state(outcomes.next_state)[:, 0]
+    outcomes = model.experience.draw(1000).outcomes
+    places = model.policy.world.decode(outcomes.next_state)[:, 0]
     assert th.equal(outcomes.terminated, places > 2.5)
     assert outcomes.reward.tolist() == pytest.approx(places.tolist(), abs=1e-5)
     buffer = model.replay_buffer
     assert buffer.timeouts[:200].sum() > 0 and outcomes.terminated.any()
 
 
-def test_both_are_learned_by_default_and_logged():
-    model = cliff().learn(60)
-    summary = model._meter.summary(model.policy)
-    assert {"train/reward_loss", "train/termination_loss"} <= summary.keys()
-    gradients = [parameter.grad for parameter in model.policy.learner.termination_head.parameters()]
-    assert all(gradient is not None for gradient in gradients)
+def test_both_are_learned_by_default_and_logged(monkeypatch):
+    model = cliff(learning_starts=1000).learn(60)
+    learner, losses = model.policy.learner, {"reward": [], "termination": []}
+    outcome_losses = learner.outcome_losses
+
+    def spy(*args):
+        found = outcome_losses(*args)
+        for name, each in losses.items():
+            each.append(found[name].item())
+        return found
+
+    monkeypatch.setattr(learner, "outcome_losses", spy)
+    before = [parameter.clone() for head in learner.heads for parameter in head.parameters()]
+    model.trainer.train(model.experience, 5, 16)
+    after = [parameter for head in learner.heads for parameter in head.parameters()]
+    assert not any(map(th.equal, before, after))
+    summary = model.model_log.summary()
+    for name, each in losses.items():
+        assert len(each) == 5 and summary[f"train/{name}_loss"] == pytest.approx(np.mean(each))
 
 
 def test_who_publishes_a_reward_alone_has_no_ends():
     policy = tiny_fcdl(GatedEnv(), **SMALL).policy
-    assert policy.reward_fn is reward_fn and policy.termination_fn is never_ends
-    assert policy.learner.reward_head is None and policy.learner.termination_head is None
+    for world in (policy.world, policy.learner):
+        assert world.reward_fn is reward_fn and world.termination_fn is never_ends and world.heads == []
+    assert policy.problem().termination is None
 
 
-@pytest.mark.parametrize("given", [place_reward, "test_rewards:place_reward"])
+@pytest.mark.parametrize("given", [place_reward, f"{__name__}:place_reward"], ids=["function", "name"])
 def test_given_functions_replace_the_heads_and_are_saved(given, tmp_path):
     model = cliff(reward_fn=given, termination_fn=fell).learn(40)
     model.save(tmp_path / "model")
     policy = FCDL.load(tmp_path / "model").policy
-    assert policy.reward_fn is place_reward and policy.termination_fn is fell
-    assert policy.learner.reward_head is None and policy.learner.termination_head is None
-    state = policy.factorization.encode_state(th.tensor([[2.0], [3.0]]))
-    assert policy._reward(state, th.zeros(2, 2), state, state[:, :0]).tolist() == pytest.approx([2, 3], abs=1e-5)
-    assert policy._termination(state, th.zeros(2, 2), state).tolist() == [False, True]
+    for world in (policy.world, policy.learner):
+        assert world.reward_fn is place_reward and world.termination_fn is fell and world.heads == []
+        state = world.encode(th.tensor([[2.0], [3.0]]))
+        assert world.reward(state, th.zeros(2, 2), state, state[:, :0]).tolist() == pytest.approx([2, 3], abs=1e-5)
+        assert world.termination(state, th.zeros(2, 2), state).tolist() == [False, True]
 
 
 def test_function_that_disagrees_is_reported_with_an_example():

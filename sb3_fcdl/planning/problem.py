@@ -1,0 +1,92 @@
+"""What a planner is given and what it returns."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch as th
+
+
+class Step(NamedTuple):
+    """
+    What a model says of ``R`` steps.
+
+    :param next_state: ``[R, D]``
+    :param uncertainty: how unsure the model is of each step, at least 0, ``[R]``; None: nobody asked
+    """
+
+    next_state: th.Tensor
+    uncertainty: th.Tensor | None = None
+
+
+StepFn = Callable[[th.Tensor, th.Tensor], Step]
+"""``(state [R, D], encoded action [R, A]) -> Step``: deterministic, and each row by itself."""
+
+RewardFn = Callable[[th.Tensor, th.Tensor, th.Tensor, th.Tensor], th.Tensor]
+"""``(state [R, D], encoded action [R, A], next_state [R, D], goal [R, G]) -> reward [R]``: each row by itself."""
+
+TerminationFn = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
+"""
+``(state [R, D], encoded action [R, A], next_state [R, D]) -> ended [R]``: each row by itself. Whether the episode ended with
+this step, or how likely that is: bool, or a number in [0, 1].
+"""
+
+ValueFn = Callable[[th.Tensor, th.Tensor], th.Tensor]
+"""``(state [R, D], goal [R, G]) -> value [R]``: the discounted return from that state on; each row by itself."""
+
+KeyFn = Callable[[th.Tensor], th.Tensor]
+"""``state [R, D] -> int64 [R]``: equal for two states that ``step`` returns exactly when they are equal."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """
+    What is to be maximised: the expected discounted return under a model, for as long as the model stays as it is.
+
+    The return of a sequence of ``H`` actions is ``sum_t gamma^t a_t (r_t - c u_t) + gamma^H a_H V(s_H)``, where ``a_t`` is the
+    probability that the episode has not ended before step ``t``, ``u_t`` the uncertainty of the step and ``c`` its price.
+
+    :param step: the model
+    :param reward: reward of one modelled step
+    :param termination: whether a modelled step ended the episode; the reward of that step counts, later ones as much as it is
+        likely that the episode goes on. None: episodes never end
+    :param value: what the last state is worth; None: nothing
+    :param key: code of a state that ``step`` returned; makes planning faster where different actions often lead to equal
+        states, and changes nothing else. None: there are too many states
+    :param discount: of the rewards, per environment step, in (0, 1]
+    :param uncertainty_coef: price of a step's uncertainty, in units of the reward, as MOPO has one of the predicted deviation
+        (Yu et al., 2020); 0: none
+    :raises ValueError: if ``discount`` is not in (0, 1], or ``uncertainty_coef`` negative or not finite
+    """
+
+    step: StepFn
+    reward: RewardFn
+    termination: TerminationFn | None = None
+    value: ValueFn | None = None
+    key: KeyFn | None = None
+    discount: float = 1.0
+    uncertainty_coef: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"discount must be above 0 and at most 1, got {self.discount}")
+        if not 0 <= self.uncertainty_coef < math.inf:
+            raise ValueError(f"uncertainty_coef must be a finite number, at least 0, got {self.uncertainty_coef}")
+
+
+class Plan(NamedTuple):
+    """
+    The decision of a planner for each environment.
+
+    :param actions: the chosen sequence, ``[B, H]`` int64 for discrete actions, ``[B, H, M]`` int64 for multi-discrete ones,
+        ``[B, H, A]`` with the dtype of the state for a box; the first action is to be taken now
+    :param value: the return that the planner expects under its model, ``[B]``
+    :param warm_start: what the next call may be given, so that it does not start anew: K sequences, best first, one step on,
+        ``[B, K, H, *]``, float for every kind of action; None from a planner that always starts anew. NaN stands for what
+        is not known yet, such as the last step. Hence a row that is filled with NaN starts anew
+    """
+
+    actions: th.Tensor
+    value: th.Tensor
+    warm_start: th.Tensor | None

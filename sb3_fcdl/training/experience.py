@@ -1,0 +1,182 @@
+"""Recorded transitions, as a world model learns from them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_fcdl.buffers import WindowBatch, sample_distinct_windows, sample_ends, sample_windows
+from sb3_fcdl.dynamics import Windows
+from sb3_fcdl.observations import Observations
+from sb3_fcdl.world.rewards import Outcomes
+from sb3_fcdl.world.world_model import WorldModel
+
+
+class Draw(NamedTuple):
+    """
+    What one update learns from.
+
+    :param windows: for the dynamics
+    :param outcomes: the transitions of these windows, for reward and termination
+    :param ends: further transitions that ended their episode; None: there are none, or nothing learns from them
+    """
+
+    windows: Windows
+    outcomes: Outcomes
+    ends: Outcomes | None
+
+
+class Recorded(NamedTuple):
+    """
+    Recorded windows for looking at a model.
+
+    :param windows: encoded
+    :param goal: of the first state of each window, ``[B, G]``
+    :param rewards: ``[B, T]``
+    """
+
+    windows: Windows
+    goal: th.Tensor
+    rewards: np.ndarray
+
+
+def check_keeps_ends(replay_buffer: ReplayBuffer | None, learner: WorldModel) -> None:
+    """
+    :param replay_buffer: to learn from
+    :param learner: what learns from it
+    :raises ValueError: if the end of an episode is learned, and the buffer does not keep it
+    """
+    if replay_buffer is not None and replay_buffer.optimize_memory_usage and learner.termination_head is not None:
+        raise ValueError(
+            "with optimize_memory_usage the buffer does not keep the state that an episode ended in, so ends cannot be "
+            "learned: pass optimize_memory_usage=False, or a termination_fn "
+            "(sb3_fcdl.world.rewards.never_ends: there are none)"
+        )
+
+
+@dataclass(frozen=True)
+class Experience:
+    """
+    A view of a replay buffer: encoded windows and outcomes out of recorded transitions. It keeps nothing.
+
+    :param world: what encodes them, and what they are for
+    :param replay_buffer: in the environment's units
+    :param vec_normalize: makes of recorded observations what the model is given; None: the model is given them as they are
+    :param train_horizon: length of a training window, environment steps
+    :param rng: draws what is trained on
+    """
+
+    world: WorldModel
+    replay_buffer: ReplayBuffer
+    vec_normalize: VecNormalize | None
+    train_horizon: int
+    rng: np.random.Generator
+
+    # Ends of episodes in an update of a learned termination. By chance a batch of 256 has one or two, and an end that was seen
+    # once is then not learned in a thousand updates.
+    N_ENDS = 64
+    # Transitions that a given reward or termination is compared with.
+    N_CHECKED = 256
+    # Transitions that set the scale of the variables, where the buffer was filled without us.
+    N_SCALED = 4096
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been recorded."""
+        return not self.replay_buffer.size()
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether ``VecNormalize`` changes what the model is given."""
+        return self.vec_normalize is not None and self.vec_normalize.norm_obs
+
+    def draw(self, batch_size: int) -> Draw:
+        """
+        :param batch_size: windows
+        :return: what an update learns from, drawn with replacement; nothing that is held out for ``judged``
+        """
+        held_out = False if self.world.dynamics.holds_out else None
+        windows, outcomes = self._encoded(
+            sample_windows(self.replay_buffer, batch_size, self.train_horizon, self.rng, held_out)
+        )
+        return Draw(windows, outcomes, self._ends())
+
+    def judged(self, n_windows: int) -> Windows:
+        """
+        :param n_windows: at most so many
+        :return: different windows that the dynamics may be judged by after an update, see ``DynamicsModel.after_update``
+        """
+        held_out = True if self.world.dynamics.holds_out else None
+        batch = sample_distinct_windows(self.replay_buffer, n_windows, self.train_horizon, self.rng, held_out)
+        return self._encoded(batch)[0]
+
+    def recorded(self, n_windows: int, length: int = 1, seed: int = 0) -> Recorded:
+        """
+        Windows for looking at the model: the same ones for the same buffer and seed, whatever training draws.
+
+        :param n_windows: how many
+        :param length: of each, environment steps
+        :param seed: of the choice
+        :raises ValueError: if nothing has been recorded
+        """
+        if self.is_empty:
+            raise ValueError("the replay buffer is empty: learn() first, or load_replay_buffer()")
+        self.check_units()
+        batch = sample_windows(self.replay_buffer, n_windows, length, np.random.default_rng(seed))
+        goal = self.world.goal(self._given(batch.observations))
+        return Recorded(self._encoded(batch)[0], goal[:, 0], batch.rewards)
+
+    def take_scale(self) -> None:
+        """The scale of the variables, of a buffer that was filled without us."""
+        if not (self.is_empty or self.world.factorization.moments.count):
+            batch = sample_windows(self.replay_buffer, self.N_SCALED, 1, np.random.default_rng(0))
+            self.world.factorization.observe(self._given(batch.observations))
+
+    def disagreements(self) -> list[str]:
+        """A sentence for each given reward or termination that is not the environment's, see ``WorldModel.check_outcomes``."""
+        # Of its own generator: who gives nothing to check gets the same windows.
+        batch = sample_windows(self.replay_buffer, self.N_CHECKED, 1, np.random.default_rng(0))
+        return self.world.check_outcomes(self._encoded(batch)[1])
+
+    def _ends(self) -> Outcomes | None:
+        if self.world.termination_head is None:
+            return None
+        batch = sample_ends(self.replay_buffer, self.N_ENDS, self.rng)
+        return None if batch is None else self._encoded(batch)[1]
+
+    def _encoded(self, batch: WindowBatch) -> tuple[Windows, Outcomes]:
+        world, device = self.world, self.world.device
+        before, after = self._given(batch.observations), self._given(batch.next_observations)
+        action = world.encode_action(th.as_tensor(batch.actions, device=device))
+        valid = th.as_tensor(batch.valid, device=device)
+        windows = Windows(world.encode(before), action, world.encode(after), valid)
+        # Which rows are valid is known on the host, so that no device is waited for.
+        rows = th.as_tensor(np.flatnonzero(batch.valid), device=device)
+        outcomes = Outcomes(
+            state=windows.state.flatten(0, 1)[rows],
+            action=action.flatten(0, 1)[rows],
+            next_state=windows.next_state.flatten(0, 1)[rows],
+            goal=world.goal(before).flatten(0, 1)[rows],
+            reward=th.as_tensor(batch.rewards, device=device).flatten()[rows],
+            terminated=th.as_tensor(batch.terminated, device=device).flatten()[rows],
+        )
+        return windows, outcomes
+
+    def check_units(self) -> None:
+        """:raises ValueError: if the model learned in other units than those of the recorded observations"""
+        if self.world.factorization.is_normalized and not self.is_normalized:
+            raise ValueError(
+                "the model learned from observations as VecNormalize had made them, and the recorded ones are those of the "
+                "environment: load it with the environment in VecNormalize.load(), FCDL.load(path, env=...)"
+            )
+
+    def _given(self, observations: Observations) -> PyTorchObs:
+        """Recorded observations as the model is given them."""
+        if self.vec_normalize is not None:
+            observations = self.vec_normalize.normalize_obs(observations)
+        return obs_as_tensor(observations, self.world.device)

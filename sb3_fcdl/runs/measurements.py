@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sb3_fcdl.evaluation.accuracy import AccuracyResult, evaluate_accuracy
 from sb3_fcdl.benchmark.environments import benchmark_of
-from sb3_fcdl.evaluation.returns import TaskResult
+from sb3_fcdl.evaluation.accuracy import AccuracyResult, evaluate_accuracy
 from sb3_fcdl.evaluation.contexts import ContextResult, evaluate_graphs
+from sb3_fcdl.evaluation.returns import TaskResult
+from sb3_fcdl.fcdl import FCDL
 from sb3_fcdl.runs.record import TrainRecord
 from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, Run, append_csv, check_csv
-from sb3_fcdl.fcdl import FCDL
 
 # Behind the name of a model whose inputs are not corrupted.
 NOT_CORRUPTED = ", not corrupted"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar, get_type_hints
 
 from sb3_fcdl.evaluation.accuracy import AccuracyResult
-from sb3_fcdl.evaluation.returns import Returns, TaskResult
 from sb3_fcdl.evaluation.contexts import ContextResult
 from sb3_fcdl.evaluation.markdown import markdown
+from sb3_fcdl.evaluation.returns import Returns, TaskResult
 from sb3_fcdl.runs.record import TrainRecord
 
 

@@ -10,9 +10,8 @@ from tiny import ends_after
 from toy import squeezed
 
 from sb3_fcdl import FCDL
-from sb3_fcdl.runs import measurements
 from sb3_fcdl.evaluation import TaskResult, evaluate_accuracy, evaluate_graphs
-from sb3_fcdl.runs import Run, append_csv, read_csv
+from sb3_fcdl.runs import Run, append_csv, measurements, read_csv
 from sb3_fcdl.runs.record import TrainRecord
 from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow
 

@@ -1,8 +1,8 @@
-"""What is known of environments: their tasks, floors and ceilings, and settings that work."""
+"""What is known of environments: their tasks, floors and ceilings."""
 
-from sb3_fcdl.benchmark.base import Benchmark, Preset
+from sb3_fcdl.benchmark.base import Benchmark
 from sb3_fcdl.benchmark.chemical import CHEMICAL, chemical_tasks
 from sb3_fcdl.benchmark.environments import benchmark_of
 from sb3_fcdl.benchmark.magnetic import MAGNETIC
 
-__all__ = ["CHEMICAL", "MAGNETIC", "Benchmark", "Preset", "benchmark_of", "chemical_tasks"]
+__all__ = ["CHEMICAL", "MAGNETIC", "Benchmark", "benchmark_of", "chemical_tasks"]

@@ -1,4 +1,4 @@
-"""What the benchmark knows about an environment: its tasks, floors and ceiling, and settings that are known to work."""
+"""What the benchmark knows about an environment: its tasks, floors and ceiling."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,37 +13,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_fcdl.evaluation.accuracy import BayesStep
 from sb3_fcdl.evaluation.returns import Task
-from sb3_fcdl.fcdl.policies import planner_class, state_of, warm_start_of
+from sb3_fcdl.fcdl.policies import state_of, warm_start_of
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Plan, Planner
-from sb3_fcdl.planning.actions import Actions
-
-
-@dataclass(frozen=True)
-class Preset:
-    """
-    Settings of a training run.
-
-    :param settings: keyword arguments of ``FCDL``
-    :param dynamics_kwargs: keyword arguments of a dynamics model, by its name
-    """
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    dynamics_kwargs: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def planner(self, actions: Actions) -> Planner:
-        """
-        :param actions: what an action is
-        :return: the planner of these settings
-        """
-        return planner_class(self.settings["planner"])(actions, **self.settings["planner_kwargs"])
-
-    def arguments(self, dynamics: str) -> dict[str, Any]:
-        """
-        :param dynamics: name of a dynamics model
-        :return: keyword arguments of ``FCDL`` with that model
-        """
-        return {**self.settings, "dynamics": dynamics, "dynamics_kwargs": self.dynamics_kwargs.get(dynamics, {})}
 
 
 @dataclass(frozen=True)
@@ -54,7 +26,6 @@ class Benchmark:
     :param tasks: from the environment's keyword arguments to its tasks, the training task first
     :param references: from its name, keyword arguments, a seed and a planner to policies that learn nothing, by name, from the
         lowest up. One of them is that planner on the true dynamics; None: the planner of the default preset
-    :param presets: by name; the first one is the default
     :param env_kwargs: from the seed of a run to keyword arguments of the environment
     :param clean_kwargs: what an environment is made with to show the same episodes without corruption; empty if there is none
     :param bayes_step: from its name and keyword arguments to the best prediction that there is; None: not known
@@ -63,22 +34,10 @@ class Benchmark:
 
     tasks: Callable[[dict[str, Any]], tuple[Task, ...]]
     references: Callable[[str, dict[str, Any], int, Planner | None], dict[str, PolicyPredictor]]
-    presets: dict[str, Preset]
     env_kwargs: Callable[[int], dict[str, Any]] = lambda seed: {}
     clean_kwargs: dict[str, Any] = field(default_factory=dict)
     bayes_step: Callable[[str, dict[str, Any]], BayesStep] | None = None
     tells_graphs: bool = True
-
-    def preset(self, name: str | None) -> Preset:
-        """
-        :param name: of a preset; None: the default
-        :raises ValueError: if there is no such preset
-        """
-        if name is None:
-            return next(iter(self.presets.values()))
-        if name not in self.presets:
-            raise ValueError(f"unknown preset {name!r}, allowed: {', '.join(self.presets)}")
-        return self.presets[name]
 
 
 class ReferencePolicy(ABC):
@@ -173,6 +132,5 @@ class RandomActions(ReferencePolicy):
 ANY = Benchmark(
     tasks=lambda env_kwargs: (Task("train"),),
     references=lambda env_id, env_kwargs, seed, planner: {"random": RandomActions(env_id, env_kwargs, seed)},
-    presets={"default": Preset()},
     tells_graphs=False,
 )

@@ -15,11 +15,12 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from fcdl_envs.chemical import goal_match_reward
 from fcdl_envs.chemical_system import ChemicalSystem
-from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, Preset, ReferencePolicy
-from sb3_fcdl.dynamics import fcdl_paper
+from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, ReferencePolicy
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.planning import DiscreteActions, Plan, Planner
+from sb3_fcdl.presets import preset_planner
 
+ENV_ID = "FCDL/Chemical-v0"
 CEILING = "planner on the true dynamics"
 
 
@@ -94,7 +95,7 @@ class TrueDynamicsPlanner(PlanningReference):
     def __init__(self, system: ChemicalSystem, seed: int = 0, planner: Planner | None = None) -> None:
         self.system = system
         self.n_objects, self.n_colors = system.n_objects, system.n_colors
-        super().__init__(planner or CHEMICAL.preset(None).planner(DiscreteActions(self.n_objects * self.n_colors)), seed)
+        super().__init__(planner or preset_planner(ENV_ID, DiscreteActions(self.n_objects * self.n_colors)), seed)
         # Of a state in mixed radix, in which int64 has no room for all of a large system.
         self.place_values = th.as_tensor(self.n_colors ** np.arange(self.n_objects))
         self.key = self._number if self.n_colors**self.n_objects <= 2**63 else None
@@ -202,40 +203,9 @@ def chemical_tasks(n_objects: int = 10) -> tuple[Task, ...]:
     return Task("train", {"task": "train", "n_noisy": 0}), *tests
 
 
-# As published, but for the schedule of updates, which depends on the number of environments.
-SCHEDULE = {"learning_rate": 1e-4, "train_horizon": 3}
-PUBLISHED_PLANNER = {
-    "planner": "cem",
-    "planner_kwargs": {"horizon": 3, "discount": 1.0, "n_iterations": 5, "n_candidates": 64},
-}
-LAST_WEIGHTS = {"policy_kwargs": {"average_decay": 0.0}}
-# As many model steps as the published one takes, by the memo, and one or two points more of return: docs/planners.md.
-PLANNER = {"planner": "icem", "planner_kwargs": {"horizon": 5, "discount": 1.0, "n_iterations": 3, "n_candidates": 128}}
-MLP = {"hidden_dim": 1024, "n_layers": 3}
-
 CHEMICAL = Benchmark(
     tasks=lambda env_kwargs: chemical_tasks(env_kwargs.get("n_objects", 10)),
     references=chemical_references,
-    presets={
-        # The published experiments tell these two, and the oracle, the causal order of the objects.
-        "default": Preset(
-            SCHEDULE | PLANNER,
-            dynamics_kwargs={
-                # Contexts form early here.
-                "fcdl": {"graph_prior": "order", "quantize": "latents", "context_drop_after": 1000},
-                "ncd": {"graph_prior": "order"},
-                "mlp": MLP,
-            },
-        ),
-        "paper": Preset(
-            SCHEDULE | PUBLISHED_PLANNER | LAST_WEIGHTS,
-            dynamics_kwargs={
-                "fcdl": {"graph_prior": "order", **fcdl_paper()},
-                "ncd": {"graph_prior": "order", "sparsity_coef": 0.001},
-                "mlp": MLP,
-            },
-        ),
-    },
     env_kwargs=lambda seed: {"rule": "full_fork", "dynamics_seed": seed},
     clean_kwargs={"noise": "none"},
     bayes_step=lambda env_id, env_kwargs: MostFrequentStep(chemical_system(env_id, env_kwargs)),

@@ -1,10 +1,9 @@
 """The environments that the benchmark knows."""
 
+from sb3_fcdl.benchmark import chemical, magnetic
 from sb3_fcdl.benchmark.base import ANY, Benchmark
-from sb3_fcdl.benchmark.chemical import CHEMICAL
-from sb3_fcdl.benchmark.magnetic import MAGNETIC
 
-BENCHMARKS = {"FCDL/Chemical-v0": CHEMICAL, "FCDL/Magnetic-v0": MAGNETIC}
+BENCHMARKS = {chemical.ENV_ID: chemical.CHEMICAL, magnetic.ENV_ID: magnetic.MAGNETIC}
 
 
 def benchmark_of(env_id: str) -> Benchmark:

@@ -6,11 +6,12 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
-from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, Preset, RandomActions, ReferencePolicy
-from sb3_fcdl.dynamics import fcdl_paper
+from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, RandomActions, ReferencePolicy
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.planning import BoxActions, Plan, Planner
+from sb3_fcdl.presets import preset_planner
 
+ENV_ID = "FCDL/Magnetic-v0"
 CEILING = "planner on the true dynamics"
 BALL_HEIGHT = 0.8  # [m]
 STEP_SIZE = 0.05  # [m]
@@ -48,7 +49,7 @@ class TruePhysicsPlanner(PlanningReference):
         # Here, so that MuJoCo is asked for only by those who evaluate on it.
         from fcdl_envs.magnetic_simulator import MagneticSimulator
 
-        super().__init__(planner or MAGNETIC.preset(None).planner(ACTIONS), seed)
+        super().__init__(planner or preset_planner(ENV_ID, ACTIONS), seed)
         self.simulator = MagneticSimulator()
 
     def plan(self, observation: Any, warm_start: th.Tensor | None) -> Plan:
@@ -100,29 +101,7 @@ def magnetic_references(
     }
 
 
-SCHEDULE = {
-    "learning_rate": 1e-4,
-    "learning_starts": 2000,
-    "train_horizon": 1,
-    "planner": "cem",
-    "planner_kwargs": {"horizon": 1, "discount": 1.0, "n_iterations": 5, "n_candidates": 64},
-}
-MLP = {"hidden_dim": 512, "n_layers": 4}
-
 MAGNETIC = Benchmark(
     tasks=lambda env_kwargs: (Task("train"), Task("test", {"task": "test"})),
     references=magnetic_references,
-    presets={
-        "default": Preset(
-            {**SCHEDULE, "learning_rate": 3e-4},
-            {"fcdl": {"n_layers": 3, "sparsity_coef": 0.05}, "mlp": MLP},
-        ),
-        "paper": Preset(
-            {**SCHEDULE, "policy_kwargs": {"average_decay": 0.0}},
-            {
-                "fcdl": {"n_layers": 3, **fcdl_paper()},
-                "mlp": MLP,
-            },
-        ),
-    },
 )

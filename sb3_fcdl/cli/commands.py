@@ -25,6 +25,7 @@ from sb3_fcdl.evaluation import evaluate_tasks, format_accuracy, format_graphs, 
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
 from sb3_fcdl.evaluation.shifts import evaluate_shift, parse_shift
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
+from sb3_fcdl.presets import preset
 from sb3_fcdl.runs import Run, format_table
 from sb3_fcdl.runs.checkpoint import MODEL, CheckpointCallback, load_checkpoint
 from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files, evaluate_predictions
@@ -184,7 +185,7 @@ def _run_name(arguments: argparse.Namespace, env_kwargs: dict[str, Any]) -> str:
 
 
 def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
-    preset = benchmark_of(arguments.env).preset(arguments.preset)
+    kwargs = {name: getattr(arguments, name) for name in ("dynamics_kwargs", "planner_kwargs", "policy_kwargs")}
     settings = {
         "learning_starts": 10_000,
         # A checkpoint holds all of it, so let it be no longer than the run.
@@ -192,13 +193,11 @@ def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
         # One update for every ten transitions, as published, whatever the number of environments.
         "train_freq": max(1, 10 // arguments.n_envs),
         "gradient_steps": max(1, arguments.n_envs // 10),
-        **preset.arguments(arguments.dynamics),
+        **preset(arguments.env, arguments.preset, arguments.dynamics, **kwargs),
         "tensorboard_log": arguments.log_dir,
         "seed": arguments.seed,
     }
     settings["learning_starts"] = min(settings["learning_starts"], arguments.timesteps // 3)
-    for name in ("dynamics_kwargs", "planner_kwargs", "policy_kwargs"):
-        settings[name] = {**settings.get(name, {}), **getattr(arguments, name)}
     return FCDL(FCDLPolicy, env, **settings)
 
 

@@ -137,7 +137,12 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         "--env", default=DEFAULT_ENV, help="registered name, or MODULE:NAME to import what registers it (default: %(default)s)"
     )
     add("--dynamics", default="fcdl", metavar="NAME", help="the model, see docs/dynamics.md (default: %(default)s)")
-    add("--preset", metavar="NAME", help="settings known for the environment: default or paper (default: default)")
+    add(
+        "--preset",
+        default="default",
+        metavar="NAME",
+        help="settings known for the environment: default or paper (default: %(default)s)",
+    )
     add("--timesteps", type=_positive, default=30_000, metavar="N", help="transitions to learn from (default: %(default)s)")
     add(
         "--seed",

@@ -45,7 +45,7 @@ class FCDL(ModelTraining, OffPolicyAlgorithm):
     with recorded transitions before the first update, and a disagreement reported.
 
     The defaults learn ``CartPole-v1`` and ``Pendulum-v1`` in a few thousand steps. The published experiments on Chemical learn
-    more slowly and plan less far: ``sb3_fcdl.benchmark.CHEMICAL.preset("paper").settings``.
+    more slowly and plan less far: ``sb3_fcdl.presets.preset("FCDL/Chemical-v0", "paper")``.
 
     :param policy: ``FCDLPolicy``, ``"MlpPolicy"``, or ``"MultiInputPolicy"`` for a ``Dict`` observation
     :param env: the environment, or its registered name

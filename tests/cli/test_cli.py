@@ -80,7 +80,7 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         (["train", "--env-kwargs", "n_objects=2"], "n_objects=2"),
         (["train", "--dynamics", "mlpp"], "unknown dynamics 'mlpp', allowed: fcdl, ncd"),
         (["train", "--resume", "nowhere"], "there is no checkpoint in nowhere"),
-        (["train", "--preset", "mine"], "unknown preset 'mine', allowed: default, paper"),
+        (["train", "--preset", "mine"], "unknown preset 'mine' of FCDL/Chemical-v0, allowed: default, paper"),
         (["train", "--env-kwargs", "n_objects"], "expected KEY=VALUE, got 'n_objects'"),
         (["train", "--dynamics-kwargs", "codes=3"], "unknown key 'codes', allowed: graph_prior"),
         (["train", "--planner-kwargs", "horizon=0"], "horizon must be at least 1, got 0"),

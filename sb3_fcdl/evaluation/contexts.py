@@ -11,6 +11,7 @@ from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.evaluation.paired import PairedStep, joined, one_step, paired_envs, policy_of, random_steps
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
+from sb3_fcdl.graphs.score import wrong_edges
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ class _Transitions(NamedTuple):
 def _context(task: str, transitions: _Transitions, rows: np.ndarray, free: np.ndarray) -> ContextResult:
     """:param rows: the transitions of the context, ``[N]`` bool"""
     graph, truth, same_code, same_graph = (part[rows] for part in transitions)
-    missing, extra = ((wrong & free).sum(axis=(1, 2)).mean() for wrong in (truth & ~graph, graph & ~truth))
-    numbers = (rows.mean(), missing, extra, same_code.mean(), same_graph.mean())
+    missing, extra = wrong_edges(graph, truth, free)
+    numbers = (rows.mean(), missing.mean(), extra.mean(), same_code.mean(), same_graph.mean())
     return ContextResult(task, int(truth[0].sum()), *map(float, numbers))
 
 

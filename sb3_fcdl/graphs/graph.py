@@ -236,15 +236,3 @@ class CausalGraph:
             values["threshold"],
             tuple(cls._from_dict(part) for part in values["parts"]),
         )
-
-
-def hamming_distance(graphs: np.ndarray, truth: np.ndarray, entries: np.ndarray) -> float:
-    """
-    Structural Hamming distance, averaged over graphs.
-
-    :param graphs: ``[R, V, P]``, bool
-    :param truth: ``[R, V, P]``, bool
-    :param entries: the entries that count, ``[V, P]``, bool: those that a model is free to learn
-    :return: mean number of wrong entries a graph
-    """
-    return float(((graphs != truth) & entries).sum(axis=(1, 2)).mean())

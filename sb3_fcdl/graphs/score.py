@@ -85,13 +85,47 @@ def score_graph(
     children, parents = np.nonzero(entries)
     columns = zip(parents, children, value, is_edge, is_true, strict=True)
     return GraphScore(
-        shd=int((is_edge != is_true).sum()),
+        shd=int(sum(wrong_edges(edges, truth, entries))),
         precision=_ratio(n_hits, n_edges),
         recall=_ratio(n_hits, n_true),
-        f1=_ratio(2 * n_hits, n_edges + n_true),
+        f1=f1_score(is_edge, is_true),
         auroc=_auroc(value[is_true], value[~is_true]),
         edges=tuple(EdgeScore(parent_names[p], child_names[c], float(v), bool(e), bool(t)) for p, c, v, e, t in columns),
     )
+
+
+def wrong_edges(graphs: np.ndarray, truth: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    What a graph lacks and what it has too much; both together are its structural Hamming distance from the truth.
+
+    :param graphs: ``[V, P]`` or ``[R, V, P]``, bool
+    :param truth: likewise
+    :param entries: the entries that count, ``[V, P]``, bool: those that a model is free to learn
+    :return: the number of missing and of extra edges, ``[]`` or ``[R]`` each
+    """
+    missing, extra = truth & ~graphs & entries, graphs & ~truth & entries
+    return missing.sum(axis=(-2, -1)), extra.sum(axis=(-2, -1))
+
+
+def hamming_distance(graphs: np.ndarray, truth: np.ndarray, entries: np.ndarray) -> float:
+    """
+    Structural Hamming distance, mean over graphs. For the parameters see ``wrong_edges``.
+
+    :return: mean number of wrong entries a graph
+    """
+    missing, extra = wrong_edges(graphs, truth, entries)
+    return float((missing + extra).mean())
+
+
+def f1_score(chosen: np.ndarray, truth: np.ndarray) -> float:
+    """
+    Harmonic mean of precision and recall.
+
+    :param chosen: bool, of any shape
+    :param truth: bool, likewise
+    :return: in [0, 1]; NaN if nothing is chosen and nothing true
+    """
+    return _ratio(2 * int((chosen & truth).sum()), int(chosen.sum()) + int(truth.sum()))
 
 
 def _ratio(numerator: int, denominator: int) -> float:

@@ -7,7 +7,7 @@ import torch as th
 
 from sb3_fcdl.dynamics import Losses
 from sb3_fcdl.fcdl.policies import FCDLPolicy
-from sb3_fcdl.graphs.graph import hamming_distance
+from sb3_fcdl.graphs.score import f1_score, hamming_distance
 
 
 class TrainingMeter:
@@ -89,5 +89,5 @@ class TrainingMeter:
             graphs = policy.dynamics.local_graph(th.stack(state), th.stack(action)).bool().cpu().numpy()
         truth, free = np.stack(true_graphs), policy.dynamics.free_entries
         scores = {"causal/shd": hamming_distance(graphs, truth, free)}
-        n_edges = int((graphs & free).sum() + (truth & free).sum())
-        return scores | ({"causal/f1": 2 * int((graphs & truth & free).sum()) / n_edges} if n_edges else {})
+        f1 = f1_score(graphs & free, truth & free)
+        return scores if np.isnan(f1) else scores | {"causal/f1": f1}

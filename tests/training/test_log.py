@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import tiny_fcdl, tiny_vec_env
 
 from sb3_fcdl.dynamics import FCDLDynamics
-from sb3_fcdl.graphs.graph import hamming_distance
+from sb3_fcdl.graphs.score import hamming_distance
 
 KEYS = {
     "rollout/ep_rew_mean",

@@ -10,7 +10,7 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
-from sb3_fcdl.evaluation.shifts import evaluate_shift
+from sb3_fcdl.evaluation import evaluate_shift
 from sb3_fcdl.presets import preset
 
 ENV_ID, ENV_KWARGS = "FCDL/Chemical-v0", {"n_objects": 5, "n_colors": 3}

@@ -59,12 +59,6 @@ class ReferencePolicy(ABC):
         :param deterministic: not used
         :return: actions, ``[B, ...]``, and the state of the next call
         """
-        return self._act_from(observation, state, episode_start)
-
-    def _act_from(
-        self, observation: Any, state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """What ``predict`` returns; most policies have no state."""
         return self.act(observation), state
 
     @abstractmethod
@@ -75,10 +69,10 @@ class ReferencePolicy(ABC):
         """
 
 
-class PlanningReference(ReferencePolicy):
+class PlanningReference(ABC):
     """
     A planner that knows the true dynamics and the true state of the environments that it is attached to, as
-    ``evaluate_tasks`` does it.
+    ``evaluate_tasks`` does it. It learns nothing either, and has the signature of SB3's ``predict``.
 
     :param planner: what it plans with
     :param seed: of the planner
@@ -92,14 +86,16 @@ class PlanningReference(ReferencePolicy):
         """:param env: where it is going to act"""
         self.env = env
 
-    def _act_from(
-        self, observation: Any, state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None
+    def predict(
+        self,
+        observation: Observations,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """See ``ReferencePolicy.predict``; the state is what the planner keeps of its last plan."""
         plan = self.plan(observation, warm_start_of(state, episode_start))
         return plan.actions[:, 0].numpy(), state_of(plan)
-
-    def act(self, observation: Any) -> np.ndarray:
-        return self._act_from(observation, None, None)[0]
 
     @abstractmethod
     def plan(self, observation: Any, warm_start: th.Tensor | None) -> Plan:

@@ -21,9 +21,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_fcdl.benchmark import benchmark_of
 from sb3_fcdl.callbacks import TaskEvalCallback
 from sb3_fcdl.cli.options import DEFAULT_ENV, PROGRAM
-from sb3_fcdl.evaluation import evaluate_tasks, format_accuracy, format_graphs, make_env
+from sb3_fcdl.evaluation import evaluate_shift, evaluate_tasks, format_accuracy, format_graphs, make_env, parse_shift
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
-from sb3_fcdl.evaluation.shifts import evaluate_shift, parse_shift
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.presets import preset
 from sb3_fcdl.runs import Run, format_table

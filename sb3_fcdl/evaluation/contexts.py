@@ -6,9 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sb3_fcdl.dynamics import Prediction
 from sb3_fcdl.evaluation.markdown import markdown
-from sb3_fcdl.evaluation.paired import PairedStep, joined, one_step, paired_envs, policy_of, random_steps
+from sb3_fcdl.evaluation.paired import (
+    PairedStep,
+    joined,
+    one_step,
+    paired_envs,
+    policy_of,
+    random_steps,
+    same_code,
+    same_graph,
+)
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.graphs.score import wrong_edges
@@ -118,23 +126,17 @@ def _transitions(model: FCDL | FCDLPolicy, paired_steps: Iterable[PairedStep]) -
     """:param paired_steps: of the environments, and of their clean twins if there are any"""
     steps, predict = [], one_step(model)
     for step in paired_steps:
-        (graph, code), *clean = [_graph_and_code(predict(shown, step.actions)) for shown in step.observations]
+        prediction, *clean = [predict(shown, step.actions) for shown in step.observations]
         truth, *clean_truth = map(_true_graphs, step.infos)
-        same_code = same_graph = np.full(len(truth), np.nan)
+        assert prediction.graph is not None
+        of_code = of_graph = np.array(np.nan)
         if clean:
             if not np.array_equal(truth, clean_truth[0]):
                 raise ValueError("clean_kwargs change the episodes; they must change nothing but what is observed")
-            (clean_graph, clean_code) = clean[0]
-            same_graph = (graph == clean_graph).all(axis=(1, 2)).astype(float)
-            same_code = same_code if code is None else (code == clean_code).astype(float)
-        steps.append((graph, truth, same_code, same_graph))
+            of_code, of_graph = same_code(prediction, clean[0]), same_graph(prediction, clean[0])
+        same = (np.broadcast_to(each, len(truth)) for each in (of_code, of_graph))
+        steps.append((prediction.graph.bool().cpu().numpy(), truth, *same))
     return _Transitions(*map(np.concatenate, zip(*steps, strict=True)))
-
-
-def _graph_and_code(prediction: Prediction) -> tuple[np.ndarray, np.ndarray | None]:
-    """``[B, V, P]`` bool, and ``[B]`` if the model has codes."""
-    assert prediction.graph is not None
-    return prediction.graph.bool().cpu().numpy(), None if prediction.code is None else prediction.code.cpu().numpy()
 
 
 def _true_graphs(infos: list[dict[str, Any]]) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -100,9 +101,17 @@ def _as_one(steps: Sequence[PairedStep]) -> PairedStep:
     )
 
 
-def policy_of(model: FCDL | FCDLPolicy) -> FCDLPolicy:
-    """:return: the policy of a model, which may be one itself"""
-    return model if isinstance(model, FCDLPolicy) else model.policy
+@overload
+def policy_of(model: FCDL | FCDLPolicy) -> FCDLPolicy: ...
+@overload
+def policy_of(model: PolicyPredictor) -> FCDLPolicy | None: ...
+def policy_of(model: PolicyPredictor) -> FCDLPolicy | None:
+    """
+    :param model: anything with SB3's ``predict``
+    :return: its policy with a dynamics model, which it may be itself; None if it has none
+    """
+    policy = getattr(model, "policy", model)
+    return policy if isinstance(policy, FCDLPolicy) else None
 
 
 @th.no_grad()
@@ -120,6 +129,24 @@ def one_step(model: FCDL | FCDLPolicy) -> Callable[[Observations, np.ndarray], P
         return step(*policy.encode(obs_as_tensor(given(observations), policy.device), policy.buffer_actions(actions)))
 
     return predict
+
+
+def same_code(one: Prediction, other: Prediction) -> np.ndarray:
+    """
+    :param one: predictions from ``B`` observations
+    :param other: of the same transitions, shown in another way
+    :return: 1 where both are made in the same context, else 0, ``[B]``; one NaN, ``[]``, if the model has no contexts
+    """
+    if one.code is None or other.code is None:
+        return np.array(np.nan)
+    return (one.code == other.code).double().cpu().numpy()
+
+
+def same_graph(one: Prediction, other: Prediction) -> np.ndarray:
+    """See ``same_code``: where both are made from the same parents."""
+    if one.graph is None or other.graph is None:
+        return np.array(np.nan)
+    return (one.graph.bool() == other.graph.bool()).flatten(1).all(1).double().cpu().numpy()
 
 
 def _with_last_ones(observations: Any, infos: list[dict[str, Any]]) -> Any:

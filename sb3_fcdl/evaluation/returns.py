@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
@@ -171,11 +171,15 @@ class AsInTraining:
 
     :param model: anything with SB3's ``predict``
     :param env: where it acts, without ``VecNormalize``
+    :param watch: is called with the observations of the environment and the actions that they are answered with
     """
 
-    def __init__(self, model: PolicyPredictor, env: VecEnv) -> None:
+    def __init__(
+        self, model: PolicyPredictor, env: VecEnv, watch: Callable[[Observations, np.ndarray], None] | None = None
+    ) -> None:
         self.model = model
         self.env = env
+        self.watch = watch
         self.given = given_to(model)
         self._takes_masks = "action_masks" in inspect.signature(model.predict).parameters
         self._durations: list[float] = []
@@ -197,6 +201,8 @@ class AsInTraining:
         masks = action_masks_of(self.env) if self._takes_masks else None
         allowed = {} if masks is None else {"action_masks": masks}
         start = time.perf_counter()
-        result = self.model.predict(given, state, episode_start, deterministic, **allowed)
+        actions, state = self.model.predict(given, state, episode_start, deterministic, **allowed)
         self._durations.append(time.perf_counter() - start)
-        return result
+        if self.watch is not None:
+            self.watch(observation, actions)
+        return actions, state

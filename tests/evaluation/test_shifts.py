@@ -14,7 +14,7 @@ from tiny import tiny_fcdl, tiny_vec_env
 
 from sb3_fcdl import FCDL
 from sb3_fcdl.cli import main
-from sb3_fcdl.evaluation.shifts import Normal, ShiftedVecEnv, evaluate_shift, parse_shift
+from sb3_fcdl.evaluation import Normal, ShiftedVecEnv, evaluate_shift, parse_shift
 from sb3_fcdl.world.factorization import default_factors
 
 

@@ -19,14 +19,14 @@ from stable_baselines3.common.utils import get_latest_run_id
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_fcdl.benchmark import benchmark_of
-from sb3_fcdl.callbacks import TaskEvalCallback
+from sb3_fcdl.callbacks import RunCheckpointCallback, TaskEvalCallback
 from sb3_fcdl.cli.options import DEFAULT_ENV, PROGRAM
 from sb3_fcdl.evaluation import evaluate_shift, evaluate_tasks, format_accuracy, format_graphs, make_env, parse_shift
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.presets import preset
 from sb3_fcdl.runs import Run, format_table
-from sb3_fcdl.runs.checkpoint import MODEL, CheckpointCallback, load_checkpoint
+from sb3_fcdl.runs.checkpoint import MODEL, load_checkpoint
 from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files, evaluate_predictions
 from sb3_fcdl.runs.profile import available_devices, format_speeds, load_on, measure_model, recommendation
 from sb3_fcdl.runs.record import TrainRecord, machine, package_versions
@@ -42,7 +42,7 @@ def train(arguments: argparse.Namespace) -> None:
     with _mistakes_end_the_program():
         model, folder, record = _new_run(arguments) if arguments.resume is None else _old_run(Path(arguments.resume))
         arguments = argparse.Namespace(**{**record.arguments, "progress": arguments.progress})
-        checkpoint = CheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
+        checkpoint = RunCheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
         callbacks: list[BaseCallback] = [checkpoint]
         if arguments.eval_freq:
             callbacks.append(_eval_callback(arguments, record, folder))

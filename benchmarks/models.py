@@ -17,14 +17,14 @@ from typing import TypeVar
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from sb3_fcdl import FCDL
-from sb3_fcdl.benchmark import benchmark_of
+from sb3_fcdl.benchmark import benchmark_of, evaluate_predictions
 from sb3_fcdl.cli import main as command
 from sb3_fcdl.dynamics import DYNAMICS
 from sb3_fcdl.evaluation import evaluate_tasks
 from sb3_fcdl.evaluation.markdown import markdown, over_seeds
 from sb3_fcdl.runs import read_csv
 from sb3_fcdl.runs.checkpoint import is_finished
-from sb3_fcdl.runs.measurements import Measurements, accuracy_csv, contexts_csv, evaluate_predictions
+from sb3_fcdl.runs.measurements import Measurements, accuracy_csv, contexts_csv
 from sb3_fcdl.runs.record import TrainRecord
 from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, CsvRow
 

@@ -4,5 +4,6 @@ from sb3_fcdl.benchmark.base import Benchmark
 from sb3_fcdl.benchmark.chemical import CHEMICAL, chemical_tasks
 from sb3_fcdl.benchmark.environments import benchmark_of
 from sb3_fcdl.benchmark.magnetic import MAGNETIC
+from sb3_fcdl.benchmark.predictions import evaluate_predictions
 
-__all__ = ["CHEMICAL", "MAGNETIC", "Benchmark", "benchmark_of", "chemical_tasks"]
+__all__ = ["CHEMICAL", "MAGNETIC", "Benchmark", "benchmark_of", "chemical_tasks", "evaluate_predictions"]

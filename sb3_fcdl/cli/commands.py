@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.utils import get_latest_run_id
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_fcdl.benchmark import benchmark_of
+from sb3_fcdl.benchmark import benchmark_of, evaluate_predictions
 from sb3_fcdl.callbacks import RunCheckpointCallback, TaskEvalCallback
 from sb3_fcdl.cli.options import DEFAULT_ENV, PROGRAM
 from sb3_fcdl.evaluation import evaluate_shift, evaluate_tasks, format_accuracy, format_graphs, make_env, parse_shift
@@ -27,7 +27,7 @@ from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.presets import preset
 from sb3_fcdl.runs import Run, format_table
 from sb3_fcdl.runs.checkpoint import MODEL, load_checkpoint
-from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files, evaluate_predictions
+from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files
 from sb3_fcdl.runs.profile import available_devices, format_speeds, load_on, measure_model, recommendation
 from sb3_fcdl.runs.record import TrainRecord, machine, package_versions
 
@@ -204,14 +204,18 @@ def _eval_callback(arguments: argparse.Namespace, record: TrainRecord, folder: P
     env_kwargs = record.env_kwargs
     env = make_env(arguments.env, arguments.n_envs, env_kwargs)
     env.seed(EVALUATION_SEED_OFFSET + arguments.seed)
-    tests = benchmark_of(arguments.env).tasks(env_kwargs)[1:]
+    benchmark = benchmark_of(arguments.env)
+    tests = benchmark.tasks(env_kwargs)[1:]
+    on_tests = TaskEvalCallback(
+        arguments.env, env_kwargs, tests, benchmark.clean_kwargs, benchmark.tells_graphs, seed=arguments.seed
+    )
     callback = _eval_callback_class(env)(
         env,
         n_eval_episodes=10,
         eval_freq=max(1, arguments.eval_freq // arguments.n_envs),
         log_path=str(folder),
         best_model_save_path=str(folder),
-        callback_after_eval=TaskEvalCallback(arguments.env, env_kwargs, tests, seed=arguments.seed) if tests else None,
+        callback_after_eval=on_tests if tests else None,
         verbose=0,
     )
     _take_up(callback, folder / "evaluations.npz", record.timesteps)

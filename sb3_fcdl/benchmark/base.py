@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +19,25 @@ from sb3_fcdl.planning import Plan, Planner
 
 
 @dataclass(frozen=True)
+class EnvOption:
+    """
+    A keyword argument of an environment that the command line has an option for.
+
+    :param name: of the keyword argument; the option is ``--NAME``
+    :param command: that has it
+    :param choices: its values, the environment's default first
+    :param help: what it does
+    :param is_in_run_name: whether its value stands in the name of a run's folder
+    """
+
+    name: str
+    command: Literal["train", "evaluate"]
+    choices: tuple[str, ...]
+    help: str
+    is_in_run_name: bool = False
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """
     One environment.
@@ -30,6 +49,9 @@ class Benchmark:
     :param clean_kwargs: what an environment is made with to show the same episodes without corruption; empty if there is none
     :param bayes_step: from its name and keyword arguments to the best prediction that there is; None: not known
     :param tells_graphs: whether ``info["local_graph"]`` is the true graph of a transition
+    :param options: what the command line offers for this environment alone
+    :param description: its tasks, and what corruption shows, for the help of the command line
+    :param rows: what the references do, by name, likewise
     """
 
     tasks: Callable[[dict[str, Any]], tuple[Task, ...]]
@@ -38,6 +60,9 @@ class Benchmark:
     clean_kwargs: dict[str, Any] = field(default_factory=dict)
     bayes_step: Callable[[str, dict[str, Any]], BayesStep] | None = None
     tells_graphs: bool = True
+    options: tuple[EnvOption, ...] = ()
+    description: str = ""
+    rows: dict[str, str] = field(default_factory=dict)
 
 
 class ReferencePolicy(ABC):

@@ -6,7 +6,7 @@ noisy, or objects that count for the reward, whose row of the goal is not zero; 
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -14,8 +14,8 @@ import torch as th
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
 from fcdl_envs.chemical import goal_match_reward
-from fcdl_envs.chemical_system import ChemicalSystem
-from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, ReferencePolicy
+from fcdl_envs.chemical_system import ChemicalSystem, Rule
+from sb3_fcdl.benchmark.base import Benchmark, EnvOption, PlanningReference, ReferencePolicy
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.planning import DiscreteActions, Plan, Planner
 from sb3_fcdl.presets import preset_planner
@@ -208,5 +208,24 @@ CHEMICAL = Benchmark(
     references=chemical_references,
     env_kwargs=lambda seed: {"rule": "full_fork", "dynamics_seed": seed},
     clean_kwargs={"noise": "none"},
+    options=(
+        EnvOption("rule", "train", get_args(Rule), "graph of the local regime", is_in_run_name=True),
+        EnvOption("noise", "evaluate", ("scale", "color"), "what a corrupted object shows"),
+    ),
+    description=(
+        "An episode has 25 steps. The test tasks corrupt n objects (`n=2`, `n=4`, `n=6`; in a small system only those with "
+        "n <= n_objects - 4) and ask for colours that training never asks for. What a corrupted object shows: with "
+        "`--noise scale` its one-hot colour times 100 * N(0, 1), with `--noise color` any colour."
+    ),
+    rows={
+        "no-op": "sets the last object to the colour that it has",
+        "random": "uniform over all actions",
+        "random, root excluded": "uniform over the actions that do not change the regime",
+        "fix in index order": "sets the first wrong object right",
+        CEILING: (
+            "the model's planner with the true system as its model and the true colours of corrupted objects: what a perfect "
+            "model would reach"
+        ),
+    },
     bayes_step=lambda env_id, env_kwargs: MostFrequentStep(chemical_system(env_id, env_kwargs)),
 )

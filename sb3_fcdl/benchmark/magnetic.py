@@ -104,4 +104,14 @@ def magnetic_references(
 MAGNETIC = Benchmark(
     tasks=lambda env_kwargs: (Task("train"), Task("test", {"task": "test"})),
     references=magnetic_references,
+    description=(
+        "An episode has 25 steps. In the test task ball or box is black, so that the box does not pull the ball, and the box "
+        "stands where training never puts it, usually some 100 m away."
+    ),
+    rows={
+        "random": "uniform over all actions",
+        "go to the box": "moves the end effector to the box, which in training is often where the ball is going",
+        CEILING: "the model's planner with MuJoCo itself as its model: what a perfect model would reach",
+        "chase the ball": "moves the end effector to the ball",
+    },
 )

@@ -20,7 +20,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_fcdl.benchmark import benchmark_of, evaluate_predictions
 from sb3_fcdl.callbacks import RunCheckpointCallback, TaskEvalCallback
-from sb3_fcdl.cli.options import DEFAULT_ENV, PROGRAM
+from sb3_fcdl.cli.env_options import DEFAULT_ENV, env_options, name_parts
+from sb3_fcdl.cli.options import PROGRAM
 from sb3_fcdl.evaluation import evaluate_shift, evaluate_tasks, format_accuracy, format_graphs, make_env, parse_shift
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
@@ -101,8 +102,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         if arguments.csv is not None:
             check_files(Path(arguments.csv))
         record = _load_record(path, arguments.env_kwargs)
-        if arguments.noise is not None:
-            record = replace(record, env_kwargs={**record.env_kwargs, "noise": arguments.noise})
+        record = replace(record, env_kwargs={**record.env_kwargs, **env_options(arguments, "evaluate", record.env)})
         model = _load_model(path, record.env, record.env_kwargs)
         policies = _policies(model, record, seed)
     tasks = benchmark_of(record.env).tasks(record.env_kwargs)
@@ -174,13 +174,14 @@ def profile(arguments: argparse.Namespace) -> None:
 
 def _env_kwargs(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the environment is made with: the benchmark's choice for the seed, overruled by what the user says."""
-    rule = {} if arguments.rule is None else {"rule": arguments.rule}
-    return {**benchmark_of(arguments.env).env_kwargs(arguments.seed), **rule, **arguments.env_kwargs}
+    options = env_options(arguments, "train", arguments.env)
+    return {**benchmark_of(arguments.env).env_kwargs(arguments.seed), **options, **arguments.env_kwargs}
 
 
 def _run_name(arguments: argparse.Namespace, env_kwargs: dict[str, Any]) -> str:
-    parts = [re.split("[:/]", arguments.env)[-1], env_kwargs.get("rule"), arguments.dynamics, f"seed{arguments.seed}"]
-    return "_".join(part for part in parts if part not in (None, "fcdl"))
+    model = [] if arguments.dynamics == "fcdl" else [arguments.dynamics]
+    name = re.split("[:/]", arguments.env)[-1]
+    return "_".join([name, *name_parts(arguments.env, env_kwargs), *model, f"seed{arguments.seed}"])
 
 
 def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
@@ -257,9 +258,10 @@ def _load_record(path: Path, env_kwargs: dict[str, Any]) -> Any:
         record = TrainRecord.load(path.parent)
         return replace(record, env_kwargs={**record.env_kwargs, **env_kwargs})
     if not env_kwargs:
+        words = " ".join(f"{key}={value}" for key, value in benchmark_of(DEFAULT_ENV).env_kwargs(0).items())
         raise FileNotFoundError(
-            f"there is no {TrainRecord.FILE_NAME} beside {path}: say by --env-kwargs what it was trained on, "
-            "such as rule=full_fork dynamics_seed=0"
+            f"there is no {TrainRecord.FILE_NAME} beside {path}: say by --env-kwargs which {DEFAULT_ENV} it was trained on, "
+            f"such as {words}"
         )
     return TrainRecord("FCDL", DEFAULT_ENV, env_kwargs, seed=0, timesteps=0, wall_s=0.0)
 

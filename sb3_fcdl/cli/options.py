@@ -4,8 +4,9 @@ import argparse
 import ast
 from typing import Any
 
+from sb3_fcdl.cli.env_options import DEFAULT_ENV, add_env_options, environments_in_words, option_examples
+
 PROGRAM = "sb3-fcdl"
-DEFAULT_ENV = "FCDL/Chemical-v0"
 DESCRIPTION = """\
 Causal world models for Stable-Baselines3.
 
@@ -17,14 +18,14 @@ and on the test tasks, beside policies that learn nothing (floors) and the same 
 EPILOG = f"""\
 examples:
   {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
-  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
-  {PROGRAM} profile --model runs/Chemical-v0_full_fork_seed0_1/model.zip
+  {PROGRAM} evaluate --model runs/RUN/model.zip --episodes 50
+  {PROGRAM} profile --model runs/RUN/model.zip
   tensorboard --logdir runs
 
 `{PROGRAM} COMMAND --help` lists the options of a command.
 """
 TRAIN_EPILOG = f"""\
-what it writes: LOG_DIR/ENV_RULE_DYNAMICS_seedSEED_K/ (without the dynamics for FCDL itself) with
+what it writes: LOG_DIR/RUN/, where RUN is ENV_OPTIONS_DYNAMICS_seedSEED_K (without the dynamics for FCDL itself), with
   model.zip               the model, for FCDL.load and `{PROGRAM} evaluate`
   train.json              arguments, versions, machine and wall-clock time
   progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
@@ -35,44 +36,41 @@ episodes and with new random numbers; its curve is progress_from_N.csv.
 
 examples:
   {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
-  {PROGRAM} train --rule full_chain --dynamics-kwargs n_codes=8 --planner-kwargs n_candidates=128
-  {PROGRAM} train --resume runs/Chemical-v0_full_fork_seed0_1
-  {PROGRAM} train --timesteps 3000 --env-kwargs n_objects=5 n_colors=3      (a small system: a first look in a minute)
+  {PROGRAM} train --env CartPole-v1 --dynamics-kwargs n_codes=8 --planner-kwargs n_candidates=128
+{option_examples(PROGRAM, "train", "--env {env_id}")}
+  {PROGRAM} train --resume runs/RUN
 """
 EVALUATE_EPILOG = f"""\
-The environment is the one of train.json beside the model. The columns are its training task (`train`) and its test tasks
-with n corrupted objects (`n=2`, `n=4`, `n=6`; in a small system only those with n <= n_objects - 4). Every policy meets the
-same initial states, and none that training has seen. ms/predict is the mean time of one decision for ten environments at once.
-What a corrupted object shows: with `--noise scale` its one-hot colour times 100 * N(0, 1), with `--noise color` any colour.
-
-rows:
-  MODEL, not corrupted    the model, shown the corrupted objects as they are: what it would reach if corruption did not matter
-  no-op                   sets the last object to the colour that it has
-  random                  uniform over all actions
-  random, root excluded   uniform over the actions that do not change the regime
-  fix in index order      sets the first wrong object right
-  planner on the true dynamics  the model's planner with the true system as its model and the true colours of corrupted
-                          objects: what a perfect model would reach
+The environment is the one of train.json beside the model. The columns are its training task (`train`) and its test tasks.
+Every policy meets the same initial states, and none that training has seen. ms/predict is the mean time of one decision for
+ten environments at once. The rows are the model; where the environment corrupts observations `MODEL, not corrupted`, which is
+the model that is shown them as they are: what it would reach if corruption did not matter; and policies that learn nothing,
+see below.
 
 A second table has the graphs of the model under random actions, by task and true context (number of edges of the true graph):
 the share of the transitions that are in it; the structural Hamming distance to the true graph, missing and extra edges; and
 how often code and graph are those that the same state has without corruption. Below it stands which variables choose the
 context, and what one step's prediction loses if the choice sees another value of one of them. A third table has the share of
-the objects shown as they are whose next colour the model predicts right, under random actions, beside chance and the best
-prediction that there is.
+the categorical variables shown as they are whose next value the model predicts right, under random actions, beside chance and
+the best prediction that there is. Both tables are there only where the environment tells the truth.
 With `--csv results.csv` these go to results_contexts.csv and results_accuracy.csv.
 
+{environments_in_words()}
+
+any other environment: its training task, and
+  {"random":<30}uniform over all actions
+
 examples:
-  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
-  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --noise color
-  {PROGRAM} evaluate --model model.zip --env-kwargs rule=full_fork dynamics_seed=3 --csv results.csv
+  {PROGRAM} evaluate --model runs/RUN/model.zip --episodes 50
+{option_examples(PROGRAM, "evaluate", "--model runs/RUN/model.zip")}
+  {PROGRAM} evaluate --model model.zip --env-kwargs KEY=VALUE --csv results.csv
 """
 PROFILE_EPILOG = f"""\
 It needs no environment: observations are made up, every variable has any of its values. The times are medians; `update` is one
 update of the model on a batch of its size. OMP_NUM_THREADS sets the number of threads on the CPU.
 
 examples:
-  {PROGRAM} profile --model runs/Chemical-v0_full_fork_seed0_1/model.zip
+  {PROGRAM} profile --model runs/RUN/model.zip
   {PROGRAM} profile --model model.zip --n-envs 100 --json profile.json
 """
 
@@ -82,8 +80,8 @@ observed of a variable instead of its value: `noise`, the value times 100 * N(0,
 number or category. What the columns mean: docs/trust.md.
 
 examples:
-  {PROGRAM} robustness --model runs/Chemical-v0_full_fork_seed0_1/model.zip --shift obj3=noise obj4=noise
-  {PROGRAM} robustness --model a/model.zip b/model.zip --shift "box_x=Normal(0,100)" --plot box.png
+  {PROGRAM} robustness --model runs/RUN/model.zip --shift x=noise color=red
+  {PROGRAM} robustness --model a/model.zip b/model.zip --shift "x=Normal(0,100)" --plot robustness.png
 """
 
 
@@ -148,15 +146,15 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=int,
         default=0,
-        help="seed of the run, and of the system unless --env-kwargs says it (default: %(default)s)",
+        help="of the run, and of what the environment draws once and for all (default: %(default)s)",
     )
     add("--log-dir", default="runs", metavar="DIR", help="where the run folder is made (default: %(default)s)")
     add("--n-envs", type=_positive, default=10, metavar="N", help="environments stepped at once (default: %(default)s)")
-    add("--rule", help="of Chemical's local regime: full_fork, full_chain or none (default: full_fork)")
+    add_env_options(parser, "train")
     _add_keywords(
         parser,
         "--env-kwargs",
-        "of the environment: n_objects, n_colors, dynamics_seed, graph (see help(fcdl_envs.chemical.ChemicalEnv))",
+        "of the environment, see its documentation; they overrule what is said above",
     )
     _add_keywords(
         parser,
@@ -186,9 +184,9 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="FILE", help="model.zip of a run folder")
-    add("--episodes", type=_positive, default=50, metavar="N", help="episodes a task, 25 steps each (default: %(default)s)")
+    add("--episodes", type=_positive, default=50, metavar="N", help="episodes a task (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the evaluation's initial states (default: %(default)s)")
-    add("--noise", choices=("scale", "color"), help="how Chemical's test tasks corrupt objects (default: scale)")
+    add_env_options(parser, "evaluate")
     add("--csv", metavar="FILE", help="also append the results to this file, a line a policy and task (default: none)")
     _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
 
@@ -213,7 +211,7 @@ def _add_robustness_options(parser: argparse.ArgumentParser) -> None:
 
 def _assignment(word: str) -> str:
     if not all(word.partition("=")):
-        raise argparse.ArgumentTypeError(f"expected VARIABLE=SHIFT, such as obj3=noise, got {word!r}")
+        raise argparse.ArgumentTypeError(f"expected VARIABLE=SHIFT, such as x=noise, got {word!r}")
     return word
 
 

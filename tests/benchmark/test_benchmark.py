@@ -6,7 +6,7 @@ import pytest
 import torch as th
 
 from fcdl_envs.chemical_system import ChemicalSystem
-from sb3_fcdl.benchmark import benchmark_of, chemical_tasks
+from sb3_fcdl.benchmark import BENCHMARKS, benchmark_of, chemical_tasks
 from sb3_fcdl.benchmark.base import ReferencePolicy
 from sb3_fcdl.benchmark.chemical import CEILING, FixedOrder, NoOp, Random, RandomWithoutRoot, TrueDynamicsPlanner
 from sb3_fcdl.evaluation import Task, TaskResult, evaluate_tasks, make_env
@@ -134,6 +134,15 @@ def test_planner_models_the_most_likely_step_of_the_true_system():
     expected = np.eye(3)[system.most_likely_step(colors, action)].reshape(2, -1)
     np.testing.assert_array_equal(step.numpy(), expected)
     assert planner.key(state).tolist() == [1 + 0 * 3 + 2 * 9 + 1 * 27, 0 + 2 * 3 + 1 * 9 + 0 * 27]
+
+
+@pytest.mark.parametrize("env_id", BENCHMARKS)
+def test_the_help_describes_every_reference_and_options_are_arguments_of_the_environment(env_id):
+    benchmark = benchmark_of(env_id)
+    assert list(benchmark.rows) == list(benchmark.references(env_id, {}, 0, None))
+    for option in benchmark.options:
+        for choice in option.choices:
+            gym.make(env_id, **{option.name: choice}).close()
 
 
 def test_reference_policies_come_from_floor_to_ceiling():

@@ -76,7 +76,11 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
     [
         (["train", "--env", "FCDL/Alchemical-v0"], "Alchemical"),
         (["train", "--env", "nowhere:Env-v0"], "No module named 'nowhere'"),
-        (["train", "--rule", "half_fork"], "rule='half_fork'"),
+        (
+            ["train", "--rule", "half_fork"],
+            "--rule of FCDL/Chemical-v0 must be one of full_fork, full_chain, none",
+        ),
+        (["train", "--env", "CartPole-v1", "--rule", "none"], "CartPole-v1 has no option --rule; keyword arguments of any"),
         (["train", "--env-kwargs", "n_objects=2"], "n_objects=2"),
         (["train", "--dynamics", "mlpp"], "unknown dynamics 'mlpp', allowed: fcdl, ncd"),
         (["train", "--resume", "nowhere"], "there is no checkpoint in nowhere"),
@@ -88,7 +92,6 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         (["train", "--timesteps", "many"], "--timesteps: must be a whole number of at least 1, got 'many'"),
         (["evaluate", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["evaluate"], "--model"),
-        (["evaluate", "--model", "model.zip", "--noise", "pink"], "argument --noise: invalid choice: 'pink'"),
         (["profile", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["profile", "--model", "model.zip", "--n-envs", "0"], "--n-envs: must be a whole number of at least 1, got '0'"),
         ([], "COMMAND"),
@@ -290,6 +293,8 @@ def test_evaluate_tells_what_is_wrong_with_the_files(capsys, model_path, tmp_pat
     alone = tmp_path / "model.zip"
     alone.write_bytes(model_path.read_bytes())
     assert "there is no train.json" in error_of(capsys, "evaluate", "--model", str(alone))
+    pink = error_of(capsys, "evaluate", "--model", str(model_path), "--noise", "pink")
+    assert pink.endswith("--noise of FCDL/Chemical-v0 must be one of scale, color, got 'pink'")
     (tmp_path / "train.json").write_text("{}")
     assert "is not the record of a training run" in error_of(capsys, "evaluate", "--model", str(alone))
     (tmp_path / "other.csv").write_text("a,b\n")

@@ -190,7 +190,7 @@ def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
         "learning_starts": 10_000,
         # A checkpoint holds all of it, so let it be no longer than the run.
         "buffer_size": min(1_000_000, arguments.timesteps),
-        # One update for every ten transitions, as published, whatever the number of environments.
+        # One update for every ten transitions, as published, where the number of environments allows it.
         "train_freq": max(1, 10 // arguments.n_envs),
         "gradient_steps": max(1, arguments.n_envs // 10),
         **preset(arguments.env, arguments.preset, arguments.dynamics, **kwargs),

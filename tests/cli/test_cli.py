@@ -53,7 +53,7 @@ def model_path(tmp_path_factory):
         ([], ["train", "evaluate", "profile", "examples:", "tensorboard --logdir"]),
         (
             ["train"],
-            ["--timesteps", "default: 30000", "--n-envs", "default: 10", "--rule", "full_chain", "train.json", "examples:"],
+            ["default: 30000", "default: 10", "max(1, 10 // N_ENVS) steps", "--rule full_chain", "train.json", "examples:"],
         ),
         (
             ["evaluate"],

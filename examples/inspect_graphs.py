@@ -10,7 +10,6 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import VecMonitor
 
 from sb3_fcdl import FCDL, CausalGraph, FCDLPolicy, GymVectorVecEnv
-from sb3_fcdl.plots.graphs import grid
 from sb3_fcdl.presets import preset
 
 ENV_ID, ENV_KWARGS = "FCDL/Chemical-v0", {"n_objects": 5, "n_colors": 3}
@@ -40,7 +39,7 @@ def main() -> None:
     codes = model.codes()
     print("\n".join(map(str, codes)))
     titles = [f"code {code.code}: {100 * code.share:.0f} %" for code in codes]
-    grid([code.graph for code in codes], titles).savefig(arguments.output / "codes.png", dpi=80)
+    CausalGraph.plot_grid([code.graph for code in codes], titles).savefig(arguments.output / "codes.png", dpi=80)
 
     # The union of all contexts beside the true global graph. Entries that the model was told do not count.
     union = model.causal_graph()

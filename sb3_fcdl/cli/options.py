@@ -26,7 +26,8 @@ examples:
 """
 TRAIN_DESCRIPTION = """\
 Train FCDL on an environment: max(1, N_ENVS // 10) updates of the model after every max(1, 10 // N_ENVS) steps of all
-environments. That is one update for every 10 transitions if N_ENVS is 1, 2, 5 or a multiple of 10; otherwise for every 6 to 19.
+environments. That is one update for every 10 transitions if N_ENVS is 1, 2, 5 or a multiple of 10, otherwise for every 6 to
+19.
 """
 TRAIN_EPILOG = f"""\
 what it writes: LOG_DIR/RUN/, where RUN is ENV_OPTIONS_DYNAMICS_seedSEED_K (without the dynamics for FCDL itself), with

@@ -80,7 +80,14 @@ class ShiftReport:
         """Returns and errors of each model with and without the shift. Needs matplotlib (extra ``plot``)."""
         from sb3_fcdl.plots import robustness
 
-        return robustness.draw(self)
+        return robustness.draw(
+            names=[result.model for result in self.results],
+            means=np.array([[r.mean for r in self.results], [r.shifted_mean for r in self.results]]),
+            intervals=np.array([[r.ci for r in self.results], [r.shifted_ci for r in self.results]]),
+            errors=np.array([[r.error for r in self.results], [r.shifted_error for r in self.results]]),
+            shift=self._in_words(),
+            n_episodes=self.n_episodes,
+        )
 
     def __str__(self) -> str:
         rows = [("model", "return", "shifted", "error", "shifted", "same code", "same graph")]
@@ -90,8 +97,10 @@ class ShiftReport:
                  for r in self.results]  # fmt: skip
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        said = ", ".join(f"{name}: {shift}" for name, shift in self.shifts.items())
-        return "\n".join([f"{said}; {self.n_episodes} episodes", *lines])
+        return "\n".join([f"{self._in_words()}; {self.n_episodes} episodes", *lines])
+
+    def _in_words(self) -> str:
+        return ", ".join(f"{name}: {shift}" for name, shift in self.shifts.items())
 
 
 def evaluate_shift(

@@ -77,7 +77,7 @@ class CausalGraph:
             raise ValueError("a union needs at least one graph, got none: the model has no graph, see its has_graph")
         first = graphs[0]
         for graph in graphs:
-            first._check_same_names(graph)
+            _check_same_names(first, graph)
         probabilities = np.max([graph.probabilities for graph in graphs], axis=0)
         return replace(first, probabilities=probabilities, label=label, parts=tuple(graphs))
 
@@ -120,7 +120,7 @@ class CausalGraph:
         :return: the edges that it has more, and those that it lacks
         :raises ValueError: if it is of other variables
         """
-        self._check_same_names(other)
+        _check_same_names(self, other)
         mine, theirs = self.edge_names, other.edge_names
         return GraphDiff(
             added=tuple(edge for edge in theirs if edge not in mine),
@@ -137,7 +137,7 @@ class CausalGraph:
         :raises ValueError: if a shape or the names disagree
         """
         if isinstance(truth, CausalGraph):
-            self._check_same_names(truth)
+            _check_same_names(self, truth)
             truth = truth.edges
         counted = np.ones(self.edges.shape, dtype=bool) if entries is None else np.asarray(entries, dtype=bool)
         truth = np.asarray(truth, dtype=bool)
@@ -155,7 +155,7 @@ class CausalGraph:
 
     def to_json(self) -> str:
         """All of it as text; ``from_json`` reads it back, with every probability as it was."""
-        return json.dumps(self._to_dict(), indent=1)
+        return json.dumps(_as_dict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str | Path) -> "CausalGraph":
@@ -203,28 +203,31 @@ class CausalGraph:
 
         if kind not in ("heatmap", "nodes"):
             raise ValueError(f"kind must be 'heatmap' or 'nodes', got {kind!r}")
-        return (graphs.heatmap if kind == "heatmap" else graphs.nodes)(self)
+        draw = graphs.heatmap if kind == "heatmap" else graphs.nodes
+        return draw(self.probabilities, self.edges, self.child_names, self.parent_names, self.label)
+
+    @staticmethod
+    def plot_grid(graphs: "Sequence[CausalGraph]", titles: Sequence[str]) -> "Figure":
+        """
+        Draw several graphs as heat maps side by side, on the same scale. Needs matplotlib (extra ``plot``).
+
+        :param graphs: of the same variables, at least one
+        :param titles: one a graph
+        :raises ValueError: if they are not of the same variables
+        """
+        from sb3_fcdl.plots.graphs import grid
+
+        first = graphs[0]
+        for graph in graphs:
+            _check_same_names(first, graph)
+        probabilities, edges = (np.stack(arrays) for arrays in zip(*((g.probabilities, g.edges) for g in graphs), strict=True))
+        return grid(probabilities, edges, first.child_names, first.parent_names, titles)
 
     def __str__(self) -> str:
         width = max(len(name) for name in self.child_names) + 1
         lines = [self.label] if self.label else []
         lines += [f"{child + chr(39):<{width}} <- {', '.join(self.parents_of(child)) or '-'}" for child in self.child_names]
         return "\n".join(lines)
-
-    def _check_same_names(self, other: "CausalGraph") -> None:
-        mine, theirs = (self.child_names, self.parent_names), (other.child_names, other.parent_names)
-        if mine != theirs:
-            raise ValueError(f"the graphs are of different variables: {mine} and {theirs}")
-
-    def _to_dict(self) -> dict[str, Any]:
-        return {
-            "label": self.label,
-            "threshold": self.threshold,
-            "child_names": list(self.child_names),
-            "parent_names": list(self.parent_names),
-            "probabilities": np.asarray(self.probabilities, dtype=np.float64).tolist(),
-            "parts": [part._to_dict() for part in self.parts],
-        }
 
     @classmethod
     def _from_dict(cls, values: dict[str, Any]) -> "CausalGraph":
@@ -236,3 +239,20 @@ class CausalGraph:
             values["threshold"],
             tuple(cls._from_dict(part) for part in values["parts"]),
         )
+
+
+def _check_same_names(one: CausalGraph, other: CausalGraph) -> None:
+    mine, theirs = (one.child_names, one.parent_names), (other.child_names, other.parent_names)
+    if mine != theirs:
+        raise ValueError(f"the graphs are of different variables: {mine} and {theirs}")
+
+
+def _as_dict(graph: CausalGraph) -> dict[str, Any]:
+    return {
+        "label": graph.label,
+        "threshold": graph.threshold,
+        "child_names": list(graph.child_names),
+        "parent_names": list(graph.parent_names),
+        "probabilities": np.asarray(graph.probabilities, dtype=np.float64).tolist(),
+        "parts": [_as_dict(part) for part in graph.parts],
+    }

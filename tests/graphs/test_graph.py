@@ -139,3 +139,17 @@ def test_nodes_have_a_line_an_edge():
     assert [tuple(line) for line in lines] == [(0, 0), (2, 0), (1, 1)]
     with pytest.raises(ValueError, match="'tree'"):
         GRAPH.plot("tree")  # type: ignore[arg-type]
+
+
+def test_a_grid_has_every_graph_in_a_tile_of_its_own():
+    pytest.importorskip("matplotlib")
+    other = replace(GRAPH, probabilities=np.array([[0.1, 0.7, 0.6], [0.4, 0.3, 0.9]]))
+    axes = CausalGraph.plot_grid([GRAPH, other], ["one", "two"]).axes[0]
+    # A row for the titles above the tiles, a column between them.
+    tiles = axes.images[0].get_array()
+    assert np.array_equal(tiles[1:3, 0:3], GRAPH.probabilities) and np.array_equal(tiles[1:3, 4:7], other.probabilities)
+    assert [text.get_text() for text in axes.texts] == ["one", "two"]
+    dots = [collection.get_offsets().tolist() for collection in axes.collections[::2]]
+    assert dots == [[[0, 1], [2, 1], [1, 2]], [[5, 1], [6, 1], [6, 2]]]
+    with pytest.raises(ValueError, match="different variables"):
+        CausalGraph.plot_grid([GRAPH, replace(GRAPH, parent_names=("x", "y", "pull"))], ["one", "two"])

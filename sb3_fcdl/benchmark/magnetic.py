@@ -6,6 +6,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
+from fcdl_envs.magnetic_task import BALL_HEIGHT, STEP_SIZE, reward_of
 from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, RandomActions, ReferencePolicy
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.planning import BoxActions, Plan, Planner
@@ -13,8 +14,6 @@ from sb3_fcdl.presets import preset_planner
 
 ENV_ID = "FCDL/Magnetic-v0"
 CEILING = "planner on the true dynamics"
-BALL_HEIGHT = 0.8  # [m]
-STEP_SIZE = 0.05  # [m]
 
 
 class GoTo(ReferencePolicy):
@@ -76,8 +75,7 @@ class TruePhysicsPlanner(PlanningReference):
 
 def _reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
     """The reward of the environment; the last five columns are the ball's x and y and the end effector's x, y and z."""
-    ball, eef = next_state[:, -5:-3], next_state[:, -3:]
-    return 1 - th.tanh(5 * ((eef[:, :2] - ball).abs().sum(-1) + (eef[:, 2] - BALL_HEIGHT).abs()))
+    return reward_of(next_state[:, -5:-3], next_state[:, -3:])
 
 
 def magnetic_references(

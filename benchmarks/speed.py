@@ -29,12 +29,12 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
-from sb3_fcdl.benchmark import benchmark_of
 from sb3_fcdl.dynamics import DYNAMICS
 from sb3_fcdl.dynamics.lookup.parents import ParentFeatures
 from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.planning import planner
 from sb3_fcdl.planning.rollout import PlainRollout
+from sb3_fcdl.presets import preset
 from sb3_fcdl.runs.profile import median_ms
 from sb3_fcdl.runs.record import machine, package_versions
 
@@ -122,14 +122,13 @@ def trained_model(size: Size, n_updates: int, dynamics: str = "fcdl") -> FCDL:
     """A model as `sb3-fcdl train` makes it, ten environments, 1000 transitions of random actions, and updates on them."""
     env = GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=N_ENVS, **system(size)))
     warm_up = 4 * EPISODE_STEPS * N_ENVS
+    of_model = preset(ENV_ID, dynamics=dynamics)["dynamics_kwargs"]
     model = FCDL(
         FCDLPolicy,
         env,
-        **{**benchmark_of(ENV_ID).preset("paper").settings, "learning_rate": 1e-3},
+        **preset(ENV_ID, "paper", dynamics) | {"dynamics_kwargs": of_model, "learning_rate": 1e-3},
         learning_starts=warm_up,
         train_freq=1,
-        dynamics=dynamics,
-        dynamics_kwargs=benchmark_of(ENV_ID).preset(None).dynamics_kwargs.get(dynamics),
         seed=0,
         device="cpu",
     )

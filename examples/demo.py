@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
 from sb3_fcdl.benchmark import CHEMICAL
 from sb3_fcdl.evaluation import evaluate_tasks
+from sb3_fcdl.presets import preset
 from sb3_fcdl.runs import format_table
 
 ENV_ID = "FCDL/Chemical-v0"
@@ -41,7 +42,7 @@ def main() -> None:
         gradient_steps=1,
         tensorboard_log=arguments.log_dir,
         seed=0,
-        **CHEMICAL.preset("default").arguments("fcdl"),
+        **preset(ENV_ID),
     )
     start = time.perf_counter()
     model.learn(arguments.timesteps, log_interval=env.num_envs, progress_bar=True)

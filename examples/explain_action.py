@@ -10,7 +10,7 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import VecMonitor
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
-from sb3_fcdl.benchmark import benchmark_of
+from sb3_fcdl.presets import preset
 
 ENV_ID, ENV_KWARGS = "FCDL/Chemical-v0", {"n_objects": 5, "n_colors": 3}
 
@@ -28,7 +28,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     env = VecMonitor(GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=10, **ENV_KWARGS)))
     learning_starts = arguments.timesteps // 5
-    settings = benchmark_of(ENV_ID).preset(None).settings
+    settings = preset(ENV_ID) | {"dynamics_kwargs": {}}  # without what the preset tells the model of the graph
     model = FCDL(
         FCDLPolicy, env, learning_starts=learning_starts, train_freq=1, gradient_steps=3, seed=arguments.seed, **settings
     )

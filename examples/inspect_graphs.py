@@ -10,8 +10,7 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import VecMonitor
 
 from sb3_fcdl import FCDL, CausalGraph, FCDLPolicy, GymVectorVecEnv
-from sb3_fcdl.benchmark import benchmark_of
-from sb3_fcdl.plots.graphs import grid
+from sb3_fcdl.presets import preset
 
 ENV_ID, ENV_KWARGS = "FCDL/Chemical-v0", {"n_objects": 5, "n_colors": 3}
 
@@ -26,7 +25,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def train(timesteps: int, seed: int) -> FCDL:
     env = VecMonitor(GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=10, **ENV_KWARGS)))
-    settings = benchmark_of(ENV_ID).preset(None).settings
+    settings = preset(ENV_ID) | {"dynamics_kwargs": {}}  # without what the preset tells the model of the graph
     model = FCDL(FCDLPolicy, env, learning_starts=timesteps // 5, train_freq=1, gradient_steps=3, seed=seed, **settings)
     return model.learn(timesteps)
 
@@ -40,7 +39,7 @@ def main() -> None:
     codes = model.codes()
     print("\n".join(map(str, codes)))
     titles = [f"code {code.code}: {100 * code.share:.0f} %" for code in codes]
-    grid([code.graph for code in codes], titles).savefig(arguments.output / "codes.png", dpi=80)
+    CausalGraph.plot_grid([code.graph for code in codes], titles).savefig(arguments.output / "codes.png", dpi=80)
 
     # The union of all contexts beside the true global graph. Entries that the model was told do not count.
     union = model.causal_graph()

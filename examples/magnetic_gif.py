@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 import fcdl_envs  # noqa: F401 (registers the environment)
+from fcdl_envs.magnetic_task import BALL_HEIGHT, STEP_SIZE, ball_and_eef
 
 FRAME_MS = 100
 PAUSE_MS = 800
@@ -22,8 +23,8 @@ class ChaseTheBall:
     """The scripted policy: straight to where the ball is."""
 
     def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
-        ball = np.array([*observation[2:4], 0.8])
-        return np.clip((ball - observation[-3:]) / 0.05, -1, 1), None
+        ball, eef = ball_and_eef(observation)
+        return np.clip((np.array([*ball, BALL_HEIGHT]) - eef) / STEP_SIZE, -1, 1), None
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -10,8 +10,8 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
-from sb3_fcdl.benchmark import benchmark_of
-from sb3_fcdl.evaluation.shifts import evaluate_shift
+from sb3_fcdl.evaluation import evaluate_shift
+from sb3_fcdl.presets import preset
 
 ENV_ID, ENV_KWARGS = "FCDL/Chemical-v0", {"n_objects": 5, "n_colors": 3}
 
@@ -36,8 +36,9 @@ def main() -> None:
     for dynamics in ("fcdl", "mlp"):
         learning_starts = arguments.timesteps // 5
         settings = {"learning_starts": learning_starts, "train_freq": 1, "gradient_steps": 3, "seed": 0}
-        settings |= benchmark_of(ENV_ID).preset(None).settings
-        models[dynamics] = FCDL(FCDLPolicy, make_env(), dynamics=dynamics, **settings).learn(arguments.timesteps)
+        # Without what the preset tells the model of the graph.
+        settings |= preset(ENV_ID, dynamics=dynamics) | {"dynamics_kwargs": {}}
+        models[dynamics] = FCDL(FCDLPolicy, make_env(), **settings).learn(arguments.timesteps)
 
     # In the test task the root is 0: objects do not depend on each other, so noise in one need not disturb the others.
     report = evaluate_shift(models, lambda: make_env(task="test"), {arguments.variable: "noise"}, arguments.episodes)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_fcdl.benchmark import CHEMICAL, MAGNETIC
 from sb3_fcdl.dynamics import DYNAMICS
 from sb3_fcdl.dynamics.graph.quantizer import LatentQuantizer
 from sb3_fcdl.planning import PLANNERS
+from sb3_fcdl.presets import preset
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
@@ -62,8 +62,8 @@ def test_published_method_is_built_as_the_paper_has_it():
     policy = names["model"].policy
     assert isinstance(policy.dynamics.quantizer, LatentQuantizer) and policy.average_decay == 0
     assert policy.dynamics.sparsity_coef == 0.001 and policy.dynamics.context_threshold == 0
-    for benchmark in (CHEMICAL, MAGNETIC):
-        arguments = benchmark.preset("paper").arguments("fcdl")
+    for env_id in ("FCDL/Chemical-v0", "FCDL/Magnetic-v0"):
+        arguments = preset(env_id, "paper")
         assert arguments["dynamics_kwargs"].items() >= names["fcdl_paper"]().items()
         assert arguments["policy_kwargs"] == {"average_decay": 0}
 

@@ -272,9 +272,20 @@ def test_sb3_learns_on_it_and_evaluates_on_it(algorithm):
     kwargs = {"learning_starts": 20, "buffer_size": 200} if algorithm is DQN else {}
     model = algorithm("MultiInputPolicy", env, seed=0, policy_kwargs={"net_arch": [8]}, **kwargs).learn(200)
     assert len(model.ep_info_buffer) == 8
+    env.seed(7)
     returns, lengths = evaluate_policy(model, env, n_eval_episodes=4, return_episode_rewards=True)
     assert lengths == [25] * 4
-    assert all(0 <= episode_return <= 25 for episode_return in returns)
+    # Environment i of a batch is the single one that is seeded with 7 + i.
+    expected = []
+    for seed in range(7, 11):
+        single = gym.make(ENV_ID)
+        observation, _ = single.reset(seed=seed)
+        expected.append(0.0)
+        for _ in range(25):
+            action, _ = model.predict(observation, deterministic=True)
+            observation, reward, *_ = single.step(action)
+            expected[-1] += reward
+    assert returns == pytest.approx(expected, abs=1e-4)
 
 
 def test_masked_ppo_never_takes_a_forbidden_action():

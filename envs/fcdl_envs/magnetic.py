@@ -8,7 +8,8 @@ import numpy as np
 from gymnasium import spaces
 
 from fcdl_envs.arguments import check
-from fcdl_envs.magnetic_simulator import BALL_HEIGHT, BLACK, RED, MagneticSimulator
+from fcdl_envs.magnetic_simulator import BLACK, RED, MagneticSimulator
+from fcdl_envs.magnetic_task import ball_and_eef, distance, reach_reward
 from fcdl_envs.variables import Factors, Variable
 
 Task = Literal["train", "test"]
@@ -16,34 +17,11 @@ Task = Literal["train", "test"]
 START_RANGE = np.array([0.20, 0.35])  # [m], ball and box start within this much of the table's centre
 JOINT_NOISE = 0.02  # [rad], standard deviation of where the arm starts
 SUCCESS_DISTANCE = 0.05  # [m]
-REWARD_SHARPNESS = 5.0  # [1/m]
 
 _BALL = ("ball_x", "ball_y", "ball_vx", "ball_vy")
 # By number, as BLACK and RED are.
 _COLOR_NAMES = ("black", "red")
 _ONE_HOT = np.eye(2, dtype=np.float32)
-
-
-def _distance(observation: Any) -> Any:
-    """L1 distance of the end effector from the ball in metres, ``[..., D]`` to ``[...]``."""
-    # ball_x and ball_y come before the velocity, if there is one, and the end effector comes last
-    aside = abs(observation[..., -3:-1] - observation[..., 2:4]).sum(-1)
-    return aside + abs(observation[..., -1] - BALL_HEIGHT)
-
-
-def reach_reward(state: Any, action: Any, next_state: Any, goal: Any) -> Any:
-    """
-    ``1 - tanh(5 d)``, where ``d`` is the L1 distance of the end effector from the ball after the step, in metres.
-
-    :param state: not used, ``[B, D]``
-    :param action: not used, ``[B, A]``
-    :param next_state: columns and units of the observation, with or without the ball's velocity, ``[B, D]``
-    :param goal: not used
-    :return: ``[B]``, of the type that is given: torch or NumPy
-    """
-    # 1 - tanh(z) = 2u / (1 + u) with u = exp(-2z), which cannot overflow and needs neither NumPy's nor torch's functions
-    decay = math.e ** (-2.0 * REWARD_SHARPNESS * _distance(next_state))
-    return 2.0 * decay / (1.0 + decay)
 
 
 class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -197,10 +175,10 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
             raise ValueError(f"action={action} is not allowed; it must be three finite numbers")
         self.simulator.step(action)
         observation = self._observe()
-        distance = float(_distance(observation))
+        to_ball = float(distance(*ball_and_eef(observation)))
         info = {
-            "distance": distance,
-            "is_success": distance < SUCCESS_DISTANCE,
+            "distance": to_ball,
+            "is_success": to_ball < SUCCESS_DISTANCE,
             "magnetic": self.simulator.is_magnetic,
             "local_graph": self._local_graphs[self.simulator.is_magnetic].copy(),
             "ball_velocity": self.simulator.ball_velocity,

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from fcdl_envs.magnetic_task import STEP_SIZE
+
 # MuJoCo chooses its OpenGL when it is imported, and cannot be imported at all if MUJOCO_GL names one that is missing.
 _HAS_DISPLAY = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
 if sys.platform == "linux" and "MUJOCO_GL" not in os.environ and not _HAS_DISPLAY and ctypes.util.find_library("EGL"):
@@ -25,9 +27,7 @@ except ModuleNotFoundError as error:
     raise ImportError('FCDL/Magnetic-v0 needs MuJoCo: pip install "sb3_fcdl[magnetic]"') from error
 
 BLACK, RED = 0, 1
-BALL_HEIGHT = 0.8  # [m], of its centre
 BALL_RADIUS = 0.03  # [m]
-STEP_SIZE = 0.05  # [m], how far ahead of the end effector an action of 1 puts the target
 WORKSPACE = np.array([[-0.27, -0.42, 0.80], [0.27, 0.42, 1.05]])  # [m], where the target may be
 N_SUBSTEPS = 10  # of 5 ms each: 20 steps a second
 IMAGE_SIZE = 480

@@ -1,9 +1,9 @@
-"""What the benchmark knows about an environment: its tasks, floors and ceiling, and settings that are known to work."""
+"""What the benchmark knows about an environment: its tasks, and policies that learn nothing, its floors and ceiling."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -15,35 +15,26 @@ from sb3_fcdl.evaluation.accuracy import BayesStep
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.fcdl.policies import state_of, warm_start_of
 from sb3_fcdl.observations import Observations
-from sb3_fcdl.planning import Plan, Planner, planner_class
-from sb3_fcdl.planning.actions import Actions
+from sb3_fcdl.planning import Plan, Planner
 
 
 @dataclass(frozen=True)
-class Preset:
+class EnvOption:
     """
-    Settings of a training run.
+    A keyword argument of an environment that the command line has an option for.
 
-    :param settings: keyword arguments of ``FCDL``
-    :param dynamics_kwargs: keyword arguments of a dynamics model, by its name
+    :param name: of the keyword argument; the option is ``--NAME``
+    :param command: that has it
+    :param choices: its values, the environment's default first
+    :param help: what it does
+    :param is_in_run_name: whether its value stands in the name of a run's folder
     """
 
-    settings: dict[str, Any] = field(default_factory=dict)
-    dynamics_kwargs: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def planner(self, actions: Actions) -> Planner:
-        """
-        :param actions: what an action is
-        :return: the planner of these settings
-        """
-        return planner_class(self.settings["planner"])(actions, **self.settings["planner_kwargs"])
-
-    def arguments(self, dynamics: str) -> dict[str, Any]:
-        """
-        :param dynamics: name of a dynamics model
-        :return: keyword arguments of ``FCDL`` with that model
-        """
-        return {**self.settings, "dynamics": dynamics, "dynamics_kwargs": self.dynamics_kwargs.get(dynamics, {})}
+    name: str
+    command: Literal["train", "evaluate"]
+    choices: tuple[str, ...]
+    help: str
+    is_in_run_name: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,34 +42,30 @@ class Benchmark:
     """
     One environment.
 
-    :param tasks: from the environment's keyword arguments to its tasks, the training task first
-    :param references: from its name, keyword arguments, a seed and a planner to policies that learn nothing, by name, from the
-        lowest up. One of them is that planner on the true dynamics; None: the planner of the default preset
-    :param presets: by name; the first one is the default
-    :param env_kwargs: from the seed of a run to keyword arguments of the environment
-    :param clean_kwargs: what an environment is made with to show the same episodes without corruption; empty if there is none
-    :param bayes_step: from its name and keyword arguments to the best prediction that there is; None: not known
+    :param tasks: function of the environment's keyword arguments; returns its tasks, the training task first
+    :param references: function of the environment's name, its keyword arguments, a seed and a planner; returns policies that
+        learn nothing, by name, in ascending order. One of them uses the planner on the true dynamics; None: the planner of the
+        default preset
+    :param env_kwargs: function of the seed of a run; returns keyword arguments of the environment
+    :param clean_kwargs: keyword arguments under which the environment shows the same episodes without corruption; empty:
+        nothing is corrupted
+    :param bayes_step: function of the environment's name and its keyword arguments; returns the best possible prediction.
+        None: not known
     :param tells_graphs: whether ``info["local_graph"]`` is the true graph of a transition
+    :param options: keyword arguments that the command line has options for
+    :param description: its tasks and what is corrupted in them, for the help of the command line
+    :param rows: what each of the references does, by name, likewise
     """
 
     tasks: Callable[[dict[str, Any]], tuple[Task, ...]]
     references: Callable[[str, dict[str, Any], int, Planner | None], dict[str, PolicyPredictor]]
-    presets: dict[str, Preset]
     env_kwargs: Callable[[int], dict[str, Any]] = lambda seed: {}
     clean_kwargs: dict[str, Any] = field(default_factory=dict)
     bayes_step: Callable[[str, dict[str, Any]], BayesStep] | None = None
     tells_graphs: bool = True
-
-    def preset(self, name: str | None) -> Preset:
-        """
-        :param name: of a preset; None: the default
-        :raises ValueError: if there is no such preset
-        """
-        if name is None:
-            return next(iter(self.presets.values()))
-        if name not in self.presets:
-            raise ValueError(f"unknown preset {name!r}, allowed: {', '.join(self.presets)}")
-        return self.presets[name]
+    options: tuple[EnvOption, ...] = ()
+    description: str = ""
+    rows: dict[str, str] = field(default_factory=dict)
 
 
 class ReferencePolicy(ABC):
@@ -100,12 +87,6 @@ class ReferencePolicy(ABC):
         :param deterministic: not used
         :return: actions, ``[B, ...]``, and the state of the next call
         """
-        return self._act_from(observation, state, episode_start)
-
-    def _act_from(
-        self, observation: Any, state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """What ``predict`` returns; most policies have no state."""
         return self.act(observation), state
 
     @abstractmethod
@@ -116,10 +97,10 @@ class ReferencePolicy(ABC):
         """
 
 
-class PlanningReference(ReferencePolicy):
+class PlanningReference(ABC):
     """
-    A planner that knows the true dynamics and the true state of the environments that it is attached to, as
-    ``evaluate_tasks`` does it.
+    A planner on the true dynamics, with the signature of SB3's ``predict``. It reads the true state of the environments that
+    it is attached to; ``evaluate_tasks`` attaches it.
 
     :param planner: what it plans with
     :param seed: of the planner
@@ -133,14 +114,16 @@ class PlanningReference(ReferencePolicy):
         """:param env: where it is going to act"""
         self.env = env
 
-    def _act_from(
-        self, observation: Any, state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None
+    def predict(
+        self,
+        observation: Observations,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """See ``ReferencePolicy.predict``; the state is what the planner keeps of its last plan."""
         plan = self.plan(observation, warm_start_of(state, episode_start))
         return plan.actions[:, 0].numpy(), state_of(plan)
-
-    def act(self, observation: Any) -> np.ndarray:
-        return self._act_from(observation, None, None)[0]
 
     @abstractmethod
     def plan(self, observation: Any, warm_start: th.Tensor | None) -> Plan:
@@ -173,6 +156,5 @@ class RandomActions(ReferencePolicy):
 ANY = Benchmark(
     tasks=lambda env_kwargs: (Task("train"),),
     references=lambda env_id, env_kwargs, seed, planner: {"random": RandomActions(env_id, env_kwargs, seed)},
-    presets={"default": Preset()},
     tells_graphs=False,
 )

@@ -6,14 +6,14 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import PolicyPredictor
 
-from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, Preset, RandomActions, ReferencePolicy
-from sb3_fcdl.dynamics import fcdl_paper
+from fcdl_envs.magnetic_task import BALL_HEIGHT, STEP_SIZE, reward_of
+from sb3_fcdl.benchmark.base import Benchmark, PlanningReference, RandomActions, ReferencePolicy
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.planning import BoxActions, Plan, Planner, Problem, Step
+from sb3_fcdl.presets import preset_planner
 
+ENV_ID = "FCDL/Magnetic-v0"
 CEILING = "planner on the true dynamics"
-BALL_HEIGHT = 0.8  # [m]
-STEP_SIZE = 0.05  # [m]
 
 
 class GoTo(ReferencePolicy):
@@ -38,17 +38,17 @@ ACTIONS = BoxActions((-1.0,) * 3, (1.0,) * 3)
 
 class TruePhysicsPlanner(PlanningReference):
     """
-    The ceiling: a model's planner, with the simulator itself in place of the model.
+    The ceiling: a model's planner on the simulator itself.
 
     :param seed: of the planner
-    :param planner: what it plans with; None: what the default preset does
+    :param planner: the planner; None: that of the default preset
     """
 
     def __init__(self, seed: int = 0, planner: Planner | None = None) -> None:
-        # Here, so that MuJoCo is asked for only by those who evaluate on it.
+        # Imported here, because only an evaluation on Magnetic needs MuJoCo.
         from fcdl_envs.magnetic_simulator import MagneticSimulator
 
-        super().__init__(planner or MAGNETIC.preset(None).planner(ACTIONS), seed)
+        super().__init__(planner or preset_planner(ENV_ID, ACTIONS), seed)
         self.simulator = MagneticSimulator()
 
     def plan(self, observation: Any, warm_start: th.Tensor | None) -> Plan:
@@ -61,12 +61,12 @@ class TruePhysicsPlanner(PlanningReference):
         return plan._replace(actions=plan.actions.float())
 
     def _step(self, state: th.Tensor, action: th.Tensor) -> Step:
-        """``[R, S + 5]``: the physics, then what the reward needs of it."""
+        """``[R, S + 5]``: the state of the physics, then the positions that the reward needs."""
         rows = zip(state.numpy()[:, :-5], action.numpy(), strict=True)
         return Step(th.as_tensor(np.stack([self._row(physics, each) for physics, each in rows])))
 
     def _row(self, physics: np.ndarray, action: np.ndarray | None = None) -> np.ndarray:
-        """A state of the planner, ``[S + 5]``: that physics, or what becomes of it by an action."""
+        """A state of the planner, ``[S + 5]``: the given physics, after an action if one is given."""
         simulator = self.simulator
         simulator.set_state(physics)
         if action is not None:
@@ -76,8 +76,7 @@ class TruePhysicsPlanner(PlanningReference):
 
 def _reward(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
     """The reward of the environment; the last five columns are the ball's x and y and the end effector's x, y and z."""
-    ball, eef = next_state[:, -5:-3], next_state[:, -3:]
-    return 1 - th.tanh(5 * ((eef[:, :2] - ball).abs().sum(-1) + (eef[:, 2] - BALL_HEIGHT).abs()))
+    return reward_of(next_state[:, -5:-3], next_state[:, -3:])
 
 
 def magnetic_references(
@@ -101,30 +100,17 @@ def magnetic_references(
     }
 
 
-SCHEDULE = {
-    "learning_rate": 1e-4,
-    "learning_starts": 2000,
-    "train_horizon": 1,
-    "gamma": 1.0,
-    "planner": "cem",
-    "planner_kwargs": {"horizon": 1, "n_iterations": 5, "n_candidates": 64},
-}
-MLP = {"hidden_dim": 512, "n_layers": 4}
-
 MAGNETIC = Benchmark(
     tasks=lambda env_kwargs: (Task("train"), Task("test", {"task": "test"})),
     references=magnetic_references,
-    presets={
-        "default": Preset(
-            {**SCHEDULE, "learning_rate": 3e-4},
-            {"fcdl": {"n_layers": 3, "sparsity_coef": 0.05}, "mlp": MLP},
-        ),
-        "paper": Preset(
-            {**SCHEDULE, "policy_kwargs": {"average_decay": 0.0}},
-            {
-                "fcdl": {"n_layers": 3, **fcdl_paper()},
-                "mlp": MLP,
-            },
-        ),
+    description=(
+        "An episode has 25 steps. In the test task ball or box is black, so that the box does not pull the ball, and the box "
+        "stands where training never puts it, usually some 100 m away."
+    ),
+    rows={
+        "random": "uniform over all actions",
+        "go to the box": "moves the end effector to the box, which in training is often where the ball is going",
+        CEILING: "the model's planner with MuJoCo itself as its model: what a perfect model would reach",
+        "chase the ball": "moves the end effector to the ball",
     },
 )

@@ -18,22 +18,23 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.utils import get_latest_run_id
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_fcdl.benchmark import benchmark_of
-from sb3_fcdl.callbacks import TaskEvalCallback
-from sb3_fcdl.cli.options import DEFAULT_ENV, PROGRAM
-from sb3_fcdl.evaluation import evaluate_tasks, format_accuracy, format_graphs, make_env
+from sb3_fcdl.benchmark import benchmark_of, evaluate_predictions
+from sb3_fcdl.callbacks import RunCheckpointCallback, TaskEvalCallback
+from sb3_fcdl.cli.env_options import DEFAULT_ENV, env_options, name_parts
+from sb3_fcdl.cli.options import PROGRAM
+from sb3_fcdl.evaluation import evaluate_shift, evaluate_tasks, format_accuracy, format_graphs, make_env, parse_shift
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
-from sb3_fcdl.evaluation.shifts import evaluate_shift, parse_shift
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
+from sb3_fcdl.presets import preset
 from sb3_fcdl.runs import Run, format_table
-from sb3_fcdl.runs.checkpoint import MODEL, CheckpointCallback, load_checkpoint
-from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files, evaluate_predictions
+from sb3_fcdl.runs.checkpoint import MODEL, load_checkpoint
+from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files
 from sb3_fcdl.runs.profile import available_devices, format_speeds, load_on, measure_model, recommendation
 from sb3_fcdl.runs.record import TrainRecord, machine, package_versions
 
-# Timesteps between two savings of all that a run needs to go on after an interruption: minutes of work, less than a second.
+# Timesteps between two checkpoints: some minutes of training, while a checkpoint takes less than a second.
 CHECKPOINT_FREQUENCY = 10_000
-# What a shell knows as the end by Ctrl-C: a script of several runs stops there.
+# The exit code of a program that Ctrl-C ended: a script of several runs stops there.
 INTERRUPTED = 130
 
 
@@ -42,7 +43,7 @@ def train(arguments: argparse.Namespace) -> None:
     with _mistakes_end_the_program():
         model, folder, record = _new_run(arguments) if arguments.resume is None else _old_run(Path(arguments.resume))
         arguments = argparse.Namespace(**{**record.arguments, "progress": arguments.progress})
-        checkpoint = CheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
+        checkpoint = RunCheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
         callbacks: list[BaseCallback] = [checkpoint]
         if arguments.eval_freq:
             callbacks.append(_eval_callback(arguments, record, folder))
@@ -50,7 +51,7 @@ def train(arguments: argparse.Namespace) -> None:
     suffix = f"_from_{record.timesteps}" if record.timesteps else ""
     model.set_logger(Logger(str(folder), [make_output_format(name, str(folder), suffix) for name in formats]))
     n_left = arguments.timesteps - record.timesteps
-    # Environments whose episodes are of one length end them in the same step, which SB3 would log once for every four.
+    # If all episodes have one length, n_envs of them end in the same step: log once then, not once for every four.
     log_interval = arguments.n_envs
     is_new = record.timesteps == 0
     is_interrupted = False
@@ -89,7 +90,7 @@ def _old_run(folder: Path) -> tuple[FCDL, Path, TrainRecord]:
         return FCDL.load(path, env=make_env(record.env, record.arguments["n_envs"], record.env_kwargs))
 
     model, record = load_checkpoint(folder, load)
-    # With the seed of the run itself its first episodes, explorations and windows would come once more.
+    # The seed of the run itself would repeat its first episodes, random actions and windows.
     model.set_random_seed(int(np.random.SeedSequence([record.seed, record.timesteps]).generate_state(1)[0]))
     return model, folder, record
 
@@ -101,8 +102,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         if arguments.csv is not None:
             check_files(Path(arguments.csv))
         record = _load_record(path, arguments.env_kwargs)
-        if arguments.noise is not None:
-            record = replace(record, env_kwargs={**record.env_kwargs, "noise": arguments.noise})
+        record = replace(record, env_kwargs={**record.env_kwargs, **env_options(arguments, "evaluate", record.env)})
         model = _load_model(path, record.env, record.env_kwargs)
         policies = _policies(model, record, seed)
     tasks = benchmark_of(record.env).tasks(record.env_kwargs)
@@ -126,7 +126,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _policies(model: FCDL, record: TrainRecord, seed: int) -> dict[str, tuple[PolicyPredictor, dict[str, Any]]]:
-    """What is evaluated and keyword arguments of the environment that it meets, by name; the model first."""
+    """Each policy with the keyword arguments of its environment, by name; the model first."""
     benchmark = benchmark_of(record.env)
     policies: dict[str, tuple[PolicyPredictor, dict[str, Any]]] = {record.algo: (model, record.env_kwargs)}
     if benchmark.clean_kwargs:
@@ -173,32 +173,31 @@ def profile(arguments: argparse.Namespace) -> None:
 
 
 def _env_kwargs(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the environment is made with: the benchmark's choice for the seed, overruled by what the user says."""
-    rule = {} if arguments.rule is None else {"rule": arguments.rule}
-    return {**benchmark_of(arguments.env).env_kwargs(arguments.seed), **rule, **arguments.env_kwargs}
+    """Keyword arguments of the environment: the benchmark's for this seed, unless the user gives others."""
+    options = env_options(arguments, "train", arguments.env)
+    return {**benchmark_of(arguments.env).env_kwargs(arguments.seed), **options, **arguments.env_kwargs}
 
 
 def _run_name(arguments: argparse.Namespace, env_kwargs: dict[str, Any]) -> str:
-    parts = [re.split("[:/]", arguments.env)[-1], env_kwargs.get("rule"), arguments.dynamics, f"seed{arguments.seed}"]
-    return "_".join(part for part in parts if part not in (None, "fcdl"))
+    model = [] if arguments.dynamics == "fcdl" else [arguments.dynamics]
+    name = re.split("[:/]", arguments.env)[-1]
+    return "_".join([name, *name_parts(arguments.env, env_kwargs), *model, f"seed{arguments.seed}"])
 
 
 def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
-    preset = benchmark_of(arguments.env).preset(arguments.preset)
+    kwargs = {name: getattr(arguments, name) for name in ("dynamics_kwargs", "planner_kwargs", "policy_kwargs")}
     settings = {
         "learning_starts": 10_000,
-        # A checkpoint holds all of it, so let it be no longer than the run.
+        # Not longer than the run, because a checkpoint holds all of it.
         "buffer_size": min(1_000_000, arguments.timesteps),
-        # One update for every ten transitions, as published, whatever the number of environments.
+        # One update for every ten transitions, as published, where the number of environments allows it.
         "train_freq": max(1, 10 // arguments.n_envs),
         "gradient_steps": max(1, arguments.n_envs // 10),
-        **preset.arguments(arguments.dynamics),
+        **preset(arguments.env, arguments.preset, arguments.dynamics, **kwargs),
         "tensorboard_log": arguments.log_dir,
         "seed": arguments.seed,
     }
     settings["learning_starts"] = min(settings["learning_starts"], arguments.timesteps // 3)
-    for name in ("dynamics_kwargs", "planner_kwargs", "policy_kwargs"):
-        settings[name] = {**settings.get(name, {}), **getattr(arguments, name)}
     return FCDL(FCDLPolicy, env, **settings)
 
 
@@ -206,14 +205,18 @@ def _eval_callback(arguments: argparse.Namespace, record: TrainRecord, folder: P
     env_kwargs = record.env_kwargs
     env = make_env(arguments.env, arguments.n_envs, env_kwargs)
     env.seed(EVALUATION_SEED_OFFSET + arguments.seed)
-    tests = benchmark_of(arguments.env).tasks(env_kwargs)[1:]
+    benchmark = benchmark_of(arguments.env)
+    tests = benchmark.tasks(env_kwargs)[1:]
+    on_tests = TaskEvalCallback(
+        arguments.env, env_kwargs, tests, benchmark.clean_kwargs, benchmark.tells_graphs, seed=arguments.seed
+    )
     callback = _eval_callback_class(env)(
         env,
         n_eval_episodes=10,
         eval_freq=max(1, arguments.eval_freq // arguments.n_envs),
         log_path=str(folder),
         best_model_save_path=str(folder),
-        callback_after_eval=TaskEvalCallback(arguments.env, env_kwargs, tests, seed=arguments.seed) if tests else None,
+        callback_after_eval=on_tests if tests else None,
         verbose=0,
     )
     _take_up(callback, folder / "evaluations.npz", record.timesteps)
@@ -221,7 +224,7 @@ def _eval_callback(arguments: argparse.Namespace, record: TrainRecord, folder: P
 
 
 def _eval_callback_class(env: VecEnv) -> type[EvalCallback]:
-    """SB3's own, or, where some actions are forbidden, the one that takes none of them."""
+    """SB3's own, or, for an environment with action masks, sb3-contrib's."""
     if not env.has_attr("action_masks"):
         return EvalCallback
     try:
@@ -235,7 +238,7 @@ def _eval_callback_class(env: VecEnv) -> type[EvalCallback]:
 
 
 def _take_up(callback: EvalCallback, path: Path, timesteps: int) -> None:
-    """Lets the evaluations of a run go on where an interruption left them, so that its best model stays the best of all."""
+    """Restores the evaluations of an interrupted run, so that its best model is replaced by a better one only."""
     if not path.exists():
         return
     with np.load(path) as found:
@@ -255,9 +258,10 @@ def _load_record(path: Path, env_kwargs: dict[str, Any]) -> Any:
         record = TrainRecord.load(path.parent)
         return replace(record, env_kwargs={**record.env_kwargs, **env_kwargs})
     if not env_kwargs:
+        words = " ".join(f"{key}={value}" for key, value in benchmark_of(DEFAULT_ENV).env_kwargs(0).items())
         raise FileNotFoundError(
-            f"there is no {TrainRecord.FILE_NAME} beside {path}: say by --env-kwargs what it was trained on, "
-            "such as rule=full_fork dynamics_seed=0"
+            f"there is no {TrainRecord.FILE_NAME} beside {path}: say by --env-kwargs which {DEFAULT_ENV} it was trained on, "
+            f"such as {words}"
         )
     return TrainRecord("FCDL", DEFAULT_ENV, env_kwargs, seed=0, timesteps=0, wall_s=0.0)
 
@@ -273,7 +277,7 @@ def _load_model(path: Path, env_id: str, env_kwargs: dict[str, Any]) -> FCDL:
 
 @contextmanager
 def _mistakes_end_the_program() -> Iterator[None]:
-    """What the user got wrong is told in one line, with exit code 2. Use it only round code that checks what the user gave."""
+    """Report a user's mistake in one line and exit with code 2. Use it only around code that checks what the user gave."""
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError, gym.error.Error) as error:

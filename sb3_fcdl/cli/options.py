@@ -4,86 +4,89 @@ import argparse
 import ast
 from typing import Any
 
+from sb3_fcdl.cli.env_options import DEFAULT_ENV, add_env_options, environments_in_words, option_examples
+
 PROGRAM = "sb3-fcdl"
-DEFAULT_ENV = "FCDL/Chemical-v0"
 DESCRIPTION = """\
 Causal world models for Stable-Baselines3.
 
 `train` learns a model of an environment online and writes a run folder; `evaluate` measures its model on the training task
 and on the test tasks, beside policies that learn nothing (floors) and the same planner on the true dynamics (ceiling).
 `robustness` measures models while chosen variables are observed wrongly.
-`profile` tells how fast its model is on this machine, and which device to choose.
+`profile` measures how fast a model is on this machine, and recommends a device.
 """
 EPILOG = f"""\
 examples:
   {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
-  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
-  {PROGRAM} profile --model runs/Chemical-v0_full_fork_seed0_1/model.zip
+  {PROGRAM} evaluate --model runs/RUN/model.zip --episodes 50
+  {PROGRAM} profile --model runs/RUN/model.zip
   tensorboard --logdir runs
 
 `{PROGRAM} COMMAND --help` lists the options of a command.
 """
+TRAIN_DESCRIPTION = """\
+Train FCDL on an environment: max(1, N_ENVS // 10) updates of the model after every max(1, 10 // N_ENVS) steps of all
+environments. That is one update for every 10 transitions if N_ENVS is 1, 2, 5 or a multiple of 10, otherwise for every 6 to
+19.
+"""
 TRAIN_EPILOG = f"""\
-what it writes: LOG_DIR/ENV_RULE_DYNAMICS_seedSEED_K/ (without the dynamics for FCDL itself) with
+what it writes: LOG_DIR/RUN/, where RUN is ENV_OPTIONS_DYNAMICS_seedSEED_K (without the dynamics for FCDL itself), with
   model.zip               the model, for FCDL.load and `{PROGRAM} evaluate`
   train.json              arguments, versions, machine and wall-clock time
   progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
   best_model.zip          with --eval-freq: the model of the best evaluation; all of them are in evaluations.npz
-  checkpoint_N/           until it has ended: what --resume goes on from, every 10 000 timesteps
-Ctrl-C ends the training early and keeps the model, and a checkpoint of it. --resume goes on from the last checkpoint, in new
-episodes and with new random numbers; its curve is progress_from_N.csv.
+  checkpoint_N/           until the run has ended: what --resume continues from, every 10 000 timesteps
+Ctrl-C ends the training early and keeps the model and a checkpoint. --resume continues from the last checkpoint, with new
+episodes and new random numbers; its curve is progress_from_N.csv.
 
 examples:
   {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
-  {PROGRAM} train --rule full_chain --dynamics-kwargs n_codes=8 --planner-kwargs n_candidates=128
-  {PROGRAM} train --resume runs/Chemical-v0_full_fork_seed0_1
-  {PROGRAM} train --timesteps 3000 --env-kwargs n_objects=5 n_colors=3      (a small system: a first look in a minute)
+  {PROGRAM} train --env CartPole-v1 --dynamics-kwargs n_codes=8 --planner-kwargs n_candidates=128
+{option_examples(PROGRAM, "train", "--env {env_id}")}
+  {PROGRAM} train --resume runs/RUN
 """
 EVALUATE_EPILOG = f"""\
-The environment is the one of train.json beside the model. The columns are its training task (`train`) and its test tasks
-with n corrupted objects (`n=2`, `n=4`, `n=6`; in a small system only those with n <= n_objects - 4). Every policy meets the
-same initial states, and none that training has seen. ms/predict is the mean time of one decision for ten environments at once.
-What a corrupted object shows: with `--noise scale` its one-hot colour times 100 * N(0, 1), with `--noise color` any colour.
+The environment is that of train.json beside the model. The columns are its training task (`train`) and its test tasks. All
+policies meet the same initial states, and none that training has seen. ms/predict is the mean time of one decision for ten
+environments at once. The first row is the model. If the environment corrupts observations, `MODEL, not corrupted` is the same
+model without corruption: what it would reach if corruption did not matter. The other rows are policies that learn nothing,
+see below.
 
-rows:
-  MODEL, not corrupted    the model, shown the corrupted objects as they are: what it would reach if corruption did not matter
-  no-op                   sets the last object to the colour that it has
-  random                  uniform over all actions
-  random, root excluded   uniform over the actions that do not change the regime
-  fix in index order      sets the first wrong object right
-  planner on the true dynamics  the model's planner with the true system as its model and the true colours of corrupted
-                          objects: what a perfect model would reach
+A second table compares the model's graphs with the true ones under random actions, by task and true context (number of edges
+of the true graph): the share of transitions in this context; the structural Hamming distance, missing and extra edges; and
+how often code and graph are the same without corruption. The line below it lists the variables that choose the context, and
+how much worse the prediction of one step gets if the choice sees another value of one of them. A third table has the one-step
+accuracy under random actions, over categorical variables that are not corrupted, beside chance and the best possible
+prediction. Each table is printed only if the truth that it needs is known. With `--csv results.csv` they go to
+results_contexts.csv and results_accuracy.csv.
 
-A second table has the graphs of the model under random actions, by task and true context (number of edges of the true graph):
-the share of the transitions that are in it; the structural Hamming distance to the true graph, missing and extra edges; and
-how often code and graph are those that the same state has without corruption. Below it stands which variables choose the
-context, and what one step's prediction loses if the choice sees another value of one of them. A third table has the share of
-the objects shown as they are whose next colour the model predicts right, under random actions, beside chance and the best
-prediction that there is.
-With `--csv results.csv` these go to results_contexts.csv and results_accuracy.csv.
+{environments_in_words()}
+
+any other environment: its training task, and
+  {"random":<30}uniform over all actions
 
 examples:
-  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --episodes 50
-  {PROGRAM} evaluate --model runs/Chemical-v0_full_fork_seed0_1/model.zip --noise color
-  {PROGRAM} evaluate --model model.zip --env-kwargs rule=full_fork dynamics_seed=3 --csv results.csv
+  {PROGRAM} evaluate --model runs/RUN/model.zip --episodes 50
+{option_examples(PROGRAM, "evaluate", "--model runs/RUN/model.zip")}
+  {PROGRAM} evaluate --model model.zip --env-kwargs KEY=VALUE --csv results.csv
 """
 PROFILE_EPILOG = f"""\
-It needs no environment: observations are made up, every variable has any of its values. The times are medians; `update` is one
-update of the model on a batch of its size. OMP_NUM_THREADS sets the number of threads on the CPU.
+It needs no environment: observations are random. The times are medians; `update` is one update of the model on one batch.
+OMP_NUM_THREADS sets the number of threads on the CPU.
 
 examples:
-  {PROGRAM} profile --model runs/Chemical-v0_full_fork_seed0_1/model.zip
+  {PROGRAM} profile --model runs/RUN/model.zip
   {PROGRAM} profile --model model.zip --n-envs 100 --json profile.json
 """
 
 ROBUSTNESS_EPILOG = f"""\
-The environment is the training task of train.json beside the first model; all models meet the same initial states. What is
-observed of a variable instead of its value: `noise`, the value times 100 * N(0, 1); `Normal(MEAN,STD)`, a number; or a fixed
-number or category. What the columns mean: docs/trust.md.
+The environment is the training task of train.json beside the first model; all models meet the same initial states. A shift is
+what is observed instead of the value of a variable: `noise`, the value times 100 * N(0, 1); `Normal(MEAN,STD)`, a random
+number; or a fixed number or category. What the columns mean: docs/trust.md.
 
 examples:
-  {PROGRAM} robustness --model runs/Chemical-v0_full_fork_seed0_1/model.zip --shift obj3=noise obj4=noise
-  {PROGRAM} robustness --model a/model.zip b/model.zip --shift "box_x=Normal(0,100)" --plot box.png
+  {PROGRAM} robustness --model runs/RUN/model.zip --shift x=noise color=red
+  {PROGRAM} robustness --model a/model.zip b/model.zip --shift "x=Normal(0,100)" --plot robustness.png
 """
 
 
@@ -96,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
         commands.add_parser(
             "train",
             help="train FCDL and save it",
-            description="Train FCDL on an environment, about one update for every ten transitions.",
+            description=TRAIN_DESCRIPTION,
             epilog=TRAIN_EPILOG,
             formatter_class=style,
         )
@@ -123,7 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
         commands.add_parser(
             "profile",
             help="times of a saved model on each device of this machine",
-            description="Time a saved model on each device of this machine, and tell which one to choose.",
+            description="Time a saved model on each device of this machine, and recommend one.",
             epilog=PROFILE_EPILOG,
             formatter_class=style,
         )
@@ -137,21 +140,26 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         "--env", default=DEFAULT_ENV, help="registered name, or MODULE:NAME to import what registers it (default: %(default)s)"
     )
     add("--dynamics", default="fcdl", metavar="NAME", help="the model, see docs/dynamics.md (default: %(default)s)")
-    add("--preset", metavar="NAME", help="settings known for the environment: default or paper (default: default)")
+    add(
+        "--preset",
+        default="default",
+        metavar="NAME",
+        help="settings known for the environment: default or paper (default: %(default)s)",
+    )
     add("--timesteps", type=_positive, default=30_000, metavar="N", help="transitions to learn from (default: %(default)s)")
     add(
         "--seed",
         type=int,
         default=0,
-        help="seed of the run, and of the system unless --env-kwargs says it (default: %(default)s)",
+        help="of the run, and of what the environment draws once and for all (default: %(default)s)",
     )
     add("--log-dir", default="runs", metavar="DIR", help="where the run folder is made (default: %(default)s)")
     add("--n-envs", type=_positive, default=10, metavar="N", help="environments stepped at once (default: %(default)s)")
-    add("--rule", help="of Chemical's local regime: full_fork, full_chain or none (default: full_fork)")
+    add_env_options(parser, "train")
     _add_keywords(
         parser,
         "--env-kwargs",
-        "of the environment: n_objects, n_colors, dynamics_seed, graph (see help(fcdl_envs.chemical.ChemicalEnv))",
+        "of the environment, see its documentation; they overrule what is said above",
     )
     _add_keywords(
         parser,
@@ -174,24 +182,24 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="transitions between evaluations of 10 episodes a task, logged as eval/* (default: none)",
     )
-    add("--resume", metavar="FOLDER", help="go on with an interrupted run; its own arguments hold, but for --progress")
+    add("--resume", metavar="FOLDER", help="continue an interrupted run, with its own arguments except --progress")
     add("--progress", action="store_true", help="a progress bar instead of the log on the terminal (needs tqdm and rich)")
 
 
 def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="FILE", help="model.zip of a run folder")
-    add("--episodes", type=_positive, default=50, metavar="N", help="episodes a task, 25 steps each (default: %(default)s)")
+    add("--episodes", type=_positive, default=50, metavar="N", help="episodes a task (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the evaluation's initial states (default: %(default)s)")
-    add("--noise", choices=("scale", "color"), help="how Chemical's test tasks corrupt objects (default: scale)")
-    add("--csv", metavar="FILE", help="also append the results to this file, a line a policy and task (default: none)")
-    _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
+    add_env_options(parser, "evaluate")
+    add("--csv", metavar="FILE", help="also append the results to this file, a line for each policy and task (default: none)")
+    _add_keywords(parser, "--env-kwargs", "of the environment; they overrule those of train.json")
 
 
 def _add_profile_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="FILE", help="model.zip of a run folder, or any file that FCDL.save wrote")
-    add("--n-envs", type=_positive, default=10, metavar="N", help="environments to act in, beside one (default: %(default)s)")
+    add("--n-envs", type=_positive, default=10, metavar="N", help="number of environments, beside one (default: %(default)s)")
     add("--json", metavar="FILE", help="also write the times, versions and machine to this file (default: none)")
 
 
@@ -199,16 +207,22 @@ def _add_robustness_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, nargs="+", metavar="FILE", help="model.zip of one run folder or several")
     add("--shift", required=True, nargs="+", type=_assignment, metavar="VARIABLE=SHIFT", help="what is observed instead")
-    add("--episodes", type=_positive, default=20, metavar="N", help="with and without the shift each (default: %(default)s)")
+    add(
+        "--episodes",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="episodes with the shift, and as many without (default: %(default)s)",
+    )
     add("--seed", type=int, default=0, help="of the initial states and the noise (default: %(default)s)")
     add("--json", metavar="FILE", help="also write the results to this file (default: none)")
     add("--plot", metavar="FILE", help="also draw them into this file, such as robustness.png (default: none)")
-    _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
+    _add_keywords(parser, "--env-kwargs", "of the environment; they overrule those of train.json")
 
 
 def _assignment(word: str) -> str:
     if not all(word.partition("=")):
-        raise argparse.ArgumentTypeError(f"expected VARIABLE=SHIFT, such as obj3=noise, got {word!r}")
+        raise argparse.ArgumentTypeError(f"expected VARIABLE=SHIFT, such as x=noise, got {word!r}")
     return word
 
 

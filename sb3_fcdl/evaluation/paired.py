@@ -1,11 +1,12 @@
-"""The same episodes shown in several ways: as they are, and corrupted."""
+"""The same episodes observed in two ways, corrupted and not, and what a model predicts from either."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -14,18 +15,18 @@ from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET, Task, make_env
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.observations import Observations, given_to, map_observations
 
-# Whose predictions cost little more than those of a few, and which memory has room for.
+# Transitions that are predicted at once: enough that the overhead of a call does not count, few enough for the memory.
 N_TRANSITIONS = 500
 
 
 class PairedStep(NamedTuple):
     """
-    One step of B environments, for each way of showing it.
+    One step of B environments. The lists have an entry for each way of observing it.
 
     :param observations: before the step
     :param actions: the same for all, as ``env.step`` takes them, ``[B, *]``
-    :param next_observations: after it; of an episode that has ended its last ones
-    :param infos: of the step
+    :param next_observations: after the step; where an episode has ended, its last observation
+    :param infos: of the step, a list of ``B``
     """
 
     observations: list[Observations]
@@ -41,10 +42,10 @@ def paired_envs(
     :param env_id: registered name of the environment
     :param env_kwargs: its keyword arguments, without the task
     :param task: which one
-    :param clean_kwargs: what the environment is made with to show the same episodes without corruption; None or empty: it has
-        no other way
+    :param clean_kwargs: keyword arguments under which the environment shows the same episodes without corruption; None or
+        empty: nothing is corrupted
     :param n_envs: number of environments
-    :return: the environments, and their clean twins if there are any
+    :return: the environments and, with ``clean_kwargs``, the same without corruption
     """
     made_with = [{**env_kwargs, **task.env_kwargs}]
     if clean_kwargs:
@@ -54,7 +55,7 @@ def paired_envs(
 
 def random_steps(envs: Sequence[VecEnv], n_steps: int, seed: int) -> Iterator[PairedStep]:
     """
-    Steps with random actions, the same ones in all environments, which are closed at the end.
+    Take steps with random actions, the same in all environments; close the environments at the end.
 
     :param envs: see ``paired_envs``
     :param n_steps: how often each is stepped
@@ -77,7 +78,7 @@ def random_steps(envs: Sequence[VecEnv], n_steps: int, seed: int) -> Iterator[Pa
 
 
 def joined(steps: Iterable[PairedStep]) -> Iterator[PairedStep]:
-    """The same transitions, as if some hundred environments had made them in one step."""
+    """Join consecutive steps into batches of about ``N_TRANSITIONS`` transitions."""
     part: list[PairedStep] = []
     for step in steps:
         part.append(step)
@@ -100,17 +101,25 @@ def _as_one(steps: Sequence[PairedStep]) -> PairedStep:
     )
 
 
-def policy_of(model: FCDL | FCDLPolicy) -> FCDLPolicy:
-    """:return: the policy of a model, which may be one itself"""
-    return model if isinstance(model, FCDLPolicy) else model.policy
+@overload
+def policy_of(model: FCDL | FCDLPolicy) -> FCDLPolicy: ...
+@overload
+def policy_of(model: PolicyPredictor) -> FCDLPolicy | None: ...
+def policy_of(model: PolicyPredictor) -> FCDLPolicy | None:
+    """
+    :param model: anything with SB3's ``predict``
+    :return: its policy with a dynamics model, which it may be itself; None if it has none
+    """
+    policy = getattr(model, "policy", model)
+    return policy if isinstance(policy, FCDLPolicy) else None
 
 
 @th.no_grad()
 def one_step(model: FCDL | FCDLPolicy) -> Callable[[Observations, np.ndarray], Prediction]:
     """
-    :param model: a trained one
-    :return: its prediction from observations, ``[B, *obs_shape]``, and actions as ``env.step`` takes them, ``[B, *]``; for as
-        long as the weights stay as they are
+    :param model: a trained model
+    :return: a function from observations ``[B, *obs_shape]`` and actions as ``env.step`` takes them ``[B, *]`` to the model's
+        prediction. It is valid until the weights change
     """
     policy, given = policy_of(model), given_to(model)
     step = policy.world.stepper()
@@ -124,8 +133,26 @@ def one_step(model: FCDL | FCDLPolicy) -> Callable[[Observations, np.ndarray], P
     return predict
 
 
+def same_code(one: Prediction, other: Prediction) -> np.ndarray:
+    """
+    :param one: predictions from ``B`` observations
+    :param other: predictions for the same transitions, observed in another way
+    :return: 1 where the contexts are the same, else 0, ``[B]``; a single NaN, ``[]``, if the model has no contexts
+    """
+    if one.code is None or other.code is None:
+        return np.array(np.nan)
+    return (one.code == other.code).double().cpu().numpy()
+
+
+def same_graph(one: Prediction, other: Prediction) -> np.ndarray:
+    """1 where the parents are the same, see ``same_code``."""
+    if one.graph is None or other.graph is None:
+        return np.array(np.nan)
+    return (one.graph.bool() == other.graph.bool()).flatten(1).all(1).double().cpu().numpy()
+
+
 def _with_last_ones(observations: Any, infos: list[dict[str, Any]]) -> Any:
-    """The observations, those of ended episodes in place of the first ones of the next."""
+    """The observations after a step; where an episode has ended, its last one instead of the first one of the next."""
     ended = {row: info["terminal_observation"] for row, info in enumerate(infos) if "terminal_observation" in info}
     if not ended:
         return observations

@@ -1,24 +1,21 @@
-"""What becomes of models when chosen variables are observed wrongly."""
+"""The robustness report: models with and without a shift of what they observe."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor, PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import Windows
+from sb3_fcdl.evaluation.paired import policy_of, same_code, same_graph
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET, AsInTraining, bootstrap_interval
-from sb3_fcdl.fcdl import FCDLPolicy
+from sb3_fcdl.evaluation.shifted_env import Shift, ShiftedVecEnv
 from sb3_fcdl.inspection.model_error import prediction_errors
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.world.declared import factors_of
@@ -26,34 +23,6 @@ from sb3_fcdl.world.declared import factors_of
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
-
-# What "noise" multiplies: the scale of the Chemical test tasks.
-NOISE_SCALE = 100.0
-
-
-@dataclass(frozen=True)
-class Normal:
-    """
-    A number that is drawn anew for each observation, from a normal distribution.
-
-    :param mean: in the environment's units
-    :param std: likewise
-    """
-
-    mean: float
-    std: float
-
-    def __str__(self) -> str:
-        """As ``parse_shift`` reads it."""
-        return f"Normal({self.mean:g},{self.std:g})"
-
-
-Shift = Normal | float | str
-"""
-What is observed of a variable instead of its value: ``"noise"``: the value, one-hot if it is a category, times
-``100 * N(0, 1)``, drawn anew for each observation; ``Normal``: another number; a number: always this one; what a category is
-called: always this one.
-"""
 
 
 @dataclass(frozen=True)
@@ -67,9 +36,9 @@ class ShiftResult:
     :param ci: 95 % bootstrap interval of ``mean`` over episodes
     :param shifted_ci: of ``shifted_mean``
     :param error: of one-step predictions of the variables that are not shifted, see ``prediction_errors``, without the shift
-    :param shifted_error: with it, on the same transitions
-    :param same_code: share of transitions whose context is the same with and without the shift
-    :param same_graph: share of transitions whose graph is
+    :param shifted_error: the same with the shift, on the same transitions
+    :param same_code: share of the transitions whose context is the same with and without the shift
+    :param same_graph: share of the transitions whose graph is the same with and without the shift
     """
 
     model: str
@@ -89,8 +58,8 @@ class ShiftReport:
     Several models under one shift.
 
     :param shifts: in words, by variable
-    :param n_episodes: with and without the shift each
-    :param results: a row a model
+    :param n_episodes: episodes with the shift, and as many without
+    :param results: one for each model
     """
 
     shifts: dict[str, str]
@@ -98,20 +67,27 @@ class ShiftReport:
     results: tuple[ShiftResult, ...] = field(default=())
 
     def to_frame(self) -> "pandas.DataFrame":
-        """A row a model. Needs pandas (extra ``plot``)."""
+        """A row for each model. Needs pandas (extra ``plot``)."""
         import pandas as pd
 
         return pd.DataFrame([asdict(result) for result in self.results]).set_index("model")
 
     def to_json(self) -> str:
-        """All of it; what is not known is null."""
+        """The whole report as JSON; NaN becomes null."""
         return json.dumps(_without_nan(asdict(self)), indent=1)
 
     def plot(self) -> "Figure":
         """Returns and errors of each model with and without the shift. Needs matplotlib (extra ``plot``)."""
         from sb3_fcdl.plots import robustness
 
-        return robustness.draw(self)
+        return robustness.draw(
+            names=[result.model for result in self.results],
+            means=np.array([[r.mean for r in self.results], [r.shifted_mean for r in self.results]]),
+            intervals=np.array([[r.ci for r in self.results], [r.shifted_ci for r in self.results]]),
+            errors=np.array([[r.error for r in self.results], [r.shifted_error for r in self.results]]),
+            shift=self._in_words(),
+            n_episodes=self.n_episodes,
+        )
 
     def __str__(self) -> str:
         rows = [("model", "return", "shifted", "error", "shifted", "same code", "same graph")]
@@ -121,78 +97,10 @@ class ShiftReport:
                  for r in self.results]  # fmt: skip
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        said = ", ".join(f"{name}: {shift}" for name, shift in self.shifts.items())
-        return "\n".join([f"{said}; {self.n_episodes} episodes", *lines])
+        return "\n".join([f"{self._in_words()}; {self.n_episodes} episodes", *lines])
 
-
-def parse_shift(text: str) -> Shift:
-    """
-    :param text: ``Normal(MEAN,STD)`` or a number; all else is ``noise`` or a category
-    """
-    match = re.fullmatch(r"Normal\((.+),(.+)\)", text)
-    try:
-        return Normal(float(match[1]), float(match[2])) if match else float(text)
-    except ValueError:
-        return text
-
-
-class _Place(NamedTuple):
-    """Key of the observation, "" if it has none, and columns of one variable."""
-
-    key: str
-    columns: slice
-    variable: Variable
-
-
-class ShiftedVecEnv(VecEnvWrapper):
-    """
-    Shows chosen variables wrongly; the environment itself, its rewards and goals are as they are.
-
-    :param venv: whose observation is a one-dimensional ``Box``, or a ``Dict`` with such
-    :param factors: what its columns mean
-    :param shifts: by name of the state variable
-    :param seed: of the noise
-    :raises ValueError: if there is no such variable, or a shift does not fit it
-    """
-
-    def __init__(self, venv: VecEnv, factors: Factors, shifts: Mapping[str, Shift], seed: int = 0) -> None:
-        super().__init__(venv)
-        self.rng = np.random.default_rng(seed)
-        places = _places(factors, venv.observation_space)
-        for name, shift in shifts.items():
-            if name not in places:
-                raise ValueError(f"unknown variable '{name}', those that can be shifted are {', '.join(places) or 'none'}")
-            _check(places[name].variable, shift)
-        self.shifts = [(places[name], shift) for name, shift in shifts.items()]
-        self.clean: Observations = np.zeros(0)
-
-    def reset(self) -> VecEnvObs:
-        return self.shown(self.venv.reset())
-
-    def step_wait(self) -> VecEnvStepReturn:
-        observations, rewards, dones, infos = self.venv.step_wait()
-        return self.shown(observations), rewards, dones, infos
-
-    def shown(self, observations: VecEnvObs) -> VecEnvObs:
-        """What the agent sees of observations; they themselves are kept as ``clean``."""
-        assert not isinstance(observations, tuple)
-        self.clean = observations
-        by_key = observations if isinstance(observations, dict) else {"": observations}
-        # An integer type would wrap the numbers round.
-        shifted = {key: array.astype(np.result_type(array, np.float32)) for key, array in by_key.items()}
-        for place, shift in self.shifts:
-            array = shifted[place.key]
-            array[:, place.columns] = self._shifted(array[:, place.columns], place.variable, shift)
-        return shifted if isinstance(observations, dict) else shifted[""]
-
-    def _shifted(self, values: np.ndarray, variable: Variable, shift: Shift) -> np.ndarray:
-        if shift == "noise":
-            return values * NOISE_SCALE * self.rng.standard_normal((len(values), 1))
-        if isinstance(shift, Normal):
-            return self.rng.normal(shift.mean, shift.std, values.shape)
-        if variable.is_categorical:
-            return np.eye(variable.n_categories)[[variable.category(shift)] * len(values)]
-        return np.full_like(values, shift)
+    def _in_words(self) -> str:
+        return ", ".join(f"{name}: {shift}" for name, shift in self.shifts.items())
 
 
 def evaluate_shift(
@@ -204,13 +112,13 @@ def evaluate_shift(
 ) -> ShiftReport:
     """
     Evaluate models with and without a shift of what they observe, on the same initial states and with deterministic actions.
-    They act as in training: a ``VecNormalize`` that a model still has comes after the shift.
+    If a model still has its ``VecNormalize``, observations are normalised after the shift.
 
     :param models: anything with SB3's ``predict``, by name; of an ``FCDL`` the errors, contexts and graphs are compared too
     :param make_env: makes the environments, without ``VecNormalize``; their variables are those of their ``factorization``, or
         of their spaces
     :param shifts: what is observed instead, by name of the state variable
-    :param n_episodes: with and without the shift each
+    :param n_episodes: episodes with the shift, and as many without
     :param seed: of the environments and the noise
     :raises ValueError: if there is no such variable, a shift does not fit it, the environments have a ``VecNormalize``, or
         ``n_episodes`` is below 1
@@ -249,32 +157,25 @@ class _Evaluation:
         self.factors = factors_of(venv)
         self.env = ShiftedVecEnv(venv, self.factors, shifts, seed)
         self.shifted_names = tuple(shifts)
-        policy = getattr(model, "policy", model)
-        self.policy = policy if isinstance(policy, FCDLPolicy) else None
-        self.acting = AsInTraining(model, self.env)
+        self.policy = policy_of(model)
+        self.acting = AsInTraining(model, self.env, self._note_action)
         self.before: tuple[th.Tensor, th.Tensor, th.Tensor] | None = None
         self.transitions: list[tuple[th.Tensor, ...]] = []
-        returns, _ = evaluate_policy(self, self.env, n_episodes, callback=self._note, return_episode_rewards=True, warn=False)
+        returns, _ = evaluate_policy(
+            self.acting, self.env, n_episodes, callback=self._note_step, return_episode_rewards=True, warn=False
+        )
         self.returns = np.asarray(returns)
         self.env.close()
 
-    def predict(
-        self,
-        observation: Any,
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """SB3's signature; what is shown and what is true of it are noted."""
-        actions, state = self.acting.predict(observation, state, episode_start, deterministic)
+    def _note_action(self, observation: Observations, actions: np.ndarray) -> None:
+        """Called before each step of all environments: keeps what is shown and what is true of it."""
         if self.policy is not None:
             world = self.policy.world
             stored = th.as_tensor(world.factorization.buffer_actions(np.asarray(actions)), device=world.device)
             shown, clean = world.encode(self._given(observation)), world.encode(self._given(self.env.clean))
             self.before = (shown, clean, world.encode_action(stored))
-        return actions, state
 
-    def _note(self, local_variables: dict[str, Any], _: dict[str, Any]) -> None:
+    def _note_step(self, local_variables: dict[str, Any], _: dict[str, Any]) -> None:
         """Called after each step for each environment: keeps the transition, if it has not left its episode."""
         if self.policy is None or local_variables["done"]:
             return
@@ -288,7 +189,7 @@ class _Evaluation:
         return obs_as_tensor(self.acting.given(observation), self.policy.device)
 
     def compare(self) -> dict[str, float]:
-        """What the model makes of the transitions as they were shown, beside what it makes of them as they were."""
+        """Predictions from the shifted observations beside predictions from the true ones: fields of ``ShiftResult``."""
         if self.policy is None or not self.transitions:
             return {}
         shown, clean, action, after = (th.stack(each) for each in zip(*self.transitions, strict=True))
@@ -300,45 +201,14 @@ class _Evaluation:
             assert self.policy is not None
             return prediction_errors(self.policy.world, windows)[:, 0, rows].mean().item()
 
-        values = {"error": error(clean), "shifted_error": error(shown)}
         with th.no_grad():
             of_clean, of_shown = self.policy.dynamics.step(clean, action), self.policy.dynamics.step(shown, action)
-        if of_clean.code is not None and of_shown.code is not None:
-            values["same_code"] = (of_clean.code == of_shown.code).double().mean().item()
-        if of_clean.graph is not None and of_shown.graph is not None:
-            values["same_graph"] = (of_clean.graph == of_shown.graph).flatten(1).all(1).double().mean().item()
-        return values
-
-
-def _places(factors: Factors, space: spaces.Space) -> dict[str, _Place]:
-    """Where each variable of a one-dimensional ``Box``, or of a ``Dict`` of them, is observed, by name."""
-    places = {}
-    groups = factors.state if isinstance(factors.state, dict) else {"": factors.state}
-    for key, variables in groups.items():
-        part = space[key] if isinstance(space, spaces.Dict) else space
-        column = 0
-        for variable in variables:
-            if isinstance(part, spaces.Box) and len(part.shape) == 1:
-                places[variable.name] = _Place(key, slice(column, column + variable.width), variable)
-            column += variable.width
-    return places
-
-
-def _check(variable: Variable, shift: Shift) -> None:
-    if shift == "noise":
-        return
-    if not variable.is_categorical:
-        if isinstance(shift, str):
-            raise ValueError(
-                f"{variable.name} cannot be shifted by {shift!r}; allowed: 'noise', Normal(mean, std) or a number"
-            )
-        return
-    if isinstance(shift, Normal):
-        raise ValueError(f"{variable.name} is a category, not a number: {shift} does not fit it, 'noise' or a category does")
-    try:
-        variable.category(shift)
-    except ValueError as error:
-        raise ValueError(f"{error}; 'noise' is allowed, too") from None
+        return {
+            "error": error(clean),
+            "shifted_error": error(shown),
+            "same_code": float(same_code(of_clean, of_shown).mean()),
+            "same_graph": float(same_graph(of_clean, of_shown).mean()),
+        }
 
 
 def _or_dash(value: float, spec: str) -> str:

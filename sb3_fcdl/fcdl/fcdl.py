@@ -353,32 +353,6 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         self.replay_buffer = loaded
         self.experience.take_scale()
 
-    def save_checkpoint(self, folder: str | pathlib.Path) -> None:
-        """
-        Write all that a run needs to go on as if it had not stopped: model, replay buffer, environments, generators, and what
-        has been measured but not logged. Call it between two rollouts: from a callback's ``_on_rollout_start``, or when ``learn``
-        has returned.
-
-        :param folder: made, or replaced once the new checkpoint is complete
-        """
-        write_checkpoint(self, pathlib.Path(folder))
-
-    @classmethod
-    def resume(cls: type[SelfFCDL], folder: str | pathlib.Path, env: GymEnv, **kwargs: Any) -> SelfFCDL:
-        """
-        The model of a checkpoint, with its replay buffer, in new environments that are put into the state of the old ones.
-        ``learn(n, reset_num_timesteps=False)`` then goes on bit for bit as the interrupted run would have, on the same machine
-        and versions. Warns where the environments' state cannot be taken: the run then goes on in new episodes.
-
-        Like ``load`` it unpickles: resume checkpoints that you trust.
-
-        :param folder: what ``save_checkpoint`` wrote
-        :param env: made as for the run
-        :param kwargs: see ``load``
-        :raises ValueError: if the checkpoint is damaged, or of another environment
-        """
-        return read_checkpoint(cls, pathlib.Path(folder), env, **kwargs)
-
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "model_log", "trainer", "_window_rng", "_last_plan"]
 

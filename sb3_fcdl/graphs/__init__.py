@@ -1,6 +1,6 @@
 """Causal graphs with names, and how far they are from the true ones."""
 
 from sb3_fcdl.graphs.graph import CausalGraph, GraphDiff
-from sb3_fcdl.graphs.score import EdgeScore, GraphScore
+from sb3_fcdl.graphs.score import EdgeScore, GraphScore, f1_score, hamming_distance, wrong_edges
 
-__all__ = ["CausalGraph", "EdgeScore", "GraphDiff", "GraphScore"]
+__all__ = ["CausalGraph", "EdgeScore", "GraphDiff", "GraphScore", "f1_score", "hamming_distance", "wrong_edges"]

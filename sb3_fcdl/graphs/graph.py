@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class GraphDiff:
     """
-    What one graph has and another has not.
+    The difference between two graphs.
 
-    :param added: edges of the other graph alone, pairs ``(parent, child)``
-    :param removed: edges of this graph alone
+    :param added: edges that only the other graph has, pairs ``(parent, child)``
+    :param removed: edges that only this graph has
     """
 
     added: tuple[tuple[str, str], ...]
@@ -77,7 +77,7 @@ class CausalGraph:
             raise ValueError("a union needs at least one graph, got none: the model has no graph, see its has_graph")
         first = graphs[0]
         for graph in graphs:
-            first._check_same_names(graph)
+            _check_same_names(first, graph)
         probabilities = np.max([graph.probabilities for graph in graphs], axis=0)
         return replace(first, probabilities=probabilities, label=label, parts=tuple(graphs))
 
@@ -117,10 +117,10 @@ class CausalGraph:
     def diff(self, other: "CausalGraph") -> GraphDiff:
         """
         :param other: a graph of the same variables
-        :return: the edges that it has more, and those that it lacks
+        :return: the edges that only the other has, and those that only this one has
         :raises ValueError: if it is of other variables
         """
-        self._check_same_names(other)
+        _check_same_names(self, other)
         mine, theirs = self.edge_names, other.edge_names
         return GraphDiff(
             added=tuple(edge for edge in theirs if edge not in mine),
@@ -132,12 +132,12 @@ class CausalGraph:
         How far the graph is from the true one.
 
         :param truth: the true graph, or its edges ``[V, P]``, bool
-        :param entries: which entries count, ``[V, P]``, bool, such as the ``free_entries`` of a model, that is those that it
-            was not told; None: all
+        :param entries: which entries count, ``[V, P]``, bool, such as a model's ``free_entries``: those that it was not told.
+            None: all
         :raises ValueError: if a shape or the names disagree
         """
         if isinstance(truth, CausalGraph):
-            self._check_same_names(truth)
+            _check_same_names(self, truth)
             truth = truth.edges
         counted = np.ones(self.edges.shape, dtype=bool) if entries is None else np.asarray(entries, dtype=bool)
         truth = np.asarray(truth, dtype=bool)
@@ -147,15 +147,15 @@ class CausalGraph:
         return score_graph(self.probabilities, self.edges, truth, counted, self.child_names, self.parent_names)
 
     def to_frame(self) -> "pandas.DataFrame":
-        """The probabilities, a row a child and a column a parent. Needs pandas (extra ``plot``)."""
+        """The probabilities: a row for each child, a column for each parent. Needs pandas (extra ``plot``)."""
         import pandas as pd
 
         index, columns = pd.Index(self.child_names, name="child"), pd.Index(self.parent_names, name="parent")
         return pd.DataFrame(self.probabilities, index=index, columns=columns)
 
     def to_json(self) -> str:
-        """All of it as text; ``from_json`` reads it back, with every probability as it was."""
-        return json.dumps(self._to_dict(), indent=1)
+        """The whole graph as text; ``from_json`` restores it exactly."""
+        return json.dumps(_as_dict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str | Path) -> "CausalGraph":
@@ -170,8 +170,8 @@ class CausalGraph:
 
     def to_networkx(self) -> "networkx.DiGraph":
         """
-        A node a variable, with ``kind`` ``"state"`` or ``"action"``; an edge from each parent to its child, with its
-        ``probability``. What depends on itself has a loop. Needs networkx, which torch brings.
+        A node for each variable, with ``kind`` ``"state"`` or ``"action"``; an edge from each parent to its child, with its
+        ``probability``. A variable that depends on itself has a loop. Needs networkx, which torch installs.
         """
         import networkx as nx
 
@@ -184,7 +184,7 @@ class CausalGraph:
         return graph
 
     def to_dot(self) -> str:
-        """The graph in Graphviz's language, as text: variables now are ``x``, at the next step ``x'``."""
+        """The graph in Graphviz's language. Variables are called ``x`` now and ``x'`` at the next step."""
         lines = [f"digraph {json.dumps(self.label)} {{", "  rankdir=LR;"]
         lines += [f"  {json.dumps(name)};" for name in self.parent_names]
         lines += [f"  {json.dumps(parent)} -> {json.dumps(child + chr(39))};" for parent, child in self.edge_names]
@@ -194,8 +194,8 @@ class CausalGraph:
         """
         Draw the graph. Needs matplotlib (extra ``plot``).
 
-        :param kind: ``"heatmap"``: a cell an entry, the darker the more probable, with a dot where there is an edge;
-            ``"nodes"``: the variables now on the left, at the next step on the right, and a line an edge
+        :param kind: ``"heatmap"``: a cell for each entry, the darker the more probable, with a dot for each edge;
+            ``"nodes"``: variables now on the left, at the next step on the right, with a line for each edge
         :return: a matplotlib figure; ``figure.savefig("graph.png")`` writes it
         :raises ValueError: if ``kind`` is unknown
         """
@@ -203,28 +203,31 @@ class CausalGraph:
 
         if kind not in ("heatmap", "nodes"):
             raise ValueError(f"kind must be 'heatmap' or 'nodes', got {kind!r}")
-        return (graphs.heatmap if kind == "heatmap" else graphs.nodes)(self)
+        draw = graphs.heatmap if kind == "heatmap" else graphs.nodes
+        return draw(self.probabilities, self.edges, self.child_names, self.parent_names, self.label)
+
+    @staticmethod
+    def plot_grid(graphs: "Sequence[CausalGraph]", titles: Sequence[str]) -> "Figure":
+        """
+        Draw several graphs as heat maps side by side, on the same scale. Needs matplotlib (extra ``plot``).
+
+        :param graphs: of the same variables, at least one
+        :param titles: one for each graph
+        :raises ValueError: if they are not of the same variables
+        """
+        from sb3_fcdl.plots.graphs import grid
+
+        first = graphs[0]
+        for graph in graphs:
+            _check_same_names(first, graph)
+        probabilities, edges = (np.stack(arrays) for arrays in zip(*((g.probabilities, g.edges) for g in graphs), strict=True))
+        return grid(probabilities, edges, first.child_names, first.parent_names, titles)
 
     def __str__(self) -> str:
         width = max(len(name) for name in self.child_names) + 1
         lines = [self.label] if self.label else []
         lines += [f"{child + chr(39):<{width}} <- {', '.join(self.parents_of(child)) or '-'}" for child in self.child_names]
         return "\n".join(lines)
-
-    def _check_same_names(self, other: "CausalGraph") -> None:
-        mine, theirs = (self.child_names, self.parent_names), (other.child_names, other.parent_names)
-        if mine != theirs:
-            raise ValueError(f"the graphs are of different variables: {mine} and {theirs}")
-
-    def _to_dict(self) -> dict[str, Any]:
-        return {
-            "label": self.label,
-            "threshold": self.threshold,
-            "child_names": list(self.child_names),
-            "parent_names": list(self.parent_names),
-            "probabilities": np.asarray(self.probabilities, dtype=np.float64).tolist(),
-            "parts": [part._to_dict() for part in self.parts],
-        }
 
     @classmethod
     def _from_dict(cls, values: dict[str, Any]) -> "CausalGraph":
@@ -238,13 +241,18 @@ class CausalGraph:
         )
 
 
-def hamming_distance(graphs: np.ndarray, truth: np.ndarray, entries: np.ndarray) -> float:
-    """
-    Structural Hamming distance, averaged over graphs.
+def _check_same_names(one: CausalGraph, other: CausalGraph) -> None:
+    mine, theirs = (one.child_names, one.parent_names), (other.child_names, other.parent_names)
+    if mine != theirs:
+        raise ValueError(f"the graphs are of different variables: {mine} and {theirs}")
 
-    :param graphs: ``[R, V, P]``, bool
-    :param truth: ``[R, V, P]``, bool
-    :param entries: the entries that count, ``[V, P]``, bool: those that a model is free to learn
-    :return: mean number of wrong entries a graph
-    """
-    return float(((graphs != truth) & entries).sum(axis=(1, 2)).mean())
+
+def _as_dict(graph: CausalGraph) -> dict[str, Any]:
+    return {
+        "label": graph.label,
+        "threshold": graph.threshold,
+        "child_names": list(graph.child_names),
+        "parent_names": list(graph.parent_names),
+        "probabilities": np.asarray(graph.probabilities, dtype=np.float64).tolist(),
+        "parts": [_as_dict(part) for part in graph.parts],
+    }

@@ -30,7 +30,7 @@ class EdgeScore(NamedTuple):
 @dataclass(frozen=True)
 class GraphScore:
     """
-    A graph beside the truth. What would be zero over zero is NaN.
+    A graph compared with the truth. A ratio of zero to zero is NaN.
 
     :param shd: structural Hamming distance, the number of entries that are wrong
     :param precision: share of the graph's edges that are true
@@ -48,7 +48,7 @@ class GraphScore:
     edges: tuple[EdgeScore, ...]
 
     def to_frame(self) -> "pandas.DataFrame":
-        """A row an entry. Needs pandas (extra ``plot``)."""
+        """A row for each entry. Needs pandas (extra ``plot``)."""
         import pandas as pd
 
         return pd.DataFrame(self.edges, columns=EdgeScore._fields)
@@ -85,13 +85,47 @@ def score_graph(
     children, parents = np.nonzero(entries)
     columns = zip(parents, children, value, is_edge, is_true, strict=True)
     return GraphScore(
-        shd=int((is_edge != is_true).sum()),
+        shd=int(sum(wrong_edges(edges, truth, entries))),
         precision=_ratio(n_hits, n_edges),
         recall=_ratio(n_hits, n_true),
-        f1=_ratio(2 * n_hits, n_edges + n_true),
+        f1=f1_score(is_edge, is_true),
         auroc=_auroc(value[is_true], value[~is_true]),
         edges=tuple(EdgeScore(parent_names[p], child_names[c], float(v), bool(e), bool(t)) for p, c, v, e, t in columns),
     )
+
+
+def wrong_edges(graphs: np.ndarray, truth: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Missing and extra edges of graphs. Their sum is the structural Hamming distance from the truth.
+
+    :param graphs: ``[V, P]`` or ``[R, V, P]``, bool
+    :param truth: likewise
+    :param entries: the entries that count, ``[V, P]``, bool: those that a model is free to learn
+    :return: the number of missing and of extra edges, ``[]`` or ``[R]`` each
+    """
+    missing, extra = truth & ~graphs & entries, graphs & ~truth & entries
+    return missing.sum(axis=(-2, -1)), extra.sum(axis=(-2, -1))
+
+
+def hamming_distance(graphs: np.ndarray, truth: np.ndarray, entries: np.ndarray) -> float:
+    """
+    Structural Hamming distance, mean over graphs. For the parameters see ``wrong_edges``.
+
+    :return: mean number of wrong entries a graph
+    """
+    missing, extra = wrong_edges(graphs, truth, entries)
+    return float((missing + extra).mean())
+
+
+def f1_score(chosen: np.ndarray, truth: np.ndarray) -> float:
+    """
+    Harmonic mean of precision and recall.
+
+    :param chosen: bool, of any shape
+    :param truth: bool, likewise
+    :return: in [0, 1]; NaN if nothing is chosen and nothing true
+    """
+    return _ratio(2 * int((chosen & truth).sum()), int(chosen.sum()) + int(truth.sum()))
 
 
 def _ratio(numerator: int, denominator: int) -> float:
@@ -99,6 +133,6 @@ def _ratio(numerator: int, denominator: int) -> float:
 
 
 def _auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Of all pairs of one of each, the share in which the positive is larger, ties half."""
+    """The share of pairs (positive, negative) in which the positive is larger; ties count half."""
     difference = positives[:, None] - negatives[None, :]
     return float((difference > 0).mean() + (difference == 0).mean() / 2) if difference.size else float("nan")

@@ -9,6 +9,7 @@ import torch as th
 from fcdl_envs.variables import Variable
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.graphs.graph import CausalGraph
+from sb3_fcdl.graphs.score import f1_score
 from sb3_fcdl.world.factorization import values_of
 from sb3_fcdl.world.world_model import WorldModel
 
@@ -110,8 +111,8 @@ def describe(variables: Sequence[Variable], values: np.ndarray, is_member: np.nd
             for index, variable in enumerate(variables)
             for condition in _conditions(variable, values[:, index], fulfils, is_member)
         ]
-        text, best = max(conditions, key=lambda condition: _f1(fulfils & condition[1], is_member), default=("", fulfils))
-        if _f1(fulfils & best, is_member) < _f1(fulfils, is_member) + MIN_GAIN:
+        text, best = max(conditions, key=lambda condition: f1_score(fulfils & condition[1], is_member), default=("", fulfils))
+        if f1_score(fulfils & best, is_member) < f1_score(fulfils, is_member) + MIN_GAIN:
             break
         fulfils = fulfils & best
         texts.append(text)
@@ -154,7 +155,3 @@ def _set_in_words(variable: Variable, chosen: np.ndarray, rest: np.ndarray) -> s
     starts = np.flatnonzero(np.diff(chosen) != 1) + 1 if is_ordered else np.arange(1, len(words))
     runs = [run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in np.split(words, starts)]
     return f"{variable.name} in {', '.join(runs)}"
-
-
-def _f1(chosen: np.ndarray, is_member: np.ndarray) -> float:
-    return float(2 * (chosen & is_member).sum() / (chosen.sum() + is_member.sum()))

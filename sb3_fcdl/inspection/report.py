@@ -99,10 +99,8 @@ def _record_pictures(logger: Logger, union: CausalGraph, codes: list[Code]) -> N
     if importlib.util.find_spec("matplotlib") is None:
         warnings.warn("graphs are not drawn for TensorBoard without matplotlib: pip install 'sb3_fcdl[plot]'", stacklevel=2)
         return
-    from sb3_fcdl.plots import graphs
-
     logger.record("causal/union", Figure(union.plot(), close=False), exclude=ONLY_TENSORBOARD)
     if codes:
         titles = [f"code {code.code}: {100 * code.share:.0f} %" for code in codes]
-        picture = graphs.grid([code.graph for code in codes], titles)
+        picture = CausalGraph.plot_grid([code.graph for code in codes], titles)
         logger.record("causal/codes", Figure(picture, close=False), exclude=ONLY_TENSORBOARD)

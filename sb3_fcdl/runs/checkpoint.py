@@ -1,72 +1,54 @@
-"""What an interrupted training run goes on from."""
+"""
+What an interrupted training run goes on from: a folder ``checkpoint_TIMESTEPS`` in the run's folder, with the model, its
+replay buffer and the record of the run so far. It is there only when it is complete. The last one stays until the next is
+there; a run that has ended as it should leaves none.
+"""
 
 import shutil
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_fcdl.runs.record import TrainRecord
 
 MODEL, BUFFER = "model.zip", "replay_buffer.pkl"
 
 
-class CheckpointCallback(BaseCallback):
+def save_checkpoint(folder: Path, model: OffPolicyAlgorithm, record: TrainRecord) -> None:
     """
-    Saves model, replay buffer and record every so many timesteps in a folder ``checkpoint_TIMESTEPS``, which is there only
-    when it is complete. The last one stays until the next is there; none is left by a run that has ended as it should.
+    Replaces the last checkpoint by one of now. If there is one of this very timestep, it stays.
 
-    :param folder: the run's folder
-    :param record: what the run is; timesteps and time before this part of it
-    :param frequency: timesteps between two checkpoints
+    :param folder: of the run
+    :param model: with its replay buffer
+    :param record: of the run so far
     """
+    partial, last = folder / "checkpoint_partial", _checkpoints(folder)
+    path = folder / f"checkpoint_{record.timesteps}"
+    if path.exists():
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    model.save(partial / MODEL)
+    model.save_replay_buffer(partial / BUFFER)
+    record.save(partial)
+    partial.rename(path)
+    for checkpoint in last:
+        shutil.rmtree(checkpoint)
+    record.save(folder)
 
-    def __init__(self, folder: Path, record: TrainRecord, frequency: int) -> None:
-        super().__init__()
-        self.folder = folder
-        self.record = record
-        self.frequency = frequency
-        self._last_save = record.timesteps
 
-    def _on_training_start(self) -> None:
-        self._start = time.perf_counter()
+def complete_run(folder: Path, record: TrainRecord) -> None:
+    """
+    Leaves the record of a run that is complete, and no checkpoint.
 
-    def _on_step(self) -> bool:
-        if self.num_timesteps - self._last_save >= self.frequency:
-            self.save()
-        return True
-
-    def save(self) -> None:
-        """Leaves a checkpoint of now; the one of this very timestep, if there is one, stays."""
-        partial, record, last = self.folder / "checkpoint_partial", self.current_record, _checkpoints(self.folder)
-        self._last_save = record.timesteps
-        path = self.folder / f"checkpoint_{record.timesteps}"
-        if path.exists():
-            return
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        self.model.save(partial / MODEL)
-        self.model.save_replay_buffer(partial / BUFFER)  # type: ignore[attr-defined]
-        record.save(partial)
-        partial.rename(path)
-        for checkpoint in last:
-            shutil.rmtree(checkpoint)
-        record.save(self.folder)
-
-    @property
-    def current_record(self) -> TrainRecord:
-        """The record as of now."""
-        wall_s = self.record.wall_s + time.perf_counter() - self._start
-        return replace(self.record, timesteps=self.model.num_timesteps, wall_s=wall_s)
-
-    def finish(self) -> None:
-        """Leaves the record of a run that is complete."""
-        self.current_record.save(self.folder)
-        for checkpoint in self.folder.glob("checkpoint_*"):
-            shutil.rmtree(checkpoint)
+    :param folder: of the run
+    :param record: of the whole run
+    """
+    record.save(folder)
+    for checkpoint in folder.glob("checkpoint_*"):
+        shutil.rmtree(checkpoint)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -1,17 +1,15 @@
-"""All that is measured of a trained model, and the result files that keep it."""
+"""What is measured of a trained model, and the result files that it goes to."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sb3_fcdl.evaluation.accuracy import AccuracyResult, evaluate_accuracy
-from sb3_fcdl.benchmark.environments import benchmark_of
+from sb3_fcdl.evaluation.accuracy import AccuracyResult
+from sb3_fcdl.evaluation.contexts import ContextResult
 from sb3_fcdl.evaluation.returns import TaskResult
-from sb3_fcdl.evaluation.contexts import ContextResult, evaluate_graphs
 from sb3_fcdl.runs.record import TrainRecord
 from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, Run, append_csv, check_csv
-from sb3_fcdl.fcdl import FCDL
 
-# Behind the name of a model whose inputs are not corrupted.
+# Appended to the name of a model that is evaluated without corruption.
 NOT_CORRUPTED = ", not corrupted"
 
 
@@ -21,8 +19,8 @@ class Measurements:
     What was measured of a model.
 
     :param returns: of the model and of policies that learn nothing, by name
-    :param contexts: its graphs, empty where it has none or nobody knows the true ones
-    :param accuracies: of its predictions, and of the best that there are, by name; empty where these are not known
+    :param contexts: of its graphs; empty if it has none, or the true ones are not known
+    :param accuracies: of its predictions and of the best possible ones, by name; empty if these are not known
     """
 
     returns: dict[str, list[TaskResult]]
@@ -31,7 +29,7 @@ class Measurements:
 
     def append_to(self, csv: Path, record: TrainRecord) -> None:
         """
-        Append a line for each number to three files, the returns last: ``results.csv``, ``results_contexts.csv`` and
+        Append the results to three files, the returns last: ``results.csv``, ``results_contexts.csv`` and
         ``results_accuracy.csv``.
 
         :param csv: the first of them
@@ -52,12 +50,12 @@ class Measurements:
 
 
 def contexts_csv(csv: Path) -> Path:
-    """:return: where the graphs stand that belong to a file of returns"""
+    """:return: the file of graphs that belongs to a file of returns"""
     return csv.with_stem(f"{csv.stem}_contexts")
 
 
 def accuracy_csv(csv: Path) -> Path:
-    """:return: where the accuracies stand that belong to a file of returns"""
+    """:return: the file of accuracies that belongs to a file of returns"""
     return csv.with_stem(f"{csv.stem}_accuracy")
 
 
@@ -69,26 +67,3 @@ def check_files(csv: Path) -> None:
     check_csv(csv)
     check_csv(contexts_csv(csv), ContextCsvRow)
     check_csv(accuracy_csv(csv), AccuracyCsvRow)
-
-
-def evaluate_predictions(
-    model: FCDL, record: TrainRecord, seed: int
-) -> tuple[list[ContextResult], dict[str, list[AccuracyResult]]]:
-    """
-    Evaluate graphs and predictions of a model on the tasks of its environment, as far as somebody knows the true ones, and
-    graphs if some of their edges were learned.
-
-    :param model: the model
-    :param record: of its training
-    :param seed: of the transitions
-    :return: graphs and accuracies, see ``Measurements``
-    """
-    benchmark, made_with = benchmark_of(record.env), (record.env, record.env_kwargs)
-    tasks, clean = benchmark.tasks(record.env_kwargs), benchmark.clean_kwargs
-    contexts, accuracies = [], {}
-    if model.dynamics.has_graph and model.dynamics.free_entries.any() and benchmark.tells_graphs:
-        contexts = evaluate_graphs(model, *made_with, tasks, clean, seed=seed)
-    if benchmark.bayes_step is not None:
-        bayes_step = benchmark.bayes_step(*made_with)
-        accuracies = evaluate_accuracy({record.algo: model}, *made_with, tasks, clean, bayes_step, seed=seed)
-    return contexts, accuracies

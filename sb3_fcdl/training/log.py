@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.logger import Logger
 
 from sb3_fcdl.dynamics import Losses
-from sb3_fcdl.graphs.graph import hamming_distance
+from sb3_fcdl.graphs.score import f1_score, hamming_distance
 from sb3_fcdl.inspection.report import N_WINDOWS, has_tensorboard, record_hyperparameters, report, report_lengths
 from sb3_fcdl.training.experience import Experience
 from sb3_fcdl.world.world_model import WorldModel
@@ -148,5 +148,5 @@ class ModelLog:
             graphs = self.world.dynamics.local_graph(th.stack(state), th.stack(action)).bool().cpu().numpy()
         truth, free = np.stack(true_graphs), self.world.dynamics.free_entries
         scores = {"causal/shd": hamming_distance(graphs, truth, free)}
-        n_edges = int((graphs & free).sum() + (truth & free).sum())
-        return scores | ({"causal/f1": 2 * int((graphs & truth & free).sum()) / n_edges} if n_edges else {})
+        f1 = f1_score(graphs & free, truth & free)
+        return scores if np.isnan(f1) else scores | {"causal/f1": f1}

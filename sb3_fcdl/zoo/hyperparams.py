@@ -1,24 +1,18 @@
-"""Hyperparameters of FCDL for RL Zoo, in its format: what is not listed takes ``default``, which is FCDL's own defaults."""
+"""Hyperparameters of FCDL for RL Zoo, in its format. One that is not listed has those of ``default``: FCDL's own."""
 
 from typing import Any
 
-from sb3_fcdl.benchmark import CHEMICAL, MAGNETIC, Benchmark
+from sb3_fcdl.presets import preset
 
 
-def _of(benchmark: Benchmark, policy: str, n_timesteps: int, learning_starts: int) -> dict[str, Any]:
+def _of(env_id: str, policy: str, n_timesteps: int, learning_starts: int) -> dict[str, Any]:
     """Those of ``sb3-fcdl train``: ten environments, and one update and one plan for every ten transitions."""
-    return {
-        **benchmark.preset(None).arguments("fcdl"),
-        "policy": policy,
-        "n_timesteps": n_timesteps,
-        "learning_starts": learning_starts,
-        "n_envs": 10,
-        "train_freq": 1,
-    }
+    schedule = {"n_timesteps": n_timesteps, "learning_starts": learning_starts, "n_envs": 10, "train_freq": 1}
+    return {**preset(env_id), "policy": policy, **schedule}
 
 
 hyperparams: dict[str, dict[str, Any]] = {
-    "FCDL/Chemical-v0": _of(CHEMICAL, "MultiInputPolicy", 161_000, 10_000),
-    "FCDL/Magnetic-v0": _of(MAGNETIC, "MlpPolicy", 100_000, 2_000),
+    "FCDL/Chemical-v0": _of("FCDL/Chemical-v0", "MultiInputPolicy", 161_000, 10_000),
+    "FCDL/Magnetic-v0": _of("FCDL/Magnetic-v0", "MlpPolicy", 100_000, 2_000),
     "default": {"policy": "MlpPolicy", "n_timesteps": 10_000},
 }

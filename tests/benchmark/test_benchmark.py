@@ -6,7 +6,7 @@ import pytest
 import torch as th
 
 from fcdl_envs.chemical_system import ChemicalSystem
-from sb3_fcdl.benchmark import benchmark_of, chemical_tasks
+from sb3_fcdl.benchmark import BENCHMARKS, benchmark_of, chemical_tasks
 from sb3_fcdl.benchmark.base import ReferencePolicy
 from sb3_fcdl.benchmark.chemical import CEILING, FixedOrder, NoOp, Random, RandomWithoutRoot, TrueDynamicsPlanner
 from sb3_fcdl.evaluation import Task, TaskResult, evaluate_tasks, make_env
@@ -136,13 +136,33 @@ def test_planner_models_the_most_likely_step_of_the_true_system():
     assert planner.key(state).tolist() == [1 + 0 * 3 + 2 * 9 + 1 * 27, 0 + 2 * 3 + 1 * 9 + 0 * 27]
 
 
+@pytest.mark.parametrize("env_id", BENCHMARKS)
+def test_the_help_describes_every_reference_and_options_are_arguments_of_the_environment(env_id):
+    benchmark = benchmark_of(env_id)
+    assert list(benchmark.rows) == list(benchmark.references(env_id, {}, 0, None))
+    for option in benchmark.options:
+        for choice in option.choices:
+            gym.make(env_id, **{option.name: choice}).close()
+
+
 def test_reference_policies_come_from_floor_to_ceiling():
     policies = benchmark_of(ENV_ID).references(ENV_ID, {"n_objects": 5, "n_colors": 3}, 0, None)
     assert list(policies) == ["no-op", "random", "random, root excluded", "fix in index order", CEILING]
-    env = make_env(ENV_ID, 1, {"n_objects": 5, "n_colors": 3})
+    env = make_env(ENV_ID, 20, {"n_objects": 5, "n_colors": 3})
+    env.seed(0)
     batch = env.reset()
     policies[CEILING].attach(env)
-    assert all(0 <= policy.predict(batch)[0].item() < 15 for policy in policies.values())
+    taken = {name: policy.predict(batch)[0] for name, policy in policies.items()}
+    colors, goal = (batch[key].reshape(20, 5, 3) for key in ("state", "goal"))
+    colors, wanted, counts = colors.argmax(-1), goal.argmax(-1), goal.any(-1)
+    # An action is three times the object, plus the colour.
+    assert taken["no-op"].tolist() == (12 + colors[:, 4]).tolist()
+    differs = counts & (colors != wanted)
+    repairs = [3 * row.argmax() + wanted[index, row.argmax()] for index, row in enumerate(differs)]
+    assert differs.any(-1).all() and taken["fix in index order"].tolist() == repairs
+    assert taken["random"].min() < 3 <= taken["random, root excluded"].min()
+    twin = TrueDynamicsPlanner(ChemicalSystem(n_objects=5, n_colors=3), seed=0)
+    assert taken[CEILING].tolist() == twin.plan_from(colors, batch["goal"]).actions[:, 0].tolist()
 
 
 def test_tasks_are_those_that_exist_for_the_number_of_objects():

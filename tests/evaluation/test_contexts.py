@@ -8,18 +8,14 @@ import pytest
 import torch as th
 from gated import GatedEnv
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import EveryNTimesteps
-from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 from tiny import ENV_ID, tiny_fcdl
 from toy import squeezed
 
 from fcdl_envs.variables import Factors, Variable
-from sb3_fcdl.callbacks import TaskEvalCallback
 from sb3_fcdl.dynamics import Prediction
-from sb3_fcdl.evaluation import Task, evaluate_accuracy, evaluate_tasks, make_env
+from sb3_fcdl.evaluation import Task, evaluate_accuracy, make_env
 from sb3_fcdl.evaluation.contexts import evaluate_graphs, format_graphs
-from sb3_fcdl.runs.measurements import evaluate_predictions
 
 TASKS = (Task("train"), Task("n=2", {"task": "test", "n_noisy": 2}))
 SIX = {"n_objects": 6, "n_colors": 3}
@@ -173,69 +169,3 @@ def test_a_model_is_given_what_its_vec_normalize_makes_of_observations(monkeypat
     assert (opened.missing, opened.extra) == (pytest.approx(0.2), 0)
     (found,) = evaluate_accuracy({"model": model}, *run, n_steps=50)["model"]
     assert found.accuracy == pytest.approx(shut.share + 0.8 * opened.share)
-
-
-class Written(KVWriter):
-    """The latest values of every dump."""
-
-    def __init__(self):
-        self.values = {}
-
-    def write(self, key_values, key_excluded, step=0):
-        self.values |= key_values
-
-
-def logged(model, env_id=ENV_ID, env_kwargs=SIX, tasks=TASKS[1:]):
-    written = Written()
-    model.set_logger(Logger(None, [written]))
-    callback = TaskEvalCallback(env_id, env_kwargs, tasks, n_episodes=2, seed=3)
-    callback.init_callback(model)
-    callback.on_step()
-    return written.values
-
-
-def test_returns_and_graphs_of_each_test_task_are_logged(monkeypatch):
-    """All edges in each code, and a code that a corrupted variable chooses: graphs are steady, codes are not."""
-    model = tiny_fcdl(gym.make(ENV_ID, **SIX))
-    stepper = model.policy.dynamics.stepper
-
-    def reads_a_corrupted_variable(state, action):
-        code = state.unflatten(-1, (6, 3))[:, 1].argmax(-1)
-        return stepper()(state, action)._replace(graph=th.ones(len(state), 6, 7), code=code)
-
-    monkeypatch.setattr(model.policy.dynamics, "stepper", lambda: reads_a_corrupted_variable)
-    values = logged(model)
-    (returns,), (clean_returns,) = (
-        evaluate_tasks(model, ENV_ID, made_with, TASKS[1:], n_episodes=2, seed=3) for made_with in (SIX, SIX | CLEAN)
-    )
-    assert returns.mean != clean_returns.mean
-    contexts = evaluate_graphs(model.policy, ENV_ID, SIX, TASKS[1:], CLEAN, n_steps=20, seed=3)
-    assert len(contexts) == 2 and max(context.same_code for context in contexts) < 1
-    expected = {"eval/return_n=2": returns.mean, "eval/return_n=2_not_corrupted": clean_returns.mean}
-    for context in contexts:
-        name = f"n=2_edges={context.n_true_edges}"
-        expected[f"eval_shd/{name}"] = GIVEN + N_FREE - context.n_true_edges
-        expected |= {f"eval_same_code/{name}": context.same_code, f"eval_same_graph/{name}": 1}
-    assert values == expected
-
-
-def test_only_returns_are_logged_where_there_are_no_graphs():
-    without_graph = tiny_fcdl(gym.make(ENV_ID, **SIX), dynamics="mlp", dynamics_kwargs={})
-    assert logged(without_graph).keys() == {"eval/return_n=2", "eval/return_n=2_not_corrupted"}
-    without_truth = tiny_fcdl("CartPole-v1", dynamics_kwargs={})
-    assert logged(without_truth, "CartPole-v1", {}, [Task("test")]).keys() == {"eval/return_test"}
-
-
-def test_the_callback_does_not_disturb_training():
-    weights = []
-    for callback in (None, EveryNTimesteps(30, TaskEvalCallback(ENV_ID, SIX, TASKS[1:], n_episodes=1))):
-        model = tiny_fcdl(gym.make(ENV_ID, **SIX)).learn(60, callback)
-        weights.append(th.cat([parameter.detach().flatten() for parameter in model.policy.parameters()]))
-    assert th.equal(*weights)
-
-
-@pytest.mark.parametrize(("dynamics", "has_learned_edges"), [("cdl", True), ("oracle", False)])
-def test_a_graph_that_was_given_is_not_measured(dynamics, has_learned_edges):
-    model = tiny_fcdl(gym.make(ENV_ID, **SIX), dynamics=dynamics, dynamics_kwargs={"hidden_dim": 8})
-    contexts, accuracies = evaluate_predictions(model, SimpleNamespace(env=ENV_ID, env_kwargs=SIX, algo=dynamics), seed=0)
-    assert bool(contexts) == has_learned_edges and accuracies

@@ -10,9 +10,8 @@ from tiny import ENV_ID, N_ACTIONS, TINY, tiny_fcdl
 
 from fcdl_envs.chemical_episodes import ChemicalEpisodes
 from sb3_fcdl.callbacks import TaskEvalCallback
-from sb3_fcdl.evaluation import Task, evaluate_tasks, make_env
+from sb3_fcdl.evaluation import Task, evaluate_shift, evaluate_tasks, make_env
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
-from sb3_fcdl.evaluation.shifts import evaluate_shift
 
 TASK = Task("train")
 FORBIDDEN = {**TINY, "forbid_root": True}

@@ -19,15 +19,14 @@ def test_learns_and_evaluates(policy):
     model = tiny_fcdl(policy=policy).learn(60)
     # After the warm-up of 20 transitions every second step is followed by an update.
     assert model._n_updates == (60 - 20) // 2
-    mean, _ = evaluate_policy(model, tiny_vec_env(1), n_eval_episodes=2, warn=False)
+    mean, _ = evaluate_policy(model, tiny_vec_env(1), n_eval_episodes=1, warn=False)
     env, total = tiny_env(), 0.0
-    for seed in (0, None):
-        (observation, _), done = env.reset(seed=seed), False
-        while not done:
-            action, _ = model.predict(observation, deterministic=True)
-            observation, reward, terminated, truncated, _ = env.step(action)
-            total, done = total + float(reward), terminated or truncated
-    assert mean == pytest.approx(total / 2)
+    (observation, _), done = env.reset(seed=0), False
+    while not done:
+        action, _ = model.predict(observation, deterministic=True)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        total, done = total + float(reward), terminated or truncated
+    assert mean == pytest.approx(total)
 
 
 # After a warm-up of 20 transitions: at 24, 28 ... 60, and at the ends of episodes of 25. The further run is as long as it

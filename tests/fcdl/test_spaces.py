@@ -87,17 +87,16 @@ def test_masked_actions_are_never_taken(action, planner):
         assert is_allowed(planned)
 
 
-def test_sb3_contribs_masked_evaluation():
+def test_sb3_contribs_masked_evaluation(tmp_path):
     maskable = pytest.importorskip("sb3_contrib.common.maskable.evaluation")
     callbacks = pytest.importorskip("sb3_contrib.common.maskable.callbacks")
     mask, is_allowed = MASKS["multi_discrete"]
     env = RandomEnv(OBSERVATIONS["box"], ACTIONS["multi_discrete"], np.array(mask))
     evaluation = callbacks.MaskableEvalCallback(
-        make_vec_env(lambda: env), eval_freq=20, n_eval_episodes=1, verbose=0, warn=False
+        make_vec_env(lambda: env), eval_freq=20, n_eval_episodes=1, log_path=str(tmp_path), verbose=0, warn=False
     )
     model = tiny_fcdl(env, policy="MlpPolicy", **SMALL | {"learning_starts": 30}).learn(60, evaluation)
-    # At timesteps 20, 40 and 60, of which the last is kept.
-    assert evaluation.n_calls == 60 and len(evaluation.evaluations_timesteps) == 0
+    assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == [20, 40, 60]
     taken, paid = [], []
 
     def watch(variables, _):

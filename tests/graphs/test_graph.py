@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sb3_fcdl.graphs.graph import CausalGraph, hamming_distance
+from sb3_fcdl.graphs.graph import CausalGraph
 
 GRAPH = CausalGraph(np.array([[0.9, 0.2, 0.6], [0.5, 1.0, 0.0]]), ("x", "y"), ("x", "y", "push"), label="code 3")
 
@@ -26,14 +26,6 @@ def test_shape_must_fit_the_names():
 def test_unknown_variable_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'z'.*'x', 'y'"):
         GRAPH.parents_of("z")
-
-
-def test_hamming_distance_counts_wrong_entries_that_can_be_learned():
-    graphs = np.array([[[1, 0], [1, 1]], [[0, 0], [0, 1]]], dtype=bool)
-    truth = np.array([[[1, 1], [0, 1]], [[0, 0], [1, 1]]], dtype=bool)
-    # Wrong: two in the first graph, one in the second; of these only the lower left entry is free.
-    assert hamming_distance(graphs, truth, np.ones((2, 2), dtype=bool)) == 1.5
-    assert hamming_distance(graphs, truth, np.array([[0, 0], [1, 0]], dtype=bool)) == 1.0
 
 
 def test_union_has_the_highest_probability_of_each_edge_and_keeps_its_parts():
@@ -147,3 +139,17 @@ def test_nodes_have_a_line_an_edge():
     assert [tuple(line) for line in lines] == [(0, 0), (2, 0), (1, 1)]
     with pytest.raises(ValueError, match="'tree'"):
         GRAPH.plot("tree")  # type: ignore[arg-type]
+
+
+def test_a_grid_has_every_graph_in_a_tile_of_its_own():
+    pytest.importorskip("matplotlib")
+    other = replace(GRAPH, probabilities=np.array([[0.1, 0.7, 0.6], [0.4, 0.3, 0.9]]))
+    axes = CausalGraph.plot_grid([GRAPH, other], ["one", "two"]).axes[0]
+    # A row for the titles above the tiles, a column between them.
+    tiles = axes.images[0].get_array()
+    assert np.array_equal(tiles[1:3, 0:3], GRAPH.probabilities) and np.array_equal(tiles[1:3, 4:7], other.probabilities)
+    assert [text.get_text() for text in axes.texts] == ["one", "two"]
+    dots = [collection.get_offsets().tolist() for collection in axes.collections[::2]]
+    assert dots == [[[0, 1], [2, 1], [1, 2]], [[5, 1], [6, 1], [6, 2]]]
+    with pytest.raises(ValueError, match="different variables"):
+        CausalGraph.plot_grid([GRAPH, replace(GRAPH, parent_names=("x", "y", "pull"))], ["one", "two"])

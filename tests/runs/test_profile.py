@@ -1,14 +1,16 @@
 """Profiles of models of every kind of observation."""
 
+import time
 from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
 from tiny import tiny_env, tiny_fcdl
 
-from sb3_fcdl.runs.profile import measure_model, random_observation
+from sb3_fcdl.runs.profile import measure_model, median_ms, random_observation
 from sb3_fcdl.world.factorization import default_factors
 
 ENDLESS = np.finfo(np.float64).max
@@ -32,6 +34,18 @@ def test_every_observation_is_measured(name):
     model = tiny_fcdl(env, policy="MultiInputPolicy" if name == "dict" else "MlpPolicy", **kwargs)
     speed = measure_model(model, [1, 3], seconds=0)
     assert min(*speed.predict_ms.values(), speed.update_ms) > 0
+
+
+def test_a_time_is_the_median_of_calls_after_one_that_does_not_count(monkeypatch):
+    durations = iter([9.0, 1.0, 5.0, 2.0])  # seconds; the first one is not timed
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(th.cuda, "is_available", lambda: False)
+
+    def work():
+        clock[0] += next(durations)
+
+    assert median_ms(work, seconds=0, min_repeats=3) == 2000
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -10,7 +10,7 @@ from tiny import ends_after
 from toy import squeezed
 
 from sb3_fcdl import FCDL
-from sb3_fcdl.runs import measurements
+from sb3_fcdl.benchmark import predictions
 from sb3_fcdl.evaluation import TaskResult, evaluate_accuracy, evaluate_graphs
 from sb3_fcdl.runs import Run, append_csv, read_csv
 from sb3_fcdl.runs.record import TrainRecord
@@ -75,8 +75,8 @@ def test_factored_taxi_shows_what_the_state_is_made_of(state):
 
 
 def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(measurements, "evaluate_accuracy", partial(evaluate_accuracy, n_steps=5))
-    monkeypatch.setattr(measurements, "evaluate_graphs", partial(evaluate_graphs, n_steps=5))
+    monkeypatch.setattr(predictions, "evaluate_accuracy", partial(evaluate_accuracy, n_steps=5))
+    monkeypatch.setattr(predictions, "evaluate_graphs", partial(evaluate_graphs, n_steps=5))
     path, script = tmp_path / "models.csv", str(SCRIPT.parent / "models.py")
     run = ["--models", "MLP", "--rules", "full_fork", "--seeds", "0", "--timesteps", "60", "--episodes", "1"]
     for _ in range(2):
@@ -113,7 +113,7 @@ def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, c
 
 
 def test_a_benchmark_stops_with_ctrl_c_and_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(measurements, "evaluate_accuracy", partial(evaluate_accuracy, n_steps=5))
+    monkeypatch.setattr(predictions, "evaluate_accuracy", partial(evaluate_accuracy, n_steps=5))
     path, script = tmp_path / "models.csv", str(SCRIPT.parent / "models.py")
     run = ["--models", "MLP", "--rules", "full_fork", "--seeds", "0", "--timesteps", "60", "--episodes", "1"]
     monkeypatch.setattr(sys, "argv", [script, str(path), *run, "--log-dir", str(tmp_path / "runs")])

@@ -1,0 +1,148 @@
+"""An environment in which chosen variables are observed wrongly."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from fcdl_envs.variables import Factors, Variable
+from sb3_fcdl.observations import Observations
+
+# What "noise" multiplies: the scale of the Chemical test tasks.
+NOISE_SCALE = 100.0
+
+
+@dataclass(frozen=True)
+class Normal:
+    """
+    A normally distributed number, drawn anew for each observation.
+
+    :param mean: in the environment's units
+    :param std: likewise
+    """
+
+    mean: float
+    std: float
+
+    def __str__(self) -> str:
+        """As ``parse_shift`` reads it."""
+        return f"Normal({self.mean:g},{self.std:g})"
+
+
+Shift = Normal | float | str
+"""
+What is observed instead of the value of a variable. ``"noise"``: the value (a category: its one-hot vector) times
+``100 * N(0, 1)``, drawn anew for each observation. ``Normal``: a random number. A number, or the name of a category: always
+this one.
+"""
+
+
+def parse_shift(text: str) -> Shift:
+    """
+    :param text: ``Normal(MEAN,STD)`` or a number; all else is ``noise`` or a category
+    """
+    match = re.fullmatch(r"Normal\((.+),(.+)\)", text)
+    try:
+        return Normal(float(match[1]), float(match[2])) if match else float(text)
+    except ValueError:
+        return text
+
+
+class _Place(NamedTuple):
+    """Key of the observation, "" if it has none, and columns of one variable."""
+
+    key: str
+    columns: slice
+    variable: Variable
+
+
+class ShiftedVecEnv(VecEnvWrapper):
+    """
+    Shifts the observed values of chosen variables. The environment itself, its rewards and its goals stay the same.
+
+    :param venv: whose observation is a one-dimensional ``Box``, or a ``Dict`` with such
+    :param factors: what its columns mean
+    :param shifts: by name of the state variable
+    :param seed: of the noise
+    :raises ValueError: if there is no such variable, or a shift does not fit it
+    """
+
+    def __init__(self, venv: VecEnv, factors: Factors, shifts: Mapping[str, Shift], seed: int = 0) -> None:
+        super().__init__(venv)
+        self.rng = np.random.default_rng(seed)
+        places = _places(factors, venv.observation_space)
+        for name, shift in shifts.items():
+            if name not in places:
+                raise ValueError(f"unknown variable '{name}', those that can be shifted are {', '.join(places) or 'none'}")
+            _check(places[name].variable, shift)
+        self.shifts = [(places[name], shift) for name, shift in shifts.items()]
+        self.clean: Observations = np.zeros(0)
+
+    def reset(self) -> VecEnvObs:
+        return self.shown(self.venv.reset())
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        return self.shown(observations), rewards, dones, infos
+
+    def shown(self, observations: VecEnvObs) -> VecEnvObs:
+        """The shifted observations; the true ones are kept as ``clean``."""
+        assert not isinstance(observations, tuple)
+        self.clean = observations
+        by_key = observations if isinstance(observations, dict) else {"": observations}
+        # An integer type would wrap the numbers round.
+        shifted = {key: array.astype(np.result_type(array, np.float32)) for key, array in by_key.items()}
+        for place, shift in self.shifts:
+            array = shifted[place.key]
+            array[:, place.columns] = self._shifted(array[:, place.columns], place.variable, shift)
+        return shifted if isinstance(observations, dict) else shifted[""]
+
+    def _shifted(self, values: np.ndarray, variable: Variable, shift: Shift) -> np.ndarray:
+        if shift == "noise":
+            return values * NOISE_SCALE * self.rng.standard_normal((len(values), 1))
+        if isinstance(shift, Normal):
+            return self.rng.normal(shift.mean, shift.std, values.shape)
+        if variable.is_categorical:
+            return np.eye(variable.n_categories)[[variable.category(shift)] * len(values)]
+        return np.full_like(values, shift)
+
+
+def _places(factors: Factors, space: spaces.Space) -> dict[str, _Place]:
+    """Where each variable of a one-dimensional ``Box``, or of a ``Dict`` of them, is observed, by name."""
+    places = {}
+    groups = factors.state if isinstance(factors.state, dict) else {"": factors.state}
+    for key, variables in groups.items():
+        part = space[key] if isinstance(space, spaces.Dict) else space
+        if isinstance(part, spaces.Box) and len(part.shape) == 1:
+            for variable, columns in zip(variables, _columns(variables), strict=True):
+                places[variable.name] = _Place(key, columns, variable)
+    return places
+
+
+def _columns(variables: Sequence[Variable]) -> list[slice]:
+    """Where each variable stands among the columns of all of them."""
+    ends = list(accumulate(variable.width for variable in variables))
+    return [slice(end - variable.width, end) for variable, end in zip(variables, ends, strict=True)]
+
+
+def _check(variable: Variable, shift: Shift) -> None:
+    if shift == "noise":
+        return
+    if not variable.is_categorical:
+        if isinstance(shift, str):
+            raise ValueError(
+                f"{variable.name} cannot be shifted by {shift!r}; allowed: 'noise', Normal(mean, std) or a number"
+            )
+        return
+    if isinstance(shift, Normal):
+        raise ValueError(f"{variable.name} is a category, not a number: {shift} does not fit it, 'noise' or a category does")
+    try:
+        variable.category(shift)
+    except ValueError as error:
+        raise ValueError(f"{error}; 'noise' is allowed, too") from None

@@ -1,6 +1,8 @@
-"""How an environment names the variables in its observations and actions."""
+"""How an environment names the variables in its observations and actions, and which columns they take."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,21 @@ class Factors:
         return self.state_variables + self.action
 
     @property
+    def state_slices(self) -> tuple[slice, ...]:
+        """Columns of each state variable in the flat state, ``V`` of them."""
+        return self.parent_slices[: len(self.state_variables)]
+
+    @property
+    def parent_slices(self) -> tuple[slice, ...]:
+        """Columns of each parent in the flat state followed by the flat action, ``P`` of them."""
+        return consecutive_slices(variable.width for variable in self.parents)
+
+    @property
+    def action_slices(self) -> tuple[slice, ...]:
+        """Columns of each action variable in the flat action."""
+        return consecutive_slices(variable.width for variable in self.action)
+
+    @property
     def state_names(self) -> tuple[str, ...]:
         return tuple(variable.name for variable in self.state_variables)
 
@@ -102,3 +119,34 @@ class Factors:
     def action_width(self) -> int:
         """Columns of the flat action, ``A``."""
         return sum(variable.width for variable in self.action)
+
+    def index_of(self, name: str) -> int:
+        """
+        :param name: of a variable
+        :return: its index among the parents: its column in every graph
+        :raises ValueError: if no variable is called so
+        """
+        return _index_of(name, self.parent_names, "variable")
+
+    def state_index_of(self, name: str) -> int:
+        """
+        :param name: of a state variable
+        :return: its index among the state variables: its row in every graph, and its column
+        :raises ValueError: if no state variable is called so
+        """
+        return _index_of(name, self.state_names, "state variable")
+
+
+def consecutive_slices(widths: Iterable[int]) -> tuple[slice, ...]:
+    """
+    :param widths: of parts that stand side by side, from column 0 on
+    :return: the columns of each part
+    """
+    ends = list(accumulate(widths, initial=0))
+    return tuple(slice(start, end) for start, end in pairwise(ends))
+
+
+def _index_of(name: str, names: tuple[str, ...], kind: str) -> int:
+    if name not in names:
+        raise ValueError(f"unknown {kind} {name!r}, there are {', '.join(names)}")
+    return names.index(name)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fcdl_envs.variables import Variable
+from fcdl_envs.variables import Factors, Variable, consecutive_slices
 
 LAMP = Variable("lamp", 3, ("off", "dim", "on"))
 
@@ -37,3 +37,28 @@ def test_unknown_categories_are_refused(value):
 def test_there_is_one_name_for_each_category(n_categories, names):
     with pytest.raises(ValueError, match=f"lamp has {n_categories} categories, got the names"):
         Variable("lamp", n_categories, names)
+
+
+ROOM = Factors(
+    state={"seen": (LAMP, Variable("x")), "felt": (Variable("heat"),)}, action=(Variable("switch", 2), Variable("dial", 4))
+)
+
+
+def test_columns_follow_each_other_in_the_order_of_the_variables():
+    assert ROOM.state_slices == (slice(0, 3), slice(3, 4), slice(4, 5))
+    assert ROOM.parent_slices == (*ROOM.state_slices, slice(5, 7), slice(7, 11))
+    assert ROOM.action_slices == (slice(0, 2), slice(2, 6))
+    assert ROOM.parent_slices[-1].stop == ROOM.state_width + ROOM.action_width
+    assert consecutive_slices([]) == ()
+
+
+def test_a_variable_has_the_index_of_its_column_in_a_graph():
+    assert [ROOM.index_of(name) for name in ROOM.parent_names] == [0, 1, 2, 3, 4]
+    assert [ROOM.state_index_of(name) for name in ROOM.state_names] == [0, 1, 2]
+
+
+def test_an_unknown_variable_is_named_with_those_that_there_are():
+    with pytest.raises(ValueError, match="unknown variable 'lamps', there are lamp, x, heat, switch, dial$"):
+        ROOM.index_of("lamps")
+    with pytest.raises(ValueError, match="unknown state variable 'dial', there are lamp, x, heat$"):
+        ROOM.state_index_of("dial")

@@ -20,18 +20,36 @@ from sb3_fcdl.dynamics.graph.priors import (
     sample_edges,
 )
 from sb3_fcdl.dynamics.graph.quantizer import GraphQuantizer, LatentQuantizer, Quantized, Quantizer
-from sb3_fcdl.dynamics.lookup.parents import LinearTables, ParentFeatures, ParentInputs, ParentLinear
-from sb3_fcdl.dynamics.masked import MaskedNetwork
+from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
+from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
+from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.graphs.graph import CausalGraph
 
 Quantize = Literal["graphs", "latents"]
 
 
-class _Tables(NamedTuple):
-    """Both layers that read the parents' features, for one version of the weights."""
+class _Bound(NamedTuple):
+    """
+    The model for one version of the weights.
 
-    context: LinearTables
-    prediction: LinearTables
+    :param features: read a batch
+    :param context: the first layer of the encoder
+    :param masked: the masked network
+    """
+
+    features: BoundFeatures
+    context: LinearFn
+    masked: MaskedFn
+
+    def encoder_inputs(self, inputs: ParentInputs, selected: th.Tensor) -> th.Tensor:
+        """
+        What the encoder's first layer makes of some of the parents.
+
+        :param inputs: the batch
+        :param selected: weight of each parent, ``[P]``
+        :return: ``[R, hidden_dim]``
+        """
+        return self.context(inputs, selected.expand(1, len(inputs.columns), -1)).squeeze(0)
 
 
 class _Drawn(NamedTuple):
@@ -141,18 +159,18 @@ class FCDLDynamics(DynamicsModel):
         return self.free_edges.entries
 
     def loss(self, windows: Windows) -> Losses:
-        tables = self._tables(with_tangents=windows.needs_state_gradient)
+        bound = self._bind(windows.needs_state_gradient)
         contexts: list[Quantized] = []
         drawn: list[_Drawn] = []
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
-            inputs = self.features.read(state, action)
-            context = self.quantizer(self._encoder_inputs(tables, inputs, self.context_inputs))
+            inputs = bound.features.read(state, action)
+            context = self.quantizer(bound.encoder_inputs(inputs, self.context_inputs))
             contexts.append(context)
             log_odds = self.free_edges.fill(context.log_odds)
 
             def masked(mask: th.Tensor) -> StateDistribution:
-                return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
+                return self.layout.distribution(bound.masked(inputs, mask), state)
 
             if self.quantize == "latents":
                 return masked(sample_edges(log_odds))
@@ -180,15 +198,14 @@ class FCDLDynamics(DynamicsModel):
         return Losses(total, {name: term.detach() for name, term in terms.items()}, codes)
 
     def _stepper(self) -> StepFn:
-        tables = self._tables(with_tangents=False)
+        bound = self._bind(with_state_gradient=False)
         graphs = self._graphs()
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            inputs = self.features.read(state, action, tables.prediction.knots)
-            code = self.quantizer.code(self._encoder_inputs(tables, inputs, self.context_inputs))
+            inputs = bound.features.read(state, action)
+            code = self.quantizer.code(bound.encoder_inputs(inputs, self.context_inputs))
             mask = graphs[code]
-            outputs = self.network(self.features, tables.prediction, inputs, mask)
-            return Prediction(self.layout.distribution(outputs, state), mask, code)
+            return Prediction(self.layout.distribution(bound.masked(inputs, mask), state), mask, code)
 
         return step
 
@@ -242,40 +259,27 @@ class FCDLDynamics(DynamicsModel):
         :return: nats, mean over children, ``[P]``; near zero (of either sign) for a variable that does not select the context
         """
         state, action, next_state = windows.state[:, 0], windows.action[:, 0], windows.next_state[:, 0]
-        tables = self._tables(with_tangents=False)
+        bound = self._bind(with_state_gradient=False)
         graphs = self._graphs()
-        inputs = self.features.read(state, action, tables.prediction.knots)
+        inputs = bound.features.read(state, action)
 
         def loss(encoder_inputs: th.Tensor) -> th.Tensor:
             mask = graphs[self.quantizer.code(encoder_inputs)]
-            outputs = self.network(self.features, tables.prediction, inputs, mask)
-            return -self.layout.distribution(outputs, state).log_prob(next_state).mean()
+            return -self.layout.distribution(bound.masked(inputs, mask), state).log_prob(next_state).mean()
 
-        together = self._encoder_inputs(tables, inputs, self.context_inputs)
+        together = bound.encoder_inputs(inputs, self.context_inputs)
         undisturbed = loss(together)
         losses = []
         for selected in th.diag(self.context_inputs):
-            own = self._encoder_inputs(tables, inputs, selected)
+            own = bound.encoder_inputs(inputs, selected)
             losses.append(loss(together - own + own[th.randperm(len(own), device=own.device)]))
         return th.stack(losses) - undisturbed
-
-    def _encoder_inputs(self, tables: _Tables, inputs: ParentInputs, selected: th.Tensor) -> th.Tensor:
-        """
-        What the encoder's first layer makes of some of the parents.
-
-        :param selected: weight of each parent, ``[P]``
-        :return: ``[R, hidden_dim]``
-        """
-        mask = selected.expand(1, len(inputs.columns), -1)
-        return self.context_layer(self.features, tables.context, inputs, mask).squeeze(0)
 
     def _graphs(self) -> th.Tensor:
         """The graph of each context, 0 or 1, ``[K, V, P]``."""
         log_odds = self.free_edges.fill(self.quantizer.graph_log_odds())
         return (log_odds > 0).to(log_odds.dtype)
 
-    def _tables(self, with_tangents: bool) -> _Tables:
-        return _Tables(
-            self.context_layer.tables(self.features, with_tangents),
-            self.network.aggregation.tables(self.features, with_tangents),
-        )
+    def _bind(self, with_state_gradient: bool) -> _Bound:
+        features = self.features.bind(with_state_gradient)
+        return _Bound(features, self.context_layer.bind(features), self.network.bind(features))

@@ -11,17 +11,25 @@ from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Wi
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
 from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName, sample_edges
-from sb3_fcdl.dynamics.lookup.parents import LinearTables, ParentFeatures, ParentInputs, ParentLinear
-from sb3_fcdl.dynamics.masked import MaskedNetwork
+from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
+from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
+from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.dynamics.norms import batch_norm
 from sb3_fcdl.graphs.graph import CausalGraph
 
 
-class _Tables(NamedTuple):
-    """Both layers that read the parents' features, for one version of the weights."""
+class _Bound(NamedTuple):
+    """
+    The model for one version of the weights.
 
-    edges: LinearTables
-    prediction: LinearTables
+    :param features: read a batch
+    :param edges: the first layer of the edge network
+    :param masked: the masked network
+    """
+
+    features: BoundFeatures
+    edges: LinearFn
+    masked: MaskedFn
 
 
 class LabelledLinear(ParentLinear):
@@ -41,12 +49,14 @@ class LabelledLinear(ParentLinear):
         bound = (6 / (features.n_parents * (features.bias.shape[1] + 1))) ** 0.5
         self.label = nn.Parameter(th.empty(n_children, features.n_parents, output_dim).uniform_(-bound, bound))
 
-    def forward(
-        self, features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor | None = None
-    ) -> th.Tensor:
-        """See ``ParentLinear.forward``."""
-        assert mask is not None
-        return th.baddbmm(super().forward(features, tables, inputs, mask), mask.detach(), self.label)
+    def bind(self, features: BoundFeatures) -> LinearFn:
+        """See ``ParentLinear.bind``."""
+        unlabelled = super().bind(features)
+
+        def labelled(inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+            return th.baddbmm(unlabelled(inputs, mask), mask.detach(), self.label)
+
+        return labelled
 
 
 class NCDDynamics(DynamicsModel):
@@ -102,15 +112,15 @@ class NCDDynamics(DynamicsModel):
 
     def loss(self, windows: Windows) -> Losses:
         """In train mode the running mean of the edges moves."""
-        tables = self._tables(with_tangents=windows.needs_state_gradient)
+        bound = self._bind(windows.needs_state_gradient)
         probabilities: list[th.Tensor] = []
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
-            inputs = self.features.read(state, action)
-            free = self._free_log_odds(tables, inputs)
+            inputs = bound.features.read(state, action)
+            free = self._free_log_odds(bound, inputs)
             probabilities.append(free.sigmoid())
             mask = sample_edges(self.free_edges.fill(free))
-            return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
+            return self.layout.distribution(bound.masked(inputs, mask), state)
 
         nll = self.unrolled_nll(windows, predict)
         rates = th.stack(probabilities).mean((0, 1))
@@ -121,14 +131,13 @@ class NCDDynamics(DynamicsModel):
         return Losses(total, {name: term.detach() for name, term in terms.items()})
 
     def _stepper(self) -> StepFn:
-        tables = self._tables(with_tangents=False)
+        bound = self._bind(with_state_gradient=False)
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            inputs = self.features.read(state, action, tables.prediction.knots)
-            log_odds = self.free_edges.fill(self._free_log_odds(tables, inputs))
+            inputs = bound.features.read(state, action)
+            log_odds = self.free_edges.fill(self._free_log_odds(bound, inputs))
             mask = (log_odds > 0).to(log_odds.dtype)
-            outputs = self.network(self.features, tables.prediction, inputs, mask)
-            return Prediction(self.layout.distribution(outputs, state), mask)
+            return Prediction(self.layout.distribution(bound.masked(inputs, mask), state), mask)
 
         return step
 
@@ -139,12 +148,11 @@ class NCDDynamics(DynamicsModel):
         names = self.factors.state_names, self.factors.parent_names
         return [CausalGraph(probabilities, *names, label="mean of the samples")]
 
-    def _free_log_odds(self, tables: _Tables, inputs: ParentInputs) -> th.Tensor:
+    def _free_log_odds(self, bound: _Bound, inputs: ParentInputs) -> th.Tensor:
         """Of the free entries, for each row, ``[R, F]``."""
-        return self.edge_network(self.edge_layer(self.features, tables.edges, inputs).squeeze(0))
+        every_parent = inputs.columns.new_ones(1, len(inputs.columns), self.features.n_parents)
+        return self.edge_network(bound.edges(inputs, every_parent).squeeze(0))
 
-    def _tables(self, with_tangents: bool) -> _Tables:
-        return _Tables(
-            self.edge_layer.tables(self.features, with_tangents),
-            self.network.aggregation.tables(self.features, with_tangents),
-        )
+    def _bind(self, with_state_gradient: bool) -> _Bound:
+        features = self.features.bind(with_state_gradient)
+        return _Bound(features, self.edge_layer.bind(features), self.network.bind(features))

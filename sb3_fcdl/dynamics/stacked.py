@@ -1,10 +1,22 @@
 """Layers of one network a child, side by side."""
 
+from typing import NamedTuple
+
 import torch as th
 from torch import nn
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.distributions import output_width
+
+
+class Affine(NamedTuple):
+    """One linear layer a variable, without parameters of its own: ``weight [V, I, O]``, ``bias [V, 1, O]``."""
+
+    weight: th.Tensor
+    bias: th.Tensor
+
+    def __call__(self, inputs: th.Tensor) -> th.Tensor:
+        return th.baddbmm(self.bias, inputs, self.weight)
 
 
 class StackedLinear(nn.Module):

@@ -58,7 +58,7 @@ def test_a_variable_has_the_index_of_its_column_in_a_graph():
 
 
 def test_an_unknown_variable_is_named_with_those_that_there_are():
-    with pytest.raises(ValueError, match="unknown variable 'lamps', there are lamp, x, heat, switch, dial$"):
+    with pytest.raises(ValueError, match=r"unknown variable 'lamps', there are lamp, x, heat, switch, dial$"):
         ROOM.index_of("lamps")
-    with pytest.raises(ValueError, match="unknown state variable 'dial', there are lamp, x, heat$"):
+    with pytest.raises(ValueError, match=r"unknown state variable 'dial', there are lamp, x, heat$"):
         ROOM.state_index_of("dial")

@@ -56,8 +56,7 @@ def prior_log_odds(prior: GraphPriorName | GraphPrior, factors: Factors) -> th.T
         log_odds[:, n_states:] = CERTAIN
     for edges, value in ((prior.required_edges, CERTAIN), (prior.forbidden_edges, -CERTAIN)):
         for parent, child in edges:
-            row = _position("child", child, factors.state_names)
-            column = _position("parent", parent, factors.parent_names)
+            row, column = factors.state_index_of(child), factors.index_of(parent)
             if row == column and is_continuous[row] and value < 0:
                 raise ValueError(f"{child!r} is predicted as a change of itself: that edge cannot be forbidden")
             if log_odds[row, column] == -value:
@@ -67,12 +66,6 @@ def prior_log_odds(prior: GraphPriorName | GraphPrior, factors: Factors) -> th.T
                 )
             log_odds[row, column] = value
     return log_odds
-
-
-def _position(role: str, name: str, names: tuple[str, ...]) -> int:
-    if name not in names:
-        raise ValueError(f"there is no {role} {name!r}, there are {', '.join(names)}")
-    return names.index(name)
 
 
 def sample_edges(log_odds: th.Tensor) -> th.Tensor:

@@ -10,15 +10,9 @@ from torch.nn import functional as F
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.graph.edge_learning import Antithetic, Drawn, EdgeLearning, StraightThrough
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
-from sb3_fcdl.dynamics.graph.priors import (
-    GraphPrior,
-    GraphPriorName,
-    antithetic_edges,
-    edge_cost,
-    edge_surrogate,
-    sample_edges,
-)
+from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.graph.quantizer import GraphQuantizer, LatentQuantizer, Quantized, Quantizer
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
@@ -50,20 +44,6 @@ class _Bound(NamedTuple):
         :return: ``[R, hidden_dim]``
         """
         return self.context(inputs, selected.expand(1, len(inputs.columns), -1)).squeeze(0)
-
-
-class _Drawn(NamedTuple):
-    """
-    Two samples of the edges of a batch, and the prediction under the second one.
-
-    :param log_odds: that they were drawn from, ``[B, V, P]``
-    :param edges: each ``[B, V, P]``
-    :param other: under the second sample
-    """
-
-    log_odds: th.Tensor
-    edges: tuple[th.Tensor, th.Tensor]
-    other: StateDistribution
 
 
 def fcdl_paper() -> dict[str, Any]:
@@ -135,7 +115,6 @@ class FCDLDynamics(DynamicsModel):
             raise ValueError(f"context_drop_after must be at least 0, got {context_drop_after}")
         if quantize not in get_args(Quantize):
             raise ValueError(f"unknown quantize {quantize!r}, allowed: {', '.join(get_args(Quantize))}")
-        self.quantize = quantize
         self.context_threshold = context_threshold
         self.context_drop_after = context_drop_after
         self.sparsity_coef = sparsity_coef
@@ -147,6 +126,7 @@ class FCDLDynamics(DynamicsModel):
         self.register_buffer("n_measured", th.zeros(()))
         self.features = ParentFeatures(factors, hidden_dim)
         self.context_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
+        self.edge_learning: EdgeLearning = Antithetic() if quantize == "graphs" else StraightThrough()
         self.quantizer: Quantizer
         if quantize == "graphs":
             self.quantizer = GraphQuantizer(hidden_dim, self.free_edges.n_free, n_codes, ema_decay)
@@ -159,41 +139,37 @@ class FCDLDynamics(DynamicsModel):
         return self.free_edges.entries
 
     def loss(self, windows: Windows) -> Losses:
+        """
+        ``L = L_pred + sparsity_coef * R + commitment_coef * Q``, Eq. (7) of the FCDL paper with a codebook of averages, where
+
+        * ``L_pred`` is the mean over rows, steps and children ``j`` of ``-log p(s'_j | s, a; A)``, with ``A`` sampled (Eq. 5)
+        * ``R`` is the cost of the free edges of a child, mean over rows and steps (Eq. 6: the number of edges of ``A``)
+        * ``Q`` is the squared distance of what was quantized from its code, mean over rows, steps and ``C`` entries
+        """
         bound = self._bind(windows.needs_state_gradient)
         contexts: list[Quantized] = []
-        drawn: list[_Drawn] = []
+        drawn: list[Drawn] = []
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
             inputs = bound.features.read(state, action)
-            context = self.quantizer(bound.encoder_inputs(inputs, self.context_inputs))
-            contexts.append(context)
-            log_odds = self.free_edges.fill(context.log_odds)
+            contexts.append(self.quantizer(bound.encoder_inputs(inputs, self.context_inputs)))
 
             def masked(mask: th.Tensor) -> StateDistribution:
                 return self.layout.distribution(bound.masked(inputs, mask), state)
 
-            if self.quantize == "latents":
-                return masked(sample_edges(log_odds))
-            edges = antithetic_edges(log_odds)
-            with th.no_grad():
-                drawn.append(_Drawn(log_odds, edges, masked(edges[1])))
-            return masked(edges[0])
+            drawn.append(self.edge_learning.draw(self.free_edges.fill(contexts[-1].log_odds), masked))
+            return drawn[-1].prediction
 
         nlls = list(self.unroll(windows, predict))
-        cost = th.sigmoid if self.quantize == "latents" else edge_cost
-        costs = [cost(context.log_odds).sum(-1).mean() for context in contexts]
+        costs = [self.edge_learning.cost(context.log_odds).sum(-1).mean() for context in contexts]
         terms = {
             "dynamics": windows.mean(nlls),
             "reg": th.stack(costs).mean() / len(self.factors.state_variables),
             "commit": th.stack([context.commitment for context in contexts]).mean(),
         }
         total = terms["dynamics"] + self.sparsity_coef * terms["reg"] + self.commitment_coef * terms["commit"]
-        if drawn:
-            others = [-each.other.log_prob(windows.next_state[:, step]) for step, each in enumerate(drawn)]
-            pairs = zip(drawn, nlls, others, strict=True)
-            total = total + windows.mean(
-                [edge_surrogate(each.log_odds, each.edges, (nll, other)) for each, nll, other in pairs]
-            )
+        steps = zip(drawn, nlls, windows.next_state.unbind(1), strict=True)
+        total = total + windows.mean([self.edge_learning.surrogate(each, nll, target) for each, nll, target in steps])
         codes = th.cat([context.code for context in contexts])
         return Losses(total, {name: term.detach() for name, term in terms.items()}, codes)
 

@@ -9,8 +9,9 @@ from torch import nn
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.graph.edge_learning import StraightThrough
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
-from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName, sample_edges
+from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
@@ -90,6 +91,7 @@ class NCDDynamics(DynamicsModel):
     ) -> None:
         super().__init__(factors)
         self.sparsity_coef = sparsity_coef
+        self.edge_learning = StraightThrough()
         self.free_edges = FreeEdges(factors, graph_prior)
         self.features = ParentFeatures(factors, hidden_dim)
         self.edge_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
@@ -111,16 +113,26 @@ class NCDDynamics(DynamicsModel):
         return self.free_edges.entries
 
     def loss(self, windows: Windows) -> Losses:
-        """In train mode the running mean of the edges moves."""
+        """
+        ``L = L_pred + sparsity_coef * R``: that of FCDL (Eq. 6 of its paper) with a graph a sample, where
+
+        * ``L_pred`` is the mean over rows, steps and children ``j`` of ``-log p(s'_j | s, a; A)``, with ``A`` sampled
+        * ``R`` is the expected number of free edges of a child, mean over rows and steps
+
+        In train mode the running mean of the edges moves.
+        """
         bound = self._bind(windows.needs_state_gradient)
         probabilities: list[th.Tensor] = []
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
             inputs = bound.features.read(state, action)
             free = self._free_log_odds(bound, inputs)
-            probabilities.append(free.sigmoid())
-            mask = sample_edges(self.free_edges.fill(free))
-            return self.layout.distribution(bound.masked(inputs, mask), state)
+            probabilities.append(self.edge_learning.cost(free))
+
+            def masked(mask: th.Tensor) -> StateDistribution:
+                return self.layout.distribution(bound.masked(inputs, mask), state)
+
+            return self.edge_learning.draw(self.free_edges.fill(free), masked).prediction
 
         nll = self.unrolled_nll(windows, predict)
         rates = th.stack(probabilities).mean((0, 1))

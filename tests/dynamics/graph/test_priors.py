@@ -4,8 +4,9 @@ import torch as th
 from toy import factors, random_windows
 
 from sb3_fcdl.dynamics import DYNAMICS, GraphPrior
+from sb3_fcdl.dynamics.graph.edge_learning import sample_edges
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
-from sb3_fcdl.dynamics.graph.priors import CERTAIN, prior_log_odds, sample_edges
+from sb3_fcdl.dynamics.graph.priors import CERTAIN, prior_log_odds
 from sb3_fcdl.dynamics.oracle import OracleDynamics
 
 

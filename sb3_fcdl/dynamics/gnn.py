@@ -7,12 +7,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.base import Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.dense import GraphlessDynamics
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.lookup.messages import Ends, Messages
 from sb3_fcdl.dynamics.lookup.slots import Slots
 from sb3_fcdl.dynamics.stacked import Affine, StackedLinear
-from sb3_fcdl.graphs.graph import CausalGraph
 
 
 class _Products(NamedTuple):
@@ -29,7 +29,7 @@ class _Products(NamedTuple):
     head: Affine
 
 
-class GNNDynamics(DynamicsModel):
+class GNNDynamics(GraphlessDynamics):
     """
     Each ordered pair of variables sends a message through one shared edge network; the sum of what a variable hears, its own
     embedding and the action pass one shared node network (Kipf et al., 2020, as used by the FCDL paper). It has no graph.
@@ -44,8 +44,6 @@ class GNNDynamics(DynamicsModel):
     :param hidden_dim: width of the hidden layers of both networks (published: 512)
     :param n_layers: hidden layers of each network
     """
-
-    has_graph = False
 
     def __init__(self, factors: Factors, feature_dim: int = 192, hidden_dim: int = 384, n_layers: int = 3) -> None:
         super().__init__(factors)
@@ -81,9 +79,6 @@ class GNNDynamics(DynamicsModel):
             return Prediction(self.layout.distribution(outputs, state))
 
         return step
-
-    def context_graphs(self) -> list[CausalGraph]:
-        return []
 
     def _products(self) -> _Products:
         embedding, last = self.embedding, self.node_output

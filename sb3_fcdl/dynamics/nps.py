@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.base import Prediction, StepFn
+from sb3_fcdl.dynamics.dense import DenseDynamics
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.lookup.contents import Choices, Contents, Distinct
 from sb3_fcdl.dynamics.lookup.slots import Slots
 from sb3_fcdl.dynamics.stacked import StackedLinear
-from sb3_fcdl.graphs.graph import CausalGraph
 
 SelectorInitName = Literal["scaled", "reference"]
 # Weight and bias of each.
@@ -56,7 +56,7 @@ class Selector(nn.Module):
         return _one_hot(soft) + (soft - soft.detach())
 
 
-class NPSDynamics(DynamicsModel):
+class NPSDynamics(DenseDynamics):
     """
     Each variable selects one of ``n_rules`` networks and one contextual slot, a variable or the action, and is predicted by
     that network from its own feature and that of the slot; all variables at once (Goyal et al., 2021, in the parallel variant
@@ -73,8 +73,6 @@ class NPSDynamics(DynamicsModel):
     :param selector_init: how the selectors start, see ``Selector``
     :raises ValueError: if ``selector_init`` is unknown
     """
-
-    has_graph = False
 
     def __init__(
         self,
@@ -100,25 +98,18 @@ class NPSDynamics(DynamicsModel):
         # Of each rule one head a variable, side by side.
         self.heads = StackedLinear(n_rules, hidden_dim, n_slots * self.slots.output_width)
 
-    def loss(self, windows: Windows) -> Losses:
-        nll = self.unrolled_nll(windows, self._distribution)
-        return Losses(nll, {"dynamics": nll.detach()})
-
     def _stepper(self) -> StepFn:
         looked_up = self.contents.bind(self._choices, self.selected_rule)
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
             outputs = looked_up(self.slots.read(state), action)
             if outputs is None:
-                return Prediction(self._distribution(state, action))
+                return Prediction(self.distribution(state, action))
             return Prediction(self.layout.distribution(self.slots.write(outputs), state))
 
         return step
 
-    def context_graphs(self) -> list[CausalGraph]:
-        return []
-
-    def _distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
+    def distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
         one_hots = self.slots.read(state)
         features = self.state_features(one_hots)
         slots = th.cat([self.action_feature(action.unsqueeze(0)), features])

@@ -17,7 +17,7 @@ SMALL = {"n_rules": 5, "hidden_dim": 12}
 class PlainNPS(NPSDynamics):
     """Every rule with a gradient, weighted by the choice, one variable at a time."""
 
-    def _distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
+    def distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
         features = self.state_features(self.slots.read(state))
         slots = th.cat([self.action_feature(action.unsqueeze(0)), features])
         chosen = self.slot_selector(features, slots)

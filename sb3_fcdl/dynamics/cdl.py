@@ -21,14 +21,13 @@ class CDLDynamics(DynamicsModel):
     A parent is kept if a variable is predicted worse without it, by the same network.
 
     Each variable has features of its own of each parent, takes their element-wise maximum over the parents that a mask lets
-    through, and predicts from it. The loss is the sum of three negative log-likelihoods, each averaged over variables: with
-    all parents, with one free parent dropped at random for each sample and variable, and with the parents in the graph. Each
-    follows the window on samples of its own; without a parent only the variable itself does, its other parents are those of
-    the prediction with all.
+    through, and predicts from it. There are three predictions: from all parents; without one free parent, drawn for each
+    sample and variable; and from the parents in the graph. Each follows the window on samples of its own. In the second, only
+    the variable itself does; its other parents are samples of the first.
 
     Every ``cmi_freq`` updates the conditional mutual information of each parent and child is estimated, on transitions that
-    no update sees: a network that knows its data by heart misses every parent. A free edge is there while the moving average
-    is at least ``cmi_threshold``. All free edges are there at first. The published CDL is ``graph_prior="self"``.
+    no update sees: on data that the network knows by heart, it would miss every parent. A free edge is there while the moving
+    average is at least ``cmi_threshold``. All free edges are there at first. The published CDL is ``graph_prior="self"``.
 
     :param factors: the variables
     :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
@@ -83,6 +82,13 @@ class CDLDynamics(DynamicsModel):
         return self.is_allowed & ~(self.is_free & (self.cmi < self.threshold))
 
     def loss(self, windows: Windows) -> Losses:
+        """
+        ``L = L_full + L_dropped + L_causal``, each the mean over rows, steps and children ``j`` of a negative log-likelihood:
+
+        * full: ``-log p(s'_j | s, a)``
+        * dropped: ``-log p(s'_j | (s, a) without parent i)``, ``i`` drawn at random
+        * causal: ``-log p(s'_j | parents of j in the graph)``
+        """
         features = self.features.bind(windows.needs_state_gradient)
         n_rows, horizon = windows.valid.shape
         every = self.is_allowed.unsqueeze(1).expand(-1, n_rows, -1)
@@ -121,7 +127,10 @@ class CDLDynamics(DynamicsModel):
     @th.no_grad()
     def estimate_cmi(self, windows: Windows) -> th.Tensor:
         """
-        How much worse each variable is predicted without each parent, all others given, at the recorded states.
+        How much worse each variable is predicted without each parent, all others given, at the recorded states; an estimate of
+        the conditional mutual information:
+
+            ``CMI(j, i) = E[log p(s'_j | s, a) - log p(s'_j | (s, a) without i)]``
 
         :param windows: whose valid transitions are looked at
         :return: mean difference of the negative log-likelihoods, nats, ``[V, P]``; 0 for a parent that the prior rules out

@@ -58,10 +58,9 @@ class FCDLDynamics(DynamicsModel):
     """
     A quantizer chooses a context, the context's graph masks the parents, the masked network predicts.
 
-    The loss of a step is the negative log-likelihood, averaged over variables, plus ``sparsity_coef`` times the cost of a
-    variable's free edges, so that the coefficient is the price of an edge in nats, plus ``commitment_coef`` times the distance
-    to the code (Eq. 7 of the paper). In the paper the cost is the expected number of edges (Eq. 6) and the price 0.001, in its
-    published code eleven times lower; with 0.01 the contexts of Chemical form sooner and hold better against corrupted inputs.
+    The equation of the loss stands at :meth:`loss`. ``sparsity_coef`` is the price of an edge in nats. The paper has 0.001,
+    its published code eleven times less; with 0.01 the contexts of Chemical form sooner, and corrupted inputs disturb them
+    less.
 
     :param factors: the variables
     :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
@@ -72,9 +71,9 @@ class FCDLDynamics(DynamicsModel):
     :param sparsity_coef: price of an edge, in nats
     :param commitment_coef: weight of the commitment loss
     :param context_threshold: a variable stops selecting the context when its importance for that is below this share of the
-        largest one, and below 0.01 nats; 0: all variables select it for ever, as published
-    :param context_drop_after: updates before that. What selects the context at first is often an accident, and a variable that
-        has stopped does not come back
+        largest one, and below 0.01 nats; 0: all variables always select it, as published
+    :param context_drop_after: updates before the first variable may stop. At first an accident often decides what selects the
+        context, and a variable that has stopped does not come back
     :param ema_decay: of the codebook, per training batch
     :param quantize: what the codes stand for: ``"graphs"``, see ``GraphQuantizer``, with an unbiased gradient for the edges
         (``edge_surrogate``) and a cost that keeps them from being certain (``edge_cost``); or ``"latents"``, see
@@ -87,11 +86,15 @@ class FCDLDynamics(DynamicsModel):
     context_importance: th.Tensor
     n_measured: th.Tensor
 
-    # Updates between two measurements of what the encoder needs, and rows in one.
-    MEASURE_EVERY, N_MEASURED_ROWS = 25, 512
-    # Nats from which a variable matters, however much others do. While none does, contexts have not formed, and nothing is
-    # known about what selects them.
+    # Updates between two measurements of what the encoder needs: 120 before the first variable is dropped by default.
+    MEASURE_EVERY = 25
+    # Rows in a measurement: two batches of the default size.
+    N_MEASURED_ROWS = 512
+    # Nats from which a variable matters, whatever the others are worth. While no variable reaches it, contexts have not
+    # formed, and nothing is known about what selects them.
     MIN_IMPORTANCE = 0.01
+    # A measurement's weight in the moving average, from the tenth on; before, the average is the plain mean.
+    MIN_MEASUREMENT_WEIGHT = 0.1
 
     def __init__(
         self,
@@ -205,10 +208,10 @@ class FCDLDynamics(DynamicsModel):
 
     def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
         """
-        Takes from the encoder, one at a time, the variables that it does not need.
+        Take from the encoder, one at a time, the variables that it does not need.
 
-        The mask protects the prediction from a corrupted variable that does not matter, but nothing protects the choice of
-        the mask: the published encoder reads all variables, and a large number in any of them leads to a wrong context.
+        The mask protects the prediction from a corrupted variable that does not matter. Nothing protects the choice of the
+        mask: the published encoder reads all variables, and a large number in any of them leads to a wrong context.
         """
         if self.context_threshold == 0 or n_updates % self.MEASURE_EVERY:
             return
@@ -216,13 +219,13 @@ class FCDLDynamics(DynamicsModel):
         importance = self._measure_importance(sample_windows(self.N_MEASURED_ROWS))
         self.train()
         self.n_measured += 1
-        self.context_importance.lerp_(importance, (1 / self.n_measured).clamp(min=0.1))
+        self.context_importance.lerp_(importance, (1 / self.n_measured).clamp(min=self.MIN_MEASUREMENT_WEIGHT))
         score = self.context_importance.where(self.context_inputs > 0, th.inf)
         largest = self.context_importance.max()
         limit = (self.context_threshold * largest).clamp(max=self.MIN_IMPORTANCE)
         is_needless = (score.min() < limit) & (largest > self.MIN_IMPORTANCE)
         drops = is_needless & (self.n_measured * self.MEASURE_EVERY >= self.context_drop_after)
-        # Without a look at the numbers, for which the host would have to wait.
+        # By arithmetic: to read the numbers, the host would have to wait for the device.
         self.context_inputs *= 1 - drops * F.one_hot(score.argmin(), len(score))
         self.context_importance *= self.context_inputs
 

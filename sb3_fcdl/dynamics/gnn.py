@@ -36,8 +36,8 @@ class GNNDynamics(GraphlessDynamics):
 
         ``e_i = embedding_i(x_i)``, ``heard_i = sum_{k != i} edge([e_i, e_k])``, ``output_i = head_i(node([e_i, u, heard_i]))``
 
-    The default widths are the largest that keep a training run in Chemical within eight times the time of FCDL's on a CPU;
-    the published ones, 256 and 512, need 1.75 times the multiplications of these.
+    The published widths, 256 and 512, need 1.75 times the multiplications of the default ones, which are chosen for a CPU
+    (benchmarks/results/README.md, "What the code says of its constants").
 
     :param factors: the variables
     :param feature_dim: width of the embedding of a variable and of a message (published: 256)

@@ -64,8 +64,7 @@ class NCDDynamics(DynamicsModel):
     """
     An auxiliary network infers a mask of the parents for each sample, the masked network predicts.
 
-    The loss of a step is the negative log-likelihood, averaged over variables, plus ``sparsity_coef`` times the expected
-    number of free edges a variable, so that the coefficient is the price of an edge in nats, as in ``FCDLDynamics``.
+    The equation of the loss stands at :meth:`loss`. ``sparsity_coef`` is the price of an edge in nats, as in ``FCDLDynamics``.
 
     :param factors: the variables
     :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
@@ -77,7 +76,7 @@ class NCDDynamics(DynamicsModel):
 
     edge_rates: th.Tensor
 
-    # Of the running mean of the edges, per training batch.
+    # Of the running mean of the edges, per training batch; as FCDL's codebook.
     RATE_DECAY = 0.99
 
     def __init__(

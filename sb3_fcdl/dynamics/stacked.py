@@ -43,8 +43,8 @@ class VariableHeads(StackedLinear):
     """
     The last layer of each child, as wide as the distribution of its variable.
 
-    Those of numbers start small, so that the first predictions hardly depend on the inputs: confident and wrong ones have
-    losses in the thousands, from which Adam takes a thousand updates to recover.
+    The heads of continuous variables start small, so that the first predictions hardly depend on the inputs. A confident and
+    wrong prediction of a number has a very large loss, from which Adam recovers slowly.
 
     :param factors: the variables
     :param input_dim: ``I``

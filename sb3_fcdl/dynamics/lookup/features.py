@@ -63,7 +63,8 @@ class ParentFeatures(nn.Module):
     line_columns: th.Tensor
 
     # Most categories of a parent whose gradient comes from tables: these are quadratic in the categories. About as fast as
-    # the products with 16, five times slower with 64 (benchmarks/results/README.md, "Tables").
+    # the products with 16, five times slower with 64 (benchmarks/results/README.md, "What the
+    # code says of its constants").
     WIDEST_TANGENT = 16
 
     def __init__(self, factors: Factors, hidden_dim: int) -> None:

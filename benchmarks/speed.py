@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
 from sb3_fcdl.dynamics import DYNAMICS
-from sb3_fcdl.dynamics.lookup.parents import ParentFeatures
+from sb3_fcdl.dynamics.lookup import rule
 from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.planning import planner
 from sb3_fcdl.planning.rollout import PlainRollout
@@ -150,7 +150,7 @@ def dense_path() -> Iterator[None]:
     def plain_rollout(*args: Any) -> PlainRollout:
         return PlainRollout(*args[:-1])
 
-    with patch.object(ParentFeatures, "use_tables", False), patch.object(planner, "make_rollout", plain_rollout):
+    with patch.object(rule, "uses_tables", lambda device: False), patch.object(planner, "make_rollout", plain_rollout):
         yield
 
 

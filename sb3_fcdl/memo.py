@@ -1,4 +1,4 @@
-"""What is computed once and looked up ever after."""
+"""Results that are computed once and then looked up."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ class Memo:
     """
     Answers to numbered questions. Each is computed when it is first asked, together with all others that are new.
 
-    What computes them is not kept: it mostly belongs to who has the memo, and what points at each other is freed late.
+    The function that computes them is not stored: its owner holds the memo, and a reference cycle would delay freeing both.
     """
 
     def __init__(self) -> None:
-        # The row of each question, -1 where it has not been asked; int32 because the size of this table is what costs time.
+        # The row of each question, -1 where it has not been asked. int32: reading this table costs the time, so it is small.
         self._rows = th.empty(0, dtype=th.int32)
         self._answers = th.empty(0)
         self.n_answers = 0
@@ -26,8 +26,8 @@ class Memo:
     def rows(self, question: th.Tensor, n_questions: int, compute: Callable[[th.Tensor], th.Tensor]) -> th.Tensor:
         """
         :param question: int64, of any shape
-        :param n_questions: how many there are, which may have grown
-        :param compute: the answers to different questions, always the same function, from int64 ``[N]`` to ``[N, *]``
+        :param n_questions: how many questions there are by now
+        :param compute: from different questions, int64 ``[N]``, to their answers, ``[N, *]``; always the same function
         :return: the row of ``answers`` of each, int32, of the same shape
         """
         n_known = len(self._rows)
@@ -56,7 +56,7 @@ class Memo:
 
 def enlarged(table: th.Tensor, n_rows: int) -> th.Tensor:
     """The same table with rows of any content added, ``n_rows`` in all."""
-    # th.cat would write the new rows too, which costs more than all the rest
+    # th.cat would also write the new rows, and most of the time would go there.
     larger = table.new_empty(n_rows, *table.shape[1:])
     larger[: len(table)] = table
     return larger

@@ -1,11 +1,23 @@
 """Models of the specification in plain NumPy, one sample and one variable at a time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
 import numpy as np
 import torch as th
 from torch import nn
 
 from sb3_fcdl.dynamics import DynamicsModel, Losses, Prediction, Windows
 from sb3_fcdl.dynamics.distributions import output_width
+from sb3_fcdl.dynamics.lookup import rule
+
+
+@contextmanager
+def tables_used(use_tables: bool) -> Iterator[None]:
+    """What is bound to the weights meanwhile looks categories up, or multiplies matrices."""
+    with patch.object(rule, "uses_tables", lambda device: use_tables):
+        yield
 
 
 def array(tensor: th.Tensor) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 import torch as th
 from toy import squeezed
 
+from sb3_fcdl.dynamics.lookup import rule
 from sb3_fcdl.runs.profile import median_ms
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -56,8 +57,8 @@ def test_dense_path_sends_every_row_through_the_model_and_ends(speed):
     every_row = 2 * 64 * 3 * 5
     assert counts[0] < counts[1] == every_row
     with speed.dense_path():
-        assert not model.dynamics.features.use_tables
-    assert model.dynamics.features.use_tables and speed.planned_rows(model, observation) < every_row
+        assert not rule.uses_tables(model.dynamics.features.weight.device)
+    assert rule.uses_tables(model.dynamics.features.weight.device) and speed.planned_rows(model, observation) < every_row
 
 
 def once_ms(function, seconds):

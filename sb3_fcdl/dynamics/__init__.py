@@ -2,6 +2,7 @@
 
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, Windows
 from sb3_fcdl.dynamics.cdl import CDLDynamics
+from sb3_fcdl.dynamics.dense import DenseDynamics
 from sb3_fcdl.dynamics.fcdl import FCDLDynamics, fcdl_paper
 from sb3_fcdl.dynamics.gnn import GNNDynamics
 from sb3_fcdl.dynamics.grader import GRADERDynamics
@@ -40,6 +41,7 @@ def dynamics_class(dynamics: str | type[DynamicsModel]) -> type[DynamicsModel]:
 __all__ = [
     "DYNAMICS",
     "CDLDynamics",
+    "DenseDynamics",
     "DynamicsModel",
     "FCDLDynamics",
     "GNNDynamics",

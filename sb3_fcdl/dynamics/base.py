@@ -72,6 +72,8 @@ class Losses(NamedTuple):
 
 
 StepFn = Callable[[th.Tensor, th.Tensor], Prediction]
+PredictFn = Callable[[th.Tensor, th.Tensor], StateDistribution]
+"""From a state, ``[R, D]``, and an action, ``[R, A]``, to the distribution of the next state."""
 
 
 class DynamicsModel(nn.Module, ABC):
@@ -179,7 +181,7 @@ class DynamicsModel(nn.Module, ABC):
         """Which entries of a graph are learned rather than given, ``[V, P]``, bool."""
         return np.ones((len(self.factors.state_variables), len(self.factors.parents)), dtype=bool)
 
-    def unroll(self, windows: Windows, predict: Callable[[th.Tensor, th.Tensor], StateDistribution]) -> Iterator[th.Tensor]:
+    def unroll(self, windows: Windows, predict: PredictFn) -> Iterator[th.Tensor]:
         """
         The model follows a window on its own samples, and is measured by the recorded states.
 
@@ -196,7 +198,7 @@ class DynamicsModel(nn.Module, ABC):
                 # Rows that have left their episode pass through too: own samples under real actions, harmless to averages.
                 state = distribution.sample()
 
-    def unrolled_nll(self, windows: Windows, predict: Callable[[th.Tensor, th.Tensor], StateDistribution]) -> th.Tensor:
+    def unrolled_nll(self, windows: Windows, predict: PredictFn) -> th.Tensor:
         """
         :param windows: of ``T`` transitions
         :param predict: see ``unroll``

@@ -12,7 +12,6 @@ from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Wi
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName, prior_log_odds
 from sb3_fcdl.dynamics.lookup.child_features import ChildFeatures
-from sb3_fcdl.dynamics.lookup.parents import ParentInputs
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
 from sb3_fcdl.graphs.graph import CausalGraph
 
@@ -22,14 +21,13 @@ class CDLDynamics(DynamicsModel):
     A parent is kept if a variable is predicted worse without it, by the same network.
 
     Each variable has features of its own of each parent, takes their element-wise maximum over the parents that a mask lets
-    through, and predicts from it. The loss is the sum of three negative log-likelihoods, each averaged over variables: with
-    all parents, with one free parent dropped at random for each sample and variable, and with the parents in the graph. Each
-    follows the window on samples of its own; without a parent only the variable itself does, its other parents are those of
-    the prediction with all.
+    through, and predicts from it. There are three predictions: from all parents; without one free parent, drawn for each
+    sample and variable; and from the parents in the graph. Each follows the window on samples of its own. In the second, only
+    the variable itself does; its other parents are samples of the first.
 
     Every ``cmi_freq`` updates the conditional mutual information of each parent and child is estimated, on transitions that
-    no update sees: a network that knows its data by heart misses every parent. A free edge is there while the moving average
-    is at least ``cmi_threshold``. All free edges are there at first. The published CDL is ``graph_prior="self"``.
+    no update sees: on data that the network knows by heart, it would miss every parent. A free edge is there while the moving
+    average is at least ``cmi_threshold``. All free edges are there at first. The published CDL is ``graph_prior="self"``.
 
     :param factors: the variables
     :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
@@ -84,7 +82,14 @@ class CDLDynamics(DynamicsModel):
         return self.is_allowed & ~(self.is_free & (self.cmi < self.threshold))
 
     def loss(self, windows: Windows) -> Losses:
-        tables = self.features.tables(with_tangents=windows.needs_state_gradient)
+        """
+        ``L = L_full + L_dropped + L_causal``, each the mean over rows, steps and children ``j`` of a negative log-likelihood:
+
+        * full: ``-log p(s'_j | s, a)``
+        * dropped: ``-log p(s'_j | (s, a) without parent i)``, ``i`` drawn at random
+        * causal: ``-log p(s'_j | parents of j in the graph)``
+        """
+        features = self.features.bind(windows.needs_state_gradient)
         n_rows, horizon = windows.valid.shape
         every = self.is_allowed.unsqueeze(1).expand(-1, n_rows, -1)
         # Dropped for the whole window, as published.
@@ -93,8 +98,9 @@ class CDLDynamics(DynamicsModel):
         # The three rollouts, with all parents, without one, with the graph's, go through the network as one batch.
         state, totals = windows.state[:, 0].repeat(3, 1), windows.state.new_zeros(3)
         for step in range(horizon):
-            inputs = self._three_inputs(state, windows.action[:, step].repeat(3, 1))
-            distribution = self._distribution(self.features(tables, inputs, mask), state)
+            # In the second, only a variable itself follows its own samples.
+            inputs = features.read_three(state, windows.action[:, step].repeat(3, 1))
+            distribution = self._distribution(features.maximum(inputs, mask), state)
             nll = -distribution.log_prob(windows.next_state[:, step].repeat(3, 1)).mean(-1)
             totals = totals + (nll.view(3, n_rows) * windows.valid[:, step]).sum(-1)
             state = distribution.sample()
@@ -103,12 +109,12 @@ class CDLDynamics(DynamicsModel):
         return Losses(full + dropped + causal, terms)
 
     def _stepper(self) -> StepFn:
-        tables, graph = self.features.tables(with_tangents=False), self.graph
+        features, graph = self.features.bind(with_state_gradient=False), self.graph
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
             mask = graph.unsqueeze(1).expand(-1, len(state), -1)
-            hidden = self.features(tables, self._inputs(state, action), mask)
-            return Prediction(self._distribution(hidden, state), mask.transpose(0, 1).to(state.dtype))
+            distribution = self._distribution(features.maximum(features.read(state, action), mask), state)
+            return Prediction(distribution, mask.transpose(0, 1).to(state.dtype))
 
         return step
 
@@ -121,13 +127,17 @@ class CDLDynamics(DynamicsModel):
     @th.no_grad()
     def estimate_cmi(self, windows: Windows) -> th.Tensor:
         """
-        How much worse each variable is predicted without each parent, all others given, at the recorded states.
+        How much worse each variable is predicted without each parent, all others given, at the recorded states; an estimate of
+        the conditional mutual information:
+
+            ``CMI(j, i) = E[log p(s'_j | s, a) - log p(s'_j | (s, a) without i)]``
 
         :param windows: whose valid transitions are looked at
         :return: mean difference of the negative log-likelihoods, nats, ``[V, P]``; 0 for a parent that the prior rules out
         """
         state, action, next_state = (part[windows.valid] for part in windows[:3])
-        features = self.features.each(self.features.tables(with_tangents=False), self._inputs(state, action))
+        layers = self.features.bind(with_state_gradient=False)
+        features = layers.each(layers.read(state, action))
         features.masked_fill_(~self.is_allowed[:, None, :, None], -th.inf)
 
         def nll(hidden: th.Tensor) -> th.Tensor:
@@ -152,20 +162,6 @@ class CDLDynamics(DynamicsModel):
         drawn = noise.masked_fill(~is_free, -1).argmax(-1)
         return F.one_hot(drawn, noise.shape[-1]).bool() & is_free
 
-    def _inputs(self, state: th.Tensor, action: th.Tensor) -> ParentInputs:
-        """The batch, the same for every child."""
-        inputs = self.features.first.read(state, action)
-        columns, rows = (each.expand(self.features.n_children, -1, -1) for each in (inputs.columns, inputs.rows))
-        return ParentInputs(columns, rows, inputs.dense)
-
-    def _three_inputs(self, state: th.Tensor, action: th.Tensor) -> ParentInputs:
-        """The batches of the three rollouts; in the second a child sees its own variable, and the others of the first."""
-        inputs = self._inputs(state, action)
-        is_own = th.eye(*self.is_free.shape, dtype=th.bool, device=state.device).unsqueeze(1)
-        of_column = is_own[..., self.features.first.parent_of_column]
-        columns, rows = _with_second_where(of_column, inputs.columns), _with_second_where(is_own, inputs.rows)
-        return ParentInputs(columns, rows, inputs.dense)
-
     def _distribution(self, hidden: th.Tensor, state: th.Tensor) -> StateDistribution:
         """
         :param hidden: what each child has made of its parents, ``[V, R, F]``
@@ -174,9 +170,3 @@ class CDLDynamics(DynamicsModel):
         for layer in self.layers:
             hidden = layer(hidden).relu_()
         return self.layout.distribution(self.head(hidden), state)
-
-
-def _with_second_where(is_own: th.Tensor, values: th.Tensor) -> th.Tensor:
-    """Three batches one after the other, ``[J, 3 R, ...]``; the second is the first wherever ``is_own`` is False."""
-    first, second, third = values.chunk(3, dim=1)
-    return th.cat([first, second.where(is_own, first), third], dim=1)

@@ -7,7 +7,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from fcdl_envs.variables import Variable
+from fcdl_envs.variables import Variable, consecutive_slices
 
 # Bounds of a predicted standard deviation, in standard deviations of the variable in the data: a variable that never
 # moves would drive it to zero otherwise.
@@ -46,16 +46,13 @@ class StateLayout(nn.Module):
         self.has_continuous = bool(continuous)
         # Then the padded categories of all variables are the flat state itself, and nothing needs to be copied.
         self.is_uniform = not continuous and len(set(sizes)) == 1
-        first_columns = _first_columns([variable.width for variable in variables])
-        first_outputs = _first_columns([output_width(variable) for variable in variables])
-        present, every_category = list(zip(categorical, sizes, strict=True)), range(self.n_categories)
-        self.output_width = first_outputs[-1]
-        # One column behind the last one stands for the categories that a variable does not have.
-        for name, first in (("state_categories", first_columns), ("output_categories", first_outputs)):
-            columns = [first[i] + value if value < size else first[-1] for i, size in present for value in every_category]
-            self._register(name, th.tensor(columns, dtype=th.int64).view(-1, self.n_categories))
-        self._register("state_numbers", th.tensor([first_columns[index] for index in continuous], dtype=th.int64))
-        self._register("output_means", th.tensor([first_outputs[index] for index in continuous], dtype=th.int64))
+        states = consecutive_slices(variable.width for variable in variables)
+        outputs = consecutive_slices(output_width(variable) for variable in variables)
+        self.output_width = outputs[-1].stop
+        self._register("state_categories", _category_columns([states[i] for i in categorical], states[-1].stop))
+        self._register("output_categories", _category_columns([outputs[i] for i in categorical], outputs[-1].stop))
+        self._register("state_numbers", th.tensor([states[i].start for i in continuous], dtype=th.int64))
+        self._register("output_means", th.tensor([outputs[i].start for i in continuous], dtype=th.int64))
         # The way back, from all categories followed by all numbers.
         padded = th.arange(len(sizes) * self.n_categories).view(-1, self.n_categories)
         sources = dict(zip(categorical, (row[:size] for row, size in zip(padded, sizes, strict=True)), strict=True))
@@ -164,12 +161,19 @@ class StateDistribution:
         return F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
 
 
-def _first_columns(widths: Sequence[int]) -> list[int]:
-    """Where each variable begins, and where the last one ends."""
-    first = [0]
-    for width in widths:
-        first.append(first[-1] + width)
-    return first
+def _category_columns(slices: Sequence[slice], missing: int) -> th.Tensor:
+    """
+    :param slices: columns of each of ``Vc`` categorical variables
+    :param missing: the column that stands for the categories that a variable does not have
+    :return: ``[Vc, C]``, int64
+    """
+    widths = [columns.stop - columns.start for columns in slices]
+    n_categories = max(widths, default=1)
+    rows = [
+        [columns.start + category if category < width else missing for category in range(n_categories)]
+        for columns, width in zip(slices, widths, strict=True)
+    ]
+    return th.tensor(rows, dtype=th.int64).view(-1, n_categories)
 
 
 def _bounded(log_std: th.Tensor) -> th.Tensor:

@@ -10,42 +10,40 @@ from torch.nn import functional as F
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.graph.edge_learning import Antithetic, Drawn, EdgeLearning, StraightThrough
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
-from sb3_fcdl.dynamics.graph.priors import (
-    GraphPrior,
-    GraphPriorName,
-    antithetic_edges,
-    edge_cost,
-    edge_surrogate,
-    sample_edges,
-)
+from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.graph.quantizer import GraphQuantizer, LatentQuantizer, Quantized, Quantizer
-from sb3_fcdl.dynamics.lookup.parents import LinearTables, ParentFeatures, ParentInputs, ParentLinear
-from sb3_fcdl.dynamics.masked import MaskedNetwork
+from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
+from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
+from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.graphs.graph import CausalGraph
 
 Quantize = Literal["graphs", "latents"]
 
 
-class _Tables(NamedTuple):
-    """Both layers that read the parents' features, for one version of the weights."""
-
-    context: LinearTables
-    prediction: LinearTables
-
-
-class _Drawn(NamedTuple):
+class _Bound(NamedTuple):
     """
-    Two samples of the edges of a batch, and the prediction under the second one.
+    The model for one version of the weights.
 
-    :param log_odds: that they were drawn from, ``[B, V, P]``
-    :param edges: each ``[B, V, P]``
-    :param other: under the second sample
+    :param features: read a batch
+    :param context: the first layer of the encoder
+    :param masked: the masked network
     """
 
-    log_odds: th.Tensor
-    edges: tuple[th.Tensor, th.Tensor]
-    other: StateDistribution
+    features: BoundFeatures
+    context: LinearFn
+    masked: MaskedFn
+
+    def encoder_inputs(self, inputs: ParentInputs, selected: th.Tensor) -> th.Tensor:
+        """
+        What the encoder's first layer makes of some of the parents.
+
+        :param inputs: the batch
+        :param selected: weight of each parent, ``[P]``
+        :return: ``[R, hidden_dim]``
+        """
+        return self.context(inputs, selected.expand(1, len(inputs.columns), -1)).squeeze(0)
 
 
 def fcdl_paper() -> dict[str, Any]:
@@ -60,10 +58,9 @@ class FCDLDynamics(DynamicsModel):
     """
     A quantizer chooses a context, the context's graph masks the parents, the masked network predicts.
 
-    The loss of a step is the negative log-likelihood, averaged over variables, plus ``sparsity_coef`` times the cost of a
-    variable's free edges, so that the coefficient is the price of an edge in nats, plus ``commitment_coef`` times the distance
-    to the code (Eq. 7 of the paper). In the paper the cost is the expected number of edges (Eq. 6) and the price 0.001, in its
-    published code eleven times lower; with 0.01 the contexts of Chemical form sooner and hold better against corrupted inputs.
+    The equation of the loss stands at :meth:`loss`. ``sparsity_coef`` is the price of an edge in nats. The paper has 0.001,
+    its published code eleven times less; with 0.01 the contexts of Chemical form sooner, and corrupted inputs disturb them
+    less.
 
     :param factors: the variables
     :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
@@ -74,9 +71,9 @@ class FCDLDynamics(DynamicsModel):
     :param sparsity_coef: price of an edge, in nats
     :param commitment_coef: weight of the commitment loss
     :param context_threshold: a variable stops selecting the context when its importance for that is below this share of the
-        largest one, and below 0.01 nats; 0: all variables select it for ever, as published
-    :param context_drop_after: updates before that. What selects the context at first is often an accident, and a variable that
-        has stopped does not come back
+        largest one, and below 0.01 nats; 0: all variables always select it, as published
+    :param context_drop_after: updates before the first variable may stop. At first an accident often decides what selects the
+        context, and a variable that has stopped does not come back
     :param ema_decay: of the codebook, per training batch
     :param quantize: what the codes stand for: ``"graphs"``, see ``GraphQuantizer``, with an unbiased gradient for the edges
         (``edge_surrogate``) and a cost that keeps them from being certain (``edge_cost``); or ``"latents"``, see
@@ -89,11 +86,15 @@ class FCDLDynamics(DynamicsModel):
     context_importance: th.Tensor
     n_measured: th.Tensor
 
-    # Updates between two measurements of what the encoder needs, and rows in one.
-    MEASURE_EVERY, N_MEASURED_ROWS = 25, 512
-    # Nats from which a variable matters, however much others do. While none does, contexts have not formed, and nothing is
-    # known about what selects them.
+    # Updates between two measurements of what the encoder needs: 120 before the first variable is dropped by default.
+    MEASURE_EVERY = 25
+    # Rows in a measurement: two batches of the default size.
+    N_MEASURED_ROWS = 512
+    # Nats from which a variable matters, whatever the others are worth. While no variable reaches it, contexts have not
+    # formed, and nothing is known about what selects them.
     MIN_IMPORTANCE = 0.01
+    # A measurement's weight in the moving average, from the tenth on; before, the average is the plain mean.
+    MIN_MEASUREMENT_WEIGHT = 0.1
 
     def __init__(
         self,
@@ -117,7 +118,6 @@ class FCDLDynamics(DynamicsModel):
             raise ValueError(f"context_drop_after must be at least 0, got {context_drop_after}")
         if quantize not in get_args(Quantize):
             raise ValueError(f"unknown quantize {quantize!r}, allowed: {', '.join(get_args(Quantize))}")
-        self.quantize = quantize
         self.context_threshold = context_threshold
         self.context_drop_after = context_drop_after
         self.sparsity_coef = sparsity_coef
@@ -129,6 +129,7 @@ class FCDLDynamics(DynamicsModel):
         self.register_buffer("n_measured", th.zeros(()))
         self.features = ParentFeatures(factors, hidden_dim)
         self.context_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
+        self.edge_learning: EdgeLearning = Antithetic() if quantize == "graphs" else StraightThrough()
         self.quantizer: Quantizer
         if quantize == "graphs":
             self.quantizer = GraphQuantizer(hidden_dim, self.free_edges.n_free, n_codes, ema_decay)
@@ -141,54 +142,49 @@ class FCDLDynamics(DynamicsModel):
         return self.free_edges.entries
 
     def loss(self, windows: Windows) -> Losses:
-        tables = self._tables(with_tangents=windows.needs_state_gradient)
+        """
+        ``L = L_pred + sparsity_coef * R + commitment_coef * Q``, Eq. (7) of the FCDL paper with a codebook of averages, where
+
+        * ``L_pred`` is the mean over rows, steps and children ``j`` of ``-log p(s'_j | s, a; A)``, with ``A`` sampled (Eq. 5)
+        * ``R`` is the cost of the free edges of a child, mean over rows and steps (Eq. 6: the number of edges of ``A``)
+        * ``Q`` is the squared distance of what was quantized from its code, mean over rows, steps and ``C`` entries
+        """
+        bound = self._bind(windows.needs_state_gradient)
         contexts: list[Quantized] = []
-        drawn: list[_Drawn] = []
+        drawn: list[Drawn] = []
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
-            inputs = self.features.read(state, action)
-            context = self.quantizer(self._encoder_inputs(tables, inputs, self.context_inputs))
-            contexts.append(context)
-            log_odds = self.free_edges.fill(context.log_odds)
+            inputs = bound.features.read(state, action)
+            contexts.append(self.quantizer(bound.encoder_inputs(inputs, self.context_inputs)))
 
             def masked(mask: th.Tensor) -> StateDistribution:
-                return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
+                return self.layout.distribution(bound.masked(inputs, mask), state)
 
-            if self.quantize == "latents":
-                return masked(sample_edges(log_odds))
-            edges = antithetic_edges(log_odds)
-            with th.no_grad():
-                drawn.append(_Drawn(log_odds, edges, masked(edges[1])))
-            return masked(edges[0])
+            drawn.append(self.edge_learning.draw(self.free_edges.fill(contexts[-1].log_odds), masked))
+            return drawn[-1].prediction
 
         nlls = list(self.unroll(windows, predict))
-        cost = th.sigmoid if self.quantize == "latents" else edge_cost
-        costs = [cost(context.log_odds).sum(-1).mean() for context in contexts]
+        costs = [self.edge_learning.cost(context.log_odds).sum(-1).mean() for context in contexts]
         terms = {
             "dynamics": windows.mean(nlls),
             "reg": th.stack(costs).mean() / len(self.factors.state_variables),
             "commit": th.stack([context.commitment for context in contexts]).mean(),
         }
         total = terms["dynamics"] + self.sparsity_coef * terms["reg"] + self.commitment_coef * terms["commit"]
-        if drawn:
-            others = [-each.other.log_prob(windows.next_state[:, step]) for step, each in enumerate(drawn)]
-            pairs = zip(drawn, nlls, others, strict=True)
-            total = total + windows.mean(
-                [edge_surrogate(each.log_odds, each.edges, (nll, other)) for each, nll, other in pairs]
-            )
+        steps = zip(drawn, nlls, windows.next_state.unbind(1), strict=True)
+        total = total + windows.mean([self.edge_learning.surrogate(each, nll, target) for each, nll, target in steps])
         codes = th.cat([context.code for context in contexts])
         return Losses(total, {name: term.detach() for name, term in terms.items()}, codes)
 
     def _stepper(self) -> StepFn:
-        tables = self._tables(with_tangents=False)
+        bound = self._bind(with_state_gradient=False)
         graphs = self._graphs()
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            inputs = self.features.read(state, action, tables.prediction.knots)
-            code = self.quantizer.code(self._encoder_inputs(tables, inputs, self.context_inputs))
+            inputs = bound.features.read(state, action)
+            code = self.quantizer.code(bound.encoder_inputs(inputs, self.context_inputs))
             mask = graphs[code]
-            outputs = self.network(self.features, tables.prediction, inputs, mask)
-            return Prediction(self.layout.distribution(outputs, state), mask, code)
+            return Prediction(self.layout.distribution(bound.masked(inputs, mask), state), mask, code)
 
         return step
 
@@ -212,10 +208,10 @@ class FCDLDynamics(DynamicsModel):
 
     def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
         """
-        Takes from the encoder, one at a time, the variables that it does not need.
+        Take from the encoder, one at a time, the variables that it does not need.
 
-        The mask protects the prediction from a corrupted variable that does not matter, but nothing protects the choice of
-        the mask: the published encoder reads all variables, and a large number in any of them leads to a wrong context.
+        The mask protects the prediction from a corrupted variable that does not matter. Nothing protects the choice of the
+        mask: the published encoder reads all variables, and a large number in any of them leads to a wrong context.
         """
         if self.context_threshold == 0 or n_updates % self.MEASURE_EVERY:
             return
@@ -223,13 +219,13 @@ class FCDLDynamics(DynamicsModel):
         importance = self._measure_importance(sample_windows(self.N_MEASURED_ROWS))
         self.train()
         self.n_measured += 1
-        self.context_importance.lerp_(importance, (1 / self.n_measured).clamp(min=0.1))
+        self.context_importance.lerp_(importance, (1 / self.n_measured).clamp(min=self.MIN_MEASUREMENT_WEIGHT))
         score = self.context_importance.where(self.context_inputs > 0, th.inf)
         largest = self.context_importance.max()
         limit = (self.context_threshold * largest).clamp(max=self.MIN_IMPORTANCE)
         is_needless = (score.min() < limit) & (largest > self.MIN_IMPORTANCE)
         drops = is_needless & (self.n_measured * self.MEASURE_EVERY >= self.context_drop_after)
-        # Without a look at the numbers, for which the host would have to wait.
+        # By arithmetic: to read the numbers, the host would have to wait for the device.
         self.context_inputs *= 1 - drops * F.one_hot(score.argmin(), len(score))
         self.context_importance *= self.context_inputs
 
@@ -242,40 +238,27 @@ class FCDLDynamics(DynamicsModel):
         :return: nats, mean over children, ``[P]``; near zero (of either sign) for a variable that does not select the context
         """
         state, action, next_state = windows.state[:, 0], windows.action[:, 0], windows.next_state[:, 0]
-        tables = self._tables(with_tangents=False)
+        bound = self._bind(with_state_gradient=False)
         graphs = self._graphs()
-        inputs = self.features.read(state, action, tables.prediction.knots)
+        inputs = bound.features.read(state, action)
 
         def loss(encoder_inputs: th.Tensor) -> th.Tensor:
             mask = graphs[self.quantizer.code(encoder_inputs)]
-            outputs = self.network(self.features, tables.prediction, inputs, mask)
-            return -self.layout.distribution(outputs, state).log_prob(next_state).mean()
+            return -self.layout.distribution(bound.masked(inputs, mask), state).log_prob(next_state).mean()
 
-        together = self._encoder_inputs(tables, inputs, self.context_inputs)
+        together = bound.encoder_inputs(inputs, self.context_inputs)
         undisturbed = loss(together)
         losses = []
         for selected in th.diag(self.context_inputs):
-            own = self._encoder_inputs(tables, inputs, selected)
+            own = bound.encoder_inputs(inputs, selected)
             losses.append(loss(together - own + own[th.randperm(len(own), device=own.device)]))
         return th.stack(losses) - undisturbed
-
-    def _encoder_inputs(self, tables: _Tables, inputs: ParentInputs, selected: th.Tensor) -> th.Tensor:
-        """
-        What the encoder's first layer makes of some of the parents.
-
-        :param selected: weight of each parent, ``[P]``
-        :return: ``[R, hidden_dim]``
-        """
-        mask = selected.expand(1, len(inputs.columns), -1)
-        return self.context_layer(self.features, tables.context, inputs, mask).squeeze(0)
 
     def _graphs(self) -> th.Tensor:
         """The graph of each context, 0 or 1, ``[K, V, P]``."""
         log_odds = self.free_edges.fill(self.quantizer.graph_log_odds())
         return (log_odds > 0).to(log_odds.dtype)
 
-    def _tables(self, with_tangents: bool) -> _Tables:
-        return _Tables(
-            self.context_layer.tables(self.features, with_tangents),
-            self.network.aggregation.tables(self.features, with_tangents),
-        )
+    def _bind(self, with_state_gradient: bool) -> _Bound:
+        features = self.features.bind(with_state_gradient)
+        return _Bound(features, self.context_layer.bind(features), self.network.bind(features))

@@ -1,20 +1,18 @@
 """GRADER: a graph from independence tests, and a recurrent network that reads each variable's parents (Ding et al., 2022)."""
 
 from collections.abc import Callable
-from functools import cache, partial
 from typing import Literal, get_args
 
 import numpy as np
 import torch as th
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.base import DynamicsModel, Losses, PredictFn, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
 from sb3_fcdl.dynamics.graph.independence import association, quantile_bins
 from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName
-from sb3_fcdl.dynamics.lookup.parent_gru import HiddenStates, ParentGRU
-from sb3_fcdl.dynamics.lookup.parents import ParentInputs
+from sb3_fcdl.dynamics.lookup.parent_gru import ParentGRU
 from sb3_fcdl.dynamics.stacked import VariableHeads
 from sb3_fcdl.graphs.graph import CausalGraph
 
@@ -85,28 +83,12 @@ class GRADERDynamics(DynamicsModel):
         return self.edges.entries
 
     def loss(self, windows: Windows) -> Losses:
-        readings = self.network.readings(self.graph)
-
-        def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
-            return self._distribution(self.network(readings, self.graph, self.network.features.read(state, action)), state)
-
-        nll = self.unrolled_nll(windows, predict)
+        nll = self.unrolled_nll(windows, self._bind())
         return Losses(nll, {"dynamics": nll.detach()})
 
     def _stepper(self) -> StepFn:
-        readings = cache(partial(self.network.readings, self.graph))
-        hidden_states = cache(partial(HiddenStates, self.network, self.graph))
-
-        def hidden(inputs: ParentInputs) -> th.Tensor:
-            if inputs.dense or th.is_grad_enabled():
-                return self.network(readings(), self.graph, inputs)
-            return hidden_states()(inputs.rows - self.network.features.first_row)
-
-        def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            distribution = self._distribution(hidden(self.network.features.read(state, action)), state)
-            return Prediction(distribution, self.graph.expand(len(state), -1, -1))
-
-        return step
+        predict, graph = self._bind(), self.graph
+        return lambda state, action: Prediction(predict(state, action), graph.expand(len(state), -1, -1))
 
     def context_graphs(self) -> list[CausalGraph]:
         return [CausalGraph(self.graph.cpu().numpy(), self.factors.state_names, self.factors.parent_names)]
@@ -146,12 +128,14 @@ class GRADERDynamics(DynamicsModel):
         change = cut(of_state.numbers(next_state) - of_state.numbers(state))
         return th.cat([now, chosen], dim=-1), of_state.by_variable(of_state.categories(next_state), change)
 
-    def _distribution(self, hidden: th.Tensor, state: th.Tensor) -> StateDistribution:
-        """
-        :param hidden: last state of each child, ``[V, R, H]``
-        :param state: ``[R, D]``
-        """
-        return self.layout.distribution(self.head(hidden.relu()), state)
+    def _bind(self) -> PredictFn:
+        """The model for one version of the weights and the present graph."""
+        hidden = self.network.bind(self.graph)
+
+        def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
+            return self.layout.distribution(self.head(hidden(state, action).relu()), state)
+
+        return predict
 
 
 def _strata(conditions: th.Tensor) -> th.Tensor:

@@ -1,18 +1,26 @@
 """The masked network: predicts each variable from the parents that its mask lets through."""
 
+from collections.abc import Callable
+
 import torch as th
 from torch import nn
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.lookup.parents import LinearTables, ParentFeatures, ParentInputs, ParentLinear
+from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
+from sb3_fcdl.dynamics.lookup.linear import ParentLinear
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
+
+MaskedFn = Callable[[ParentInputs, th.Tensor], th.Tensor]
+"""From a batch and its masks, ``[R, V, P]``, to what parametrises the next state, ``[R, output_width]``."""
 
 
 class MaskedNetwork(nn.Module):
     """
     ``p(child | masked parents)`` for every child at once; what Oracle, NCD and FCDL share.
 
-    Each child has an aggregation layer over the features of its parents, then ``n_layers`` layers and a head.
+    Each child ``j`` has an aggregation layer over the features ``h_i`` of its parents, then ``n_layers`` layers and a head:
+
+        ``z_j = relu(c_j + sum_i mask[j, i] * (h_i A_ji))``, then ``z_j <- relu(z_j G_j + g_j)`` for each layer
 
     :param factors: the variables
     :param features: the parents' features, shared by all children
@@ -27,15 +35,17 @@ class MaskedNetwork(nn.Module):
         self.layers = nn.ModuleList(StackedLinear(n_children, hidden_dim, hidden_dim) for _ in range(n_layers))
         self.head = VariableHeads(factors, hidden_dim)
 
-    def forward(self, features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+    def bind(self, features: BoundFeatures) -> MaskedFn:
         """
-        :param features: the parents' features
-        :param tables: the aggregation layer's, of the present weights
-        :param inputs: the batch
-        :param mask: ``[R, V, P]``
-        :return: what parametrises the distribution of the next state, ``[R, output_width]``
+        :param features: the parents' features, bound to the present weights
+        :return: the network, for as long as the weights stay as they are
         """
-        hidden = self.aggregation(features, tables, inputs, mask.transpose(0, 1)).relu_()
-        for layer in self.layers:
-            hidden = layer(hidden).relu_()
-        return self.head(hidden)
+        aggregate = self.aggregation.bind(features)
+
+        def outputs(inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+            hidden = aggregate(inputs, mask.transpose(0, 1)).relu_()
+            for layer in self.layers:
+                hidden = layer(hidden).relu_()
+            return self.head(hidden)
+
+        return outputs

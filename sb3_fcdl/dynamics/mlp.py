@@ -6,12 +6,11 @@ import torch as th
 from torch import nn
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.dense import DenseDynamics
 from sb3_fcdl.dynamics.distributions import StateDistribution
-from sb3_fcdl.graphs.graph import CausalGraph
 
 
-class MLPDynamics(DynamicsModel):
+class MLPDynamics(DenseDynamics):
     """
     A multi-layer perceptron on the concatenated state and action. It has no graph.
 
@@ -20,23 +19,11 @@ class MLPDynamics(DynamicsModel):
     :param n_layers: hidden layers (published: 3 in Chemical, 4 in Magnetic)
     """
 
-    has_graph = False
-
     def __init__(self, factors: Factors, hidden_dim: int = 256, n_layers: int = 3) -> None:
         super().__init__(factors)
         widths = [factors.state_width + factors.action_width] + [hidden_dim] * n_layers
         layers = [module for n_in, n_out in pairwise(widths) for module in (nn.Linear(n_in, n_out), nn.ReLU(inplace=True))]
         self.network = nn.Sequential(*layers, nn.Linear(widths[-1], self.layout.output_width))
 
-    def loss(self, windows: Windows) -> Losses:
-        nll = self.unrolled_nll(windows, self._distribution)
-        return Losses(nll, {"dynamics": nll.detach()})
-
-    def _stepper(self) -> StepFn:
-        return lambda state, action: Prediction(self._distribution(state, action))
-
-    def context_graphs(self) -> list[CausalGraph]:
-        return []
-
-    def _distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
+    def distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
         return self.layout.distribution(self.network(th.cat([state, action], dim=-1)), state)

@@ -6,13 +6,12 @@ import torch as th
 from torch import nn
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.dense import DenseDynamics
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
-from sb3_fcdl.graphs.graph import CausalGraph
 
 
-class ModularDynamics(DynamicsModel):
+class ModularDynamics(DenseDynamics):
     """
     A multi-layer perceptron for each variable, on the concatenated state and action. The perceptrons share nothing, and there
     is no graph.
@@ -22,8 +21,6 @@ class ModularDynamics(DynamicsModel):
     :param n_layers: hidden layers of a variable
     """
 
-    has_graph = False
-
     def __init__(self, factors: Factors, hidden_dim: int = 128, n_layers: int = 4) -> None:
         super().__init__(factors)
         self.n_variables = len(factors.state_variables)
@@ -31,17 +28,7 @@ class ModularDynamics(DynamicsModel):
         self.layers = nn.ModuleList(StackedLinear(self.n_variables, n_in, n_out) for n_in, n_out in pairwise(widths))
         self.head = VariableHeads(factors, widths[-1])
 
-    def loss(self, windows: Windows) -> Losses:
-        nll = self.unrolled_nll(windows, self._distribution)
-        return Losses(nll, {"dynamics": nll.detach()})
-
-    def _stepper(self) -> StepFn:
-        return lambda state, action: Prediction(self._distribution(state, action))
-
-    def context_graphs(self) -> list[CausalGraph]:
-        return []
-
-    def _distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
+    def distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
         hidden = th.cat([state, action], dim=-1).expand(self.n_variables, -1, -1)
         for layer in self.layers:
             hidden = layer(hidden).relu_()

@@ -9,19 +9,28 @@ from torch import nn
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.graph.edge_learning import StraightThrough
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
-from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName, sample_edges
-from sb3_fcdl.dynamics.lookup.parents import LinearTables, ParentFeatures, ParentInputs, ParentLinear
-from sb3_fcdl.dynamics.masked import MaskedNetwork
+from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName
+from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
+from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
+from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.dynamics.norms import batch_norm
 from sb3_fcdl.graphs.graph import CausalGraph
 
 
-class _Tables(NamedTuple):
-    """Both layers that read the parents' features, for one version of the weights."""
+class _Bound(NamedTuple):
+    """
+    The model for one version of the weights.
 
-    edges: LinearTables
-    prediction: LinearTables
+    :param features: read a batch
+    :param edges: the first layer of the edge network
+    :param masked: the masked network
+    """
+
+    features: BoundFeatures
+    edges: LinearFn
+    masked: MaskedFn
 
 
 class LabelledLinear(ParentLinear):
@@ -41,20 +50,21 @@ class LabelledLinear(ParentLinear):
         bound = (6 / (features.n_parents * (features.bias.shape[1] + 1))) ** 0.5
         self.label = nn.Parameter(th.empty(n_children, features.n_parents, output_dim).uniform_(-bound, bound))
 
-    def forward(
-        self, features: ParentFeatures, tables: LinearTables, inputs: ParentInputs, mask: th.Tensor | None = None
-    ) -> th.Tensor:
-        """See ``ParentLinear.forward``."""
-        assert mask is not None
-        return th.baddbmm(super().forward(features, tables, inputs, mask), mask.detach(), self.label)
+    def bind(self, features: BoundFeatures) -> LinearFn:
+        """See ``ParentLinear.bind``."""
+        unlabelled = super().bind(features)
+
+        def labelled(inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+            return th.baddbmm(unlabelled(inputs, mask), mask.detach(), self.label)
+
+        return labelled
 
 
 class NCDDynamics(DynamicsModel):
     """
     An auxiliary network infers a mask of the parents for each sample, the masked network predicts.
 
-    The loss of a step is the negative log-likelihood, averaged over variables, plus ``sparsity_coef`` times the expected
-    number of free edges a variable, so that the coefficient is the price of an edge in nats, as in ``FCDLDynamics``.
+    The equation of the loss stands at :meth:`loss`. ``sparsity_coef`` is the price of an edge in nats, as in ``FCDLDynamics``.
 
     :param factors: the variables
     :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
@@ -66,7 +76,7 @@ class NCDDynamics(DynamicsModel):
 
     edge_rates: th.Tensor
 
-    # Of the running mean of the edges, per training batch.
+    # Of the running mean of the edges, per training batch; as FCDL's codebook.
     RATE_DECAY = 0.99
 
     def __init__(
@@ -80,6 +90,7 @@ class NCDDynamics(DynamicsModel):
     ) -> None:
         super().__init__(factors)
         self.sparsity_coef = sparsity_coef
+        self.edge_learning = StraightThrough()
         self.free_edges = FreeEdges(factors, graph_prior)
         self.features = ParentFeatures(factors, hidden_dim)
         self.edge_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
@@ -101,16 +112,26 @@ class NCDDynamics(DynamicsModel):
         return self.free_edges.entries
 
     def loss(self, windows: Windows) -> Losses:
-        """In train mode the running mean of the edges moves."""
-        tables = self._tables(with_tangents=windows.needs_state_gradient)
+        """
+        ``L = L_pred + sparsity_coef * R``: that of FCDL (Eq. 6 of its paper) with a graph a sample, where
+
+        * ``L_pred`` is the mean over rows, steps and children ``j`` of ``-log p(s'_j | s, a; A)``, with ``A`` sampled
+        * ``R`` is the expected number of free edges of a child, mean over rows and steps
+
+        In train mode the running mean of the edges moves.
+        """
+        bound = self._bind(windows.needs_state_gradient)
         probabilities: list[th.Tensor] = []
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
-            inputs = self.features.read(state, action)
-            free = self._free_log_odds(tables, inputs)
-            probabilities.append(free.sigmoid())
-            mask = sample_edges(self.free_edges.fill(free))
-            return self.layout.distribution(self.network(self.features, tables.prediction, inputs, mask), state)
+            inputs = bound.features.read(state, action)
+            free = self._free_log_odds(bound, inputs)
+            probabilities.append(self.edge_learning.cost(free))
+
+            def masked(mask: th.Tensor) -> StateDistribution:
+                return self.layout.distribution(bound.masked(inputs, mask), state)
+
+            return self.edge_learning.draw(self.free_edges.fill(free), masked).prediction
 
         nll = self.unrolled_nll(windows, predict)
         rates = th.stack(probabilities).mean((0, 1))
@@ -121,14 +142,13 @@ class NCDDynamics(DynamicsModel):
         return Losses(total, {name: term.detach() for name, term in terms.items()})
 
     def _stepper(self) -> StepFn:
-        tables = self._tables(with_tangents=False)
+        bound = self._bind(with_state_gradient=False)
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            inputs = self.features.read(state, action, tables.prediction.knots)
-            log_odds = self.free_edges.fill(self._free_log_odds(tables, inputs))
+            inputs = bound.features.read(state, action)
+            log_odds = self.free_edges.fill(self._free_log_odds(bound, inputs))
             mask = (log_odds > 0).to(log_odds.dtype)
-            outputs = self.network(self.features, tables.prediction, inputs, mask)
-            return Prediction(self.layout.distribution(outputs, state), mask)
+            return Prediction(self.layout.distribution(bound.masked(inputs, mask), state), mask)
 
         return step
 
@@ -139,12 +159,11 @@ class NCDDynamics(DynamicsModel):
         names = self.factors.state_names, self.factors.parent_names
         return [CausalGraph(probabilities, *names, label="mean of the samples")]
 
-    def _free_log_odds(self, tables: _Tables, inputs: ParentInputs) -> th.Tensor:
+    def _free_log_odds(self, bound: _Bound, inputs: ParentInputs) -> th.Tensor:
         """Of the free entries, for each row, ``[R, F]``."""
-        return self.edge_network(self.edge_layer(self.features, tables.edges, inputs).squeeze(0))
+        every_parent = inputs.columns.new_ones(1, len(inputs.columns), self.features.n_parents)
+        return self.edge_network(bound.edges(inputs, every_parent).squeeze(0))
 
-    def _tables(self, with_tangents: bool) -> _Tables:
-        return _Tables(
-            self.edge_layer.tables(self.features, with_tangents),
-            self.network.aggregation.tables(self.features, with_tangents),
-        )
+    def _bind(self, with_state_gradient: bool) -> _Bound:
+        features = self.features.bind(with_state_gradient)
+        return _Bound(features, self.edge_layer.bind(features), self.network.bind(features))

@@ -1,9 +1,7 @@
 """Neural production systems: each variable picks one rule and one other thing to look at."""
 
 from collections.abc import Iterator
-from functools import cache, partial
 from itertools import pairwise
-from math import prod
 from typing import Literal, get_args
 
 import torch as th
@@ -11,13 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
-from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
-from sb3_fcdl.dynamics.slots import Slots
+from sb3_fcdl.dynamics.base import Prediction, StepFn
+from sb3_fcdl.dynamics.dense import DenseDynamics
+from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.lookup.contents import Choices, Contents, Distinct
+from sb3_fcdl.dynamics.lookup.slots import Slots
 from sb3_fcdl.dynamics.stacked import StackedLinear
-from sb3_fcdl.graphs.graph import CausalGraph
-from sb3_fcdl.memo import Memo
-from sb3_fcdl.planning.actions import MultiDiscreteActions
 
 SelectorInitName = Literal["scaled", "reference"]
 # Weight and bias of each.
@@ -59,7 +56,7 @@ class Selector(nn.Module):
         return _one_hot(soft) + (soft - soft.detach())
 
 
-class NPSDynamics(DynamicsModel):
+class NPSDynamics(DenseDynamics):
     """
     Each variable selects one of ``n_rules`` networks and one contextual slot, a variable or the action, and is predicted by
     that network from its own feature and that of the slot; all variables at once (Goyal et al., 2021, in the parallel variant
@@ -77,8 +74,6 @@ class NPSDynamics(DynamicsModel):
     :raises ValueError: if ``selector_init`` is unknown
     """
 
-    has_graph = False
-
     def __init__(
         self,
         factors: Factors,
@@ -91,7 +86,7 @@ class NPSDynamics(DynamicsModel):
         if selector_init not in get_args(SelectorInitName):
             raise ValueError(f"unknown selector_init {selector_init!r}, allowed: {', '.join(get_args(SelectorInitName))}")
         self.slots = Slots(factors)
-        self.contents = _Contents(factors, self.slots)
+        self.contents = Contents(factors, self.slots)
         n_slots = self.slots.n_slots
         self.state_features = _encoder(n_slots, self.slots.width, hidden_dim)
         self.action_feature = _encoder(1, factors.action_width, hidden_dim)
@@ -103,25 +98,18 @@ class NPSDynamics(DynamicsModel):
         # Of each rule one head a variable, side by side.
         self.heads = StackedLinear(n_rules, hidden_dim, n_slots * self.slots.output_width)
 
-    def loss(self, windows: Windows) -> Losses:
-        nll = self.unrolled_nll(windows, self._distribution)
-        return Losses(nll, {"dynamics": nll.detach()})
-
     def _stepper(self) -> StepFn:
-        look_up = cache(partial(_LookUp, self))
+        looked_up = self.contents.bind(self._choices, self.selected_rule)
 
         def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            contents = None if th.is_grad_enabled() else self.contents.numbers(self.slots.read(state), action)
-            if contents is None:
-                return Prediction(self._distribution(state, action))
-            return Prediction(self.layout.distribution(self.slots.write(look_up()(contents)), state))
+            outputs = looked_up(self.slots.read(state), action)
+            if outputs is None:
+                return Prediction(self.distribution(state, action))
+            return Prediction(self.layout.distribution(self.slots.write(outputs), state))
 
         return step
 
-    def context_graphs(self) -> list[CausalGraph]:
-        return []
-
-    def _distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
+    def distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
         one_hots = self.slots.read(state)
         features = self.state_features(one_hots)
         slots = th.cat([self.action_feature(action.unsqueeze(0)), features])
@@ -135,9 +123,8 @@ class NPSDynamics(DynamicsModel):
         if self.training:
             # The choice is one-hot, so the other rules get no gradient; they only say what choosing them would have changed.
             # The factor is zero, its gradient is not.
-            contents = self.contents.numbers(one_hots, action)
-            alike = None if contents is None else self.contents.combinations(contents, slot.argmax(-1))
-            outputs = outputs + th.einsum("vrk,kvro->vro", rule - rule.detach(), self._every_rule(inputs, alike))
+            distinct = self.contents.distinct(one_hots, action, slot.argmax(-1))
+            outputs = outputs + th.einsum("vrk,kvro->vro", rule - rule.detach(), self._every_rule(inputs, distinct))
         return self.layout.distribution(self.slots.write(outputs), state)
 
     def _by_rule(self) -> Iterator[_Layers]:
@@ -175,114 +162,29 @@ class NPSDynamics(DynamicsModel):
         return of_every_slot[th.arange(len(variable), device=variable.device), variable]
 
     @th.no_grad()
-    def _every_rule(self, inputs: th.Tensor, alike: th.Tensor | None) -> th.Tensor:
+    def _every_rule(self, inputs: th.Tensor, distinct: Distinct) -> th.Tensor:
         """
         :param inputs: of each variable, ``[V, R, 2 * hidden_dim]``
-        :param alike: the same number where they are the same, ``[V, R]``, int64; None: not known
+        :param distinct: which of them to compute
         :return: of each rule, ``[n_rules, V, R, output_width]``
         """
-        rows = th.arange(inputs.shape[:2].numel(), device=inputs.device)
-        variable, given = rows // inputs.shape[1], rows
-        if alike is not None:
-            given = alike.flatten().unique(return_inverse=True)[1]
-            rows = rows.new_empty(int(given.max()) + 1).scatter_(0, given, rows)
-        distinct, variable = inputs.flatten(0, 1)[rows], variable[rows]
+        different, variable = inputs.flatten(0, 1)[distinct.pairs], distinct.pairs // inputs.shape[1]
         # One rule at a time: what all of them need between their layers fits no cache.
-        outputs = [self._of_rule(layers, distinct, variable) for layers in self._by_rule()]
-        return th.stack(outputs)[:, given].unflatten(1, inputs.shape[:2])
+        outputs = [self._of_rule(layers, different, variable) for layers in self._by_rule()]
+        return th.stack(outputs)[:, distinct.kind].unflatten(1, inputs.shape[:2])
 
-
-class _Contents:
-    """
-    Numbers everything that can stand in a slot: the categories, one variable after the other, then the actions.
-
-    :param factors: the variables
-    :param slots: their slots
-    """
-
-    # With more, or with continuous ones, nothing is numbered.
-    MAX_ACTIONS = 1024
-
-    def __init__(self, factors: Factors, slots: Slots) -> None:
-        self.slots = slots
-        self.action_layout = StateLayout(factors.action)
-        sizes = tuple(variable.n_categories for variable in factors.action)
-        self.actions = MultiDiscreteActions(sizes) if all(sizes) and prod(sizes) <= self.MAX_ACTIONS else None
-
-    def every_action(self, dtype: th.dtype) -> th.Tensor:
-        """The encoded actions, by their numbers, ``[n, A]``."""
-        assert self.actions is not None
-        return self.actions.encode(self.actions.numbered(th.arange(self.actions.n)), dtype)
-
-    def numbers(self, slots: th.Tensor, action: th.Tensor) -> th.Tensor | None:
-        """
-        :param slots: of the variables, ``[V, R, width]``
-        :param action: ``[R, A]``
-        :return: what stands in the slots, the action's first, ``[1 + V, R]``, int64; None where it has no numbers: something
-            is not one-hot, or it may not be asked for, see ``Slots.looks_up``
-        """
-        if self.actions is None or not self.slots.looks_up(action.device) or not self.slots.are_one_hot(slots):
-            return None
-        number = self.actions.number(self.action_layout.categories(action))
-        if not th.equal(self.actions.encode(self.actions.numbered(number), action.dtype), action):
-            return None
-        own = slots.argmax(-1) + th.arange(len(slots)).unsqueeze(-1) * slots.shape[-1]
-        return th.cat([number.unsqueeze(0) + len(slots) * slots.shape[-1], own])
-
-    @property
-    def n(self) -> int:
-        """How many numbers there are."""
-        assert self.actions is not None
-        return self.slots.n_slots * self.slots.width + self.actions.n
-
-    def combinations(self, contents: th.Tensor, slot: th.Tensor) -> th.Tensor:
-        """
-        Numbers a variable, its category, and what stands in the slot that it looks at.
-
-        :param contents: see ``numbers``, ``[1 + V, R]``
-        :param slot: that each variable looks at, ``[V, R]``, int64
-        :return: below ``n * n``, ``[V, R]``, int64
-        """
-        return contents[1:] * self.n + contents.gather(0, slot)
-
-
-class _LookUp:
-    """
-    Evaluation of numbered contents, for one version of the weights.
-
-    :param model: whose actions are numbered
-    """
-
-    def __init__(self, model: NPSDynamics) -> None:
-        self.model = model
-        n_slots, width = model.slots.n_slots, model.slots.width
-        weight = model.rule_embedding
-        of_state = model.state_features(th.eye(width).to(weight).expand(n_slots, -1, -1))
-        of_action = model.action_feature(model.contents.every_action(weight.dtype).unsqueeze(0))
-        self.rule = model.rule_selector(of_state, model.rule_embedding).argmax(-1).flatten()
-        self.features = th.cat([of_state.flatten(0, 1), of_action.squeeze(0)])
-        key = model.slot_selector.key
+    def _choices(self) -> Choices:
+        """What the selectors choose for each category of each variable, among all that can stand in a slot."""
+        of_state = self.state_features(self.contents.every_category(self.rule_embedding))
+        of_action = self.action_feature(self.contents.every_action(self.rule_embedding).unsqueeze(0))
+        rule = self.rule_selector(of_state, self.rule_embedding).argmax(-1).flatten()
+        key = self.slot_selector.key
         keys = [
-            th.baddbmm(key.bias[part], features, key.weight[part]).flatten(0, 1)
-            for part, features in ((slice(1, None), of_state), (slice(1), of_action))
+            th.baddbmm(key.bias[slots], features, key.weight[slots]).flatten(0, 1)
+            for slots, features in ((slice(1, None), of_state), (slice(1), of_action))
         ]
-        self.scores = model.slot_selector.query(of_state).flatten(0, 1) @ th.cat(keys).T
-        self.outputs = Memo()
-
-    def __call__(self, contents: th.Tensor) -> th.Tensor:
-        """
-        :param contents: of the slots, ``[1 + V, R]``
-        :return: of the network, ``[V, R, output_width]``
-        """
-        slot = self.scores[contents[1:].unsqueeze(1), contents].argmax(1)
-        combination = self.model.contents.combinations(contents, slot)
-        rows = self.outputs.rows(combination, self.model.contents.n**2, self._compute)
-        return self.outputs.answers[rows]
-
-    def _compute(self, combination: th.Tensor) -> th.Tensor:
-        own, content = combination // self.model.contents.n, combination % self.model.contents.n
-        inputs = th.cat([self.features[own], self.features[content]], dim=-1)
-        return self.model.selected_rule(inputs, own // self.model.slots.width, self.rule[own])
+        scores = self.slot_selector.query(of_state).flatten(0, 1) @ th.cat(keys).T
+        return Choices(th.cat([of_state.flatten(0, 1), of_action.squeeze(0)]), rule, scores)
 
 
 def _encoder(n_slots: int, input_dim: int, hidden_dim: int) -> nn.Sequential:

@@ -4,10 +4,10 @@ import numpy as np
 import torch as th
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
+from sb3_fcdl.dynamics.base import DynamicsModel, Losses, PredictFn, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.priors import prior_log_odds
-from sb3_fcdl.dynamics.lookup.parents import LinearTables, ParentFeatures
+from sb3_fcdl.dynamics.lookup.features import ParentFeatures
 from sb3_fcdl.dynamics.masked import MaskedNetwork
 from sb3_fcdl.graphs.graph import CausalGraph
 
@@ -49,24 +49,25 @@ class OracleDynamics(DynamicsModel):
         return np.zeros(self.graph.shape, dtype=bool)
 
     def loss(self, windows: Windows) -> Losses:
-        tables = self.network.aggregation.tables(self.features, with_tangents=windows.needs_state_gradient)
-        nll = self.unrolled_nll(windows, lambda state, action: self._distribution(tables, state, action))
+        nll = self.unrolled_nll(windows, self._bind(windows.needs_state_gradient))
         return Losses(nll, {"dynamics": nll.detach()})
 
     def _stepper(self) -> StepFn:
-        tables = self.network.aggregation.tables(self.features, with_tangents=False)
-
-        def step(state: th.Tensor, action: th.Tensor) -> Prediction:
-            return Prediction(self._distribution(tables, state, action), self._masks(state))
-
-        return step
+        predict = self._bind(with_state_gradient=False)
+        return lambda state, action: Prediction(predict(state, action), self._masks(state))
 
     def context_graphs(self) -> list[CausalGraph]:
         return [CausalGraph(self.graph.cpu().numpy(), self.factors.state_names, self.factors.parent_names)]
 
-    def _distribution(self, tables: LinearTables, state: th.Tensor, action: th.Tensor) -> StateDistribution:
-        inputs = self.features.read(state, action, tables.knots)
-        return self.layout.distribution(self.network(self.features, tables, inputs, self._masks(state)), state)
+    def _bind(self, with_state_gradient: bool) -> PredictFn:
+        """The model for one version of the weights."""
+        features = self.features.bind(with_state_gradient)
+        masked = self.network.bind(features)
+
+        def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
+            return self.layout.distribution(masked(features.read(state, action), self._masks(state)), state)
+
+        return predict
 
     def _masks(self, state: th.Tensor) -> th.Tensor:
         """The graph for each of ``R`` rows, ``[R, V, P]``."""

@@ -1,10 +1,22 @@
 """Layers of one network a child, side by side."""
 
+from typing import NamedTuple
+
 import torch as th
 from torch import nn
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.distributions import output_width
+
+
+class Affine(NamedTuple):
+    """One linear layer a variable, without parameters of its own: ``weight [V, I, O]``, ``bias [V, 1, O]``."""
+
+    weight: th.Tensor
+    bias: th.Tensor
+
+    def __call__(self, inputs: th.Tensor) -> th.Tensor:
+        return th.baddbmm(self.bias, inputs, self.weight)
 
 
 class StackedLinear(nn.Module):
@@ -31,8 +43,8 @@ class VariableHeads(StackedLinear):
     """
     The last layer of each child, as wide as the distribution of its variable.
 
-    Those of numbers start small, so that the first predictions hardly depend on the inputs: confident and wrong ones have
-    losses in the thousands, from which Adam takes a thousand updates to recover.
+    The heads of continuous variables start small, so that the first predictions hardly depend on the inputs. A confident and
+    wrong prediction of a number has a very large loss, from which Adam recovers slowly.
 
     :param factors: the variables
     :param input_dim: ``I``

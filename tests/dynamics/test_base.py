@@ -3,12 +3,13 @@ import copy
 import numpy as np
 import pytest
 import torch as th
+from dense import tables_used
 from toy import KINDS, factors, persist_and_set_windows, random_windows
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import FCDLDynamics, Losses, Windows
 from sb3_fcdl.dynamics.distributions import output_width
-from sb3_fcdl.dynamics.lookup.parents import ParentFeatures
+from sb3_fcdl.dynamics.lookup.features import ParentFeatures
 
 SIZES = {"equal": [3, 3, 3, 3], "unequal": [2, 2, 4, 3]}
 N_ACTIONS = 12
@@ -21,9 +22,9 @@ def make_model(sizes: list[int], action_sizes: tuple[int, ...] = (N_ACTIONS,), *
 
 def loss_and_gradients(model: FCDLDynamics, windows: Windows, use_tables: bool) -> tuple[Losses, dict[str, th.Tensor]]:
     model = copy.deepcopy(model).train()
-    model.features.use_tables = use_tables
     th.manual_seed(1)
-    losses = model.loss(windows)
+    with tables_used(use_tables):
+        losses = model.loss(windows)
     losses.total.backward()
     return losses, {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -65,13 +66,14 @@ def test_tables_have_derivatives_only_where_they_are_asked_for_and_few():
     model = make_model([3, 20, 3]).train()
     runs = [run for run in model.features.runs if model.features.has_tangents(run)]
     assert [run.first_parent for run in runs] == [0, 2]
-    with_tangents = model._tables(with_tangents=True).prediction.tangents
-    assert [tangent.numel() for tangent in with_tangents] == [3 * 16 * 3 * 3] * 2
+    tables = model.network.aggregation.bind(model.features.bind(with_state_gradient=True))
+    assert [tangent.numel() for tangent in tables.tangents] == [3 * 16 * 3 * 3] * 2
     windows = random_windows([3, 20, 3], N_ACTIONS, n_rows=8, length=2)
     assert windows.needs_state_gradient and not windows._replace(valid=windows.valid[:, :1]).needs_state_gradient
     state, action = windows.state[:, 0], windows.action[:, 0]
-    assert model.features.read(state, action).dense == ()
-    assert model.features.read(state.requires_grad_(), action).dense == (1,)
+    features = model.features.bind(with_state_gradient=True)
+    assert features.read(state, action).dense == ()
+    assert features.read(state.requires_grad_(), action).dense == (1,)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -85,8 +87,8 @@ def test_planning_equals_matrix_products(kind):
     with th.no_grad():
         state[20:25, model.features.line_columns[: sizes.count(0)]] = model.features.lines().knots[: sizes.count(0), 7]
         by_table = model.step(state, action)
-        model.features.use_tables = False
-        dense = model.step(state, action)
+        with tables_used(False):
+            dense = model.step(state, action)
     for name in ("logits", "mean", "log_std"):
         actual, wanted = getattr(by_table.next_state, name), getattr(dense.next_state, name)
         th.testing.assert_close(actual, wanted, rtol=0, atol=1e-11)
@@ -133,10 +135,10 @@ def test_gradient_reaches_the_logits_of_earlier_steps_as_in_the_dense_network():
     gradients = []
     for use_tables in (True, False):
         twin = copy.deepcopy(model)
-        twin.features.use_tables = use_tables
         state = windows.state[:, 0].clone().requires_grad_()
         th.manual_seed(1)
-        twin.loss(windows._replace(state=state.unsqueeze(1))).total.backward()
+        with tables_used(use_tables):
+            twin.loss(windows._replace(state=state.unsqueeze(1))).total.backward()
         gradients.append(state.grad)
     assert gradients[1].abs().max() > 1e-6
     th.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-12)
@@ -149,10 +151,10 @@ def test_noisy_parents_take_the_dense_path_in_the_same_call(n_noisy):
     windows = random_windows(sizes, N_ACTIONS, n_rows=20, length=1, dtype=th.float64)
     state, action = windows.state[:, 0].clone(), windows.action[:, 0]
     state[:, : 3 * n_noisy] *= 100 * th.randn(20, 3 * n_noisy, dtype=th.float64)
-    assert model.features.read(state, action).dense == tuple(range(n_noisy))
+    assert model.features.bind(with_state_gradient=False).read(state, action).dense == tuple(range(n_noisy))
     mixed = model.step(state, action)
-    model.features.use_tables = False
-    dense = model.step(state, action)
+    with tables_used(False):
+        dense = model.step(state, action)
     assert (mixed.code == dense.code).all()
     th.testing.assert_close(mixed.next_state.logits, dense.next_state.logits, rtol=1e-10, atol=1e-10)
 
@@ -209,7 +211,8 @@ def test_prediction_equals_an_independent_evaluation_of_the_network(kind):
 def test_masked_parent_changes_no_bit_of_the_child(kind, use_tables, number):
     sizes, action_sizes = kind
     model = make_model(*kind).eval()
-    model.features.use_tables = use_tables
+    with tables_used(use_tables):
+        bound = model._bind(with_state_gradient=False)
     windows = random_windows(sizes, *action_sizes, n_rows=50, length=1)
     n_outputs = [output_width(variable) for variable in model.factors.state_variables]
     for corrupted in range(len(sizes)):
@@ -218,20 +221,13 @@ def test_masked_parent_changes_no_bit_of_the_child(kind, use_tables, number):
         other[:, first : first + max(sizes[corrupted], 1)] = number
         mask = th.ones(50, len(sizes), len(model.factors.parents))
         mask[:, -1, corrupted] = 0
-        tables = model.network.aggregation.tables(model.features, with_tangents=False)
-        before, after = (
-            model.network(model.features, tables, model.features.read(x, action, tables.knots), mask).split(n_outputs, -1)
-            for x in (state, other)
-        )
+        inputs = [bound.features.read(x, action) for x in (state, other)]
+        before, after = (bound.masked(each, mask).split(n_outputs, -1) for each in inputs)
         same = [th.equal(*pair) for pair in zip(before, after, strict=True)]
         assert same == [False] * (len(sizes) - 1) + [True]
         selected = th.ones(len(model.factors.parents))
         selected[corrupted] = 0
-        contexts = model._tables(with_tangents=False)
-        seen = [
-            model._encoder_inputs(contexts, model.features.read(x, action, tables.knots), selected) for x in (state, other)
-        ]
-        assert th.equal(*seen)
+        assert th.equal(*(bound.encoder_inputs(each, selected) for each in inputs))
 
 
 def test_graph_of_a_sample_is_the_graph_of_its_code():

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from dense import tables_used
 from tiny import tiny_fcdl, tiny_vec_env
 from toy import KINDS, factors, one_hot_state, persist_and_set_windows, random_windows
 
@@ -130,10 +131,10 @@ def test_loss_equals_three_independent_rollouts(kind, monkeypatch):
 
 def loss_and_gradients(model: CDLDynamics, windows: Windows, use_tables: bool) -> tuple[Losses, dict[str, th.Tensor]]:
     model = copy.deepcopy(model).train()
-    model.features.first.use_tables = use_tables
     state = windows.state.clone().requires_grad_()
     th.manual_seed(1)
-    losses = model.loss(windows._replace(state=state))
+    with tables_used(use_tables):
+        losses = model.loss(windows._replace(state=state))
     losses.total.backward()
     return losses, {"state": state.grad} | {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -161,10 +162,11 @@ def test_noisy_parents_take_the_dense_path_in_the_same_call(noisy):
     state, action = windows.state[:, 0].clone(), windows.action[:, 0]
     for parent in noisy:
         state[:, 3 * parent : 3 * parent + 3] *= 100 * th.randn(20, 3, dtype=th.float64)
-    assert model.features.first.read(state, action).dense == noisy
+    assert model.features.bind(with_state_gradient=False).read(state, action).dense == noisy
     mixed = model.step(state, action)
-    model.features.first.use_tables = False
-    th.testing.assert_close(mixed.next_state.logits, model.step(state, action).next_state.logits, rtol=1e-10, atol=1e-10)
+    with tables_used(False):
+        dense = model.step(state, action)
+    th.testing.assert_close(mixed.next_state.logits, dense.next_state.logits, rtol=1e-10, atol=1e-10)
 
 
 def test_masked_parent_changes_no_bit_of_the_child():

@@ -60,10 +60,10 @@ def test_importance_is_the_loss_of_shuffling_what_the_encoder_sees():
     state, action, target = windows.state[:, 0], windows.action[:, 0], windows.next_state[:, 0]
     th.manual_seed(5)
     importance = model._measure_importance(windows)
-    tables = model._tables(with_tangents=False)
+    bound = model._bind(with_state_gradient=False)
 
     def nll(codes: th.Tensor) -> th.Tensor:
-        outputs = model.network(model.features, tables.prediction, model.features.read(state, action), model._graphs()[codes])
+        outputs = bound.masked(bound.features.read(state, action), model._graphs()[codes])
         return -model.layout.distribution(outputs, state).log_prob(target).mean()
 
     th.manual_seed(5)

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch as th
+from dense import tables_used
 from toy import KINDS as TOY_KINDS
 from toy import factors, random_windows
 
@@ -50,7 +51,7 @@ def independent_outputs(model: GNNDynamics, state: th.Tensor, action: th.Tensor)
             for k in range(len(variables)):
                 if k != i:
                     pair = np.concatenate([embeddings[i], embeddings[k]])
-                    heard += network(pair, model.edge_input, model.edge_layers, model.edge_output)
+                    heard += network(pair, model.messages.first, model.messages.layers, model.messages.last)
             node = np.concatenate([embeddings[i], u, heard])
             node = network(node, model.node_input, model.node_layers, model.node_output)
             outputs.append((node @ array(model.head.weight)[i] + array(model.head.bias)[i, 0])[: output_width(variable)])
@@ -82,12 +83,12 @@ def test_corrupted_inputs_pass_as_they_are():
 
 def loss_and_gradients(model: GNNDynamics, windows: Windows, use_tables: bool) -> tuple[Losses, dict[str, th.Tensor]]:
     model = copy.deepcopy(model).train()
-    model.slots.use_tables = use_tables
     if use_tables:
         # To be certain that it is the tables that are tested.
-        model._computed = None
+        model.messages.computed = None
     th.manual_seed(1)
-    losses = model.loss(windows)
+    with tables_used(use_tables):
+        losses = model.loss(windows)
     losses.total.backward()
     return losses, {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -110,13 +111,13 @@ def test_gradient_by_a_sample_is_that_of_the_network_up_to_a_constant(kind):
     """A constant a variable, which the softmax behind a sample does not feel."""
     sizes, _ = KINDS[kind]
     model, windows = make_model(kind).train(), make_windows(kind, n_rows=20)
-    products, gradients = model._products(), []
-    table = model._edge_table(products, with_tangents=True)
+    ends, messages, gradients = model._products().ends, model.messages, []
+    table = messages.table(ends, with_state_gradient=True)
     direction = th.randn(4, 20, 8, dtype=th.float64)
     for look_up in (True, False):
         state = windows.state[:, 0].clone().requires_grad_()
         slots = model.slots.read(state)
-        heard = model._looked_up(table, slots) if look_up else model._computed(products, slots)
+        heard = messages.looked_up(table, slots, slots.argmax(-1)) if look_up else messages.computed(ends, slots)
         (gradient,) = th.autograd.grad((heard * direction).sum(), state, retain_graph=True)
         gradients.append(th.cat([part - part.mean(-1, keepdim=True) for part in gradient.split(sizes, dim=-1)], dim=-1))
     assert gradients[1].abs().max() > 1e-3

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch as th
-from dense import array, assert_same_distribution, parent_features, relu, scrambled, sigmoid
+from dense import array, assert_same_distribution, parent_features, relu, scrambled, sigmoid, tables_used
 from tiny import tiny_fcdl
 from toy import KINDS, factors, one_hot_state, random_windows
 
@@ -12,7 +12,7 @@ from sb3_fcdl import FCDL
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.dynamics.distributions import output_width
 from sb3_fcdl.dynamics.grader import GRADERDynamics
-from sb3_fcdl.dynamics.lookup import parent_gru
+from sb3_fcdl.dynamics.lookup import gates
 from sb3_fcdl.dynamics.lookup.parent_gru import HiddenStates
 
 
@@ -34,8 +34,7 @@ def edges(model: GRADERDynamics) -> list[list[int]]:
 
 def head_outputs(model: GRADERDynamics, state: th.Tensor, action: th.Tensor) -> th.Tensor:
     """``[R, output_width]``: of a continuous variable the change, not the state that it is added to."""
-    inputs = model.network.features.read(state, action)
-    return model.head(model.network(model.network.readings(model.graph), model.graph, inputs).relu())
+    return model.head(model.network.bind(model.graph)(state, action).relu())
 
 
 def independent_outputs(model: GRADERDynamics, state: th.Tensor, action: th.Tensor) -> th.Tensor:
@@ -83,9 +82,9 @@ def test_recurrent_network_is_that_of_torch():
         for suffix, layer in (("ih_l0", network.of_input), ("hh_l0", network.of_hidden)):
             getattr(reference, f"weight_{suffix}").copy_(layer.weight[1].T)
             getattr(reference, f"bias_{suffix}").copy_(layer.bias[1, 0])
-    of_x0, of_x1, of_action = network._every_feature(th.cat([state, action], -1))
+    of_x0, of_x1, of_action = network.every_feature(th.cat([state, action], -1))
     _, expected = reference(th.stack([of_action, of_x0]), of_x1.unsqueeze(0))
-    hidden = network(network.readings(model.graph), model.graph, network.features.read(state, action))
+    hidden = network.bind(model.graph)(state, action)
     th.testing.assert_close(hidden[1], expected[0], rtol=0, atol=1e-6)
 
 
@@ -97,10 +96,10 @@ def test_tables_equal_matrix_products_with_every_gradient(kind):
     gradients = []
     for use_tables in (True, False):
         twin = copy.deepcopy(model)
-        twin.network.features.use_tables = use_tables
         state = windows.state.clone().requires_grad_()
         th.manual_seed(1)
-        twin.loss(windows._replace(state=state)).total.backward()
+        with tables_used(use_tables):
+            twin.loss(windows._replace(state=state)).total.backward()
         gradients.append({name: parameter.grad for name, parameter in twin.named_parameters()} | {"state": state.grad})
     for name, gradient in gradients[1].items():
         scale = gradient.abs().max().item()
@@ -136,7 +135,7 @@ def test_planning_computes_every_beginning_once_and_predicts_as_without_memo(kin
     model = scrambled(make_model(*kind, graph=graph)).eval()
     windows = random_windows(kind[0], *kind[1], n_rows=200, length=1, dtype=th.float64)
     state, action = windows.state[:, 0], windows.action[:, 0]
-    category = model.network.features.read(state, action).rows
+    category = model.network.bind(model.graph).features.read(state, action).rows
     n_beginnings = 0
     for child, parents in enumerate(graph.bool()):
         read = [category[:, child]] if parents[child] else []
@@ -145,18 +144,18 @@ def test_planning_computes_every_beginning_once_and_predicts_as_without_memo(kin
                 read.append(category[:, parent])
                 n_beginnings += len(set(zip(*(column.tolist() for column in read), strict=True)))
     n_computed = []
-    next_hidden = parent_gru._next_hidden
+    next_hidden = gates.next_hidden
     monkeypatch.setattr(
-        parent_gru,
-        "_next_hidden",
+        gates,
+        "next_hidden",
         lambda reading, hidden, fed: n_computed.append(hidden.shape[1]) or next_hidden(reading, hidden, fed),
     )
     step = model.stepper()
     first, again = step(state, action), step(state, action)
     # The memo that keeps nothing has computed all of them twice.
     assert sum(n_computed) == (n_beginnings if max_states else 2 * n_beginnings) > 0
-    monkeypatch.setattr(model.network.features, "use_tables", False)
-    dense = model.stepper()(state, action).next_state.logits
+    with tables_used(False):
+        dense = model.stepper()(state, action).next_state.logits
     for prediction in (first, again):
         th.testing.assert_close(prediction.next_state.logits, dense, rtol=0, atol=1e-12)
 

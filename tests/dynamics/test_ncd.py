@@ -13,10 +13,12 @@ from dense import (
     parent_features,
     scrambled,
     sigmoid,
+    tables_used,
 )
 from toy import KINDS, factors, one_hot_state, persist_and_set_windows, random_windows
 
-from sb3_fcdl.dynamics import Windows, ncd
+from sb3_fcdl.dynamics import Windows
+from sb3_fcdl.dynamics.graph import edge_learning
 from sb3_fcdl.dynamics.graph.priors import GraphPriorName
 from sb3_fcdl.dynamics.ncd import NCDDynamics
 
@@ -95,7 +97,7 @@ def test_loss_equals_an_independent_one(monkeypatch):
     model = scrambled(make_model(sizes, action_sizes, sparsity_coef=0.3)).train()
     windows = random_windows(sizes, *action_sizes, n_rows=9, length=1, dtype=th.float64)
     state, action = windows.state[:, 0], windows.action[:, 0]
-    monkeypatch.setattr(ncd, "sample_edges", lambda log_odds: (log_odds > 0).to(log_odds.dtype))
+    monkeypatch.setattr(edge_learning, "sample_edges", lambda log_odds: (log_odds > 0).to(log_odds.dtype))
     losses = model.loss(windows)
     free = independent_log_odds(model, state, action)
     outputs = masked_outputs(model, state, action, independent_mask(model, free, "order"))
@@ -114,9 +116,9 @@ def test_tables_equal_matrix_products_with_every_gradient(kind):
     losses, gradients = [], []
     for use_tables in (True, False):
         twin = copy.deepcopy(model)
-        twin.features.use_tables = use_tables
         th.manual_seed(1)
-        losses.append(twin.loss(windows).total)
+        with tables_used(use_tables):
+            losses.append(twin.loss(windows).total)
         losses[-1].backward()
         gradients.append({name: parameter.grad for name, parameter in twin.named_parameters()})
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-13)
@@ -135,8 +137,8 @@ def test_masked_parent_changes_no_bit_of_the_child_under_the_same_mask():
     corrupted[:, 0:3] = 100 * th.randn(50, 3)
     mask = th.ones(50, 4, 5)
     mask[:, 2, 0] = 0
-    tables = model.network.aggregation.tables(model.features, with_tangents=False)
-    before, after = (model.network(model.features, tables, model.features.read(x, action), mask) for x in (state, corrupted))
+    bound = model._bind(with_state_gradient=False)
+    before, after = (bound.masked(bound.features.read(x, action), mask) for x in (state, corrupted))
     assert th.equal(before[:, 6:9], after[:, 6:9])
     assert not th.equal(before[:, 3:6], after[:, 3:6])
 
@@ -148,10 +150,10 @@ def test_label_tells_masks_apart_and_passes_no_gradient():
         for weight in model.network.aggregation.weights:
             th.nn.init.zeros_(weight)
         windows = random_windows(sizes, *action_sizes, n_rows=20, length=1)
-        inputs = model.features.read(windows.state[:, 0], windows.action[:, 0])
-        tables = model.network.aggregation.tables(model.features, with_tangents=False)
+        bound = model._bind(with_state_gradient=False)
+        inputs = bound.features.read(windows.state[:, 0], windows.action[:, 0])
         mask = th.randint(2, (20, 4, 5)).float().requires_grad_()
-        outputs = model.network(model.features, tables, inputs, mask)
+        outputs = bound.masked(inputs, mask)
         outputs.square().sum().backward()
         assert (mask.grad == 0).all()
         assert (outputs.std(0) > 1e-3).all() if code_labelling else (outputs == outputs[0]).all()

@@ -8,9 +8,10 @@ from gated import GatedEnv
 from tiny import tiny_env, tiny_fcdl
 from toy import KINDS, factors, persist_and_set_windows, random_windows
 
-from sb3_fcdl.dynamics import DYNAMICS, DynamicsModel, GNNDynamics
-from sb3_fcdl.dynamics.lookup.child_features import ChildFeatures
-from sb3_fcdl.dynamics.lookup.parents import ParentLinear
+from sb3_fcdl.dynamics import DYNAMICS, DynamicsModel
+from sb3_fcdl.dynamics.lookup.child_features import BoundChildFeatures
+from sb3_fcdl.dynamics.lookup.linear import LinearTables
+from sb3_fcdl.dynamics.lookup.messages import Messages
 
 # Small, and quick to do what they do every so many updates.
 SMALL = {
@@ -42,7 +43,7 @@ def make_windows(kind: str, n_rows: int, length: int = 1):
 
 
 @pytest.mark.parametrize(("name", "layer"), [
-    ("fcdl", ParentLinear), ("ncd", ParentLinear), ("oracle", ParentLinear), ("cdl", ChildFeatures), ("gnn", GNNDynamics)
+    ("fcdl", LinearTables), ("ncd", LinearTables), ("oracle", LinearTables), ("cdl", BoundChildFeatures), ("gnn", Messages)
 ])  # fmt: skip
 def test_windows_of_one_step_compute_no_derivatives_of_tables(name, layer, monkeypatch):
     """Nothing needs them there; they are quadratic in the categories."""

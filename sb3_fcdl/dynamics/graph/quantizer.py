@@ -12,7 +12,9 @@ from sb3_fcdl.dynamics.norms import batch_norm
 
 class Codebook(nn.Module):
     """
-    ``K`` code vectors that follow the running mean of what they stand for (exponential moving average).
+    ``K`` code vectors. Each follows the moving average of the points that it stands for:
+
+        ``n_k <- d n_k + (1 - d) |rows of k|``, ``m_k <- d m_k + (1 - d) sum(rows of k)``, ``e_k = m_k / n_k``
 
     A code that nothing has been assigned to for long is dead: it is moved to a point of the current batch.
 
@@ -39,7 +41,7 @@ class Codebook(nn.Module):
         :param points: ``[R, C]``
         :return: index of the nearest code, the lowest of equals, ``[R]``, int64
         """
-        # |p - e|^2 without |p|^2, which is the same for every code.
+        # |p - e|^2 without |p|^2, which does not depend on the code.
         distances = self.embedding.square().sum(-1) - 2 * points @ self.embedding.T
         return distances.argmin(-1)
 
@@ -66,13 +68,13 @@ class GraphDecoder(nn.Module):
     """
     From a code vector to the log-odds of the edges that are free to be learned.
 
-    Normalises over the codebook, each code weighted by its share of use. The published decoder normalises over the batch:
-    there the graph of a code depends on which other codes are in the batch, and training differs from planning. A norm
-    without any statistics of that kind (a layer norm) does not set the codes apart: contexts did not form with it.
+    Normalises over the codebook, each code weighted by its share of use. The published decoder normalises over the batch: the
+    graph of a code then depends on the other codes in the batch, and training differs from planning. A layer norm has no such
+    statistics, but does not set the codes apart: contexts did not form with it.
 
     :param code_dim: ``C``
     :param n_logits: number of free edges
-    :param hidden_dim: width of the layer between
+    :param hidden_dim: width of the layer between (published: 32)
     """
 
     def __init__(self, code_dim: int, n_logits: int, hidden_dim: int = 32) -> None:
@@ -120,15 +122,18 @@ class Quantizer(nn.Module, ABC):
 
     codebook: Codebook
 
+    # Width of the encoder's second layer, as published.
+    ENCODER_DIM = 64
+
     def __init__(self, input_dim: int, code_dim: int) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
             batch_norm(input_dim),
             nn.LeakyReLU(),
-            nn.Linear(input_dim, 64, bias=False),
-            batch_norm(64),
+            nn.Linear(input_dim, self.ENCODER_DIM, bias=False),
+            batch_norm(self.ENCODER_DIM),
             nn.LeakyReLU(),
-            nn.Linear(64, code_dim),
+            nn.Linear(self.ENCODER_DIM, code_dim),
         )
 
     @abstractmethod
@@ -155,7 +160,7 @@ class GraphQuantizer(Quantizer):
     """
     Infers a graph for each row, and quantizes these graphs: a code is a typical graph, ``C = n_logits`` probabilities.
 
-    Training draws the edges of a row from its own graph, so that what a row gains by an edge moves its own log-odds and not
+    Training draws the edges of a row from its own graph. What a row gains by an edge then moves its own log-odds, and not
     those of the rows that happen to share its code: contexts come apart where different graphs predict well. Planning uses
     the graph of the code.
 
@@ -165,7 +170,7 @@ class GraphQuantizer(Quantizer):
     :param ema_decay: of the codebook
     """
 
-    # Keeps the log-odds of a code finite.
+    # Keeps the log-odds of a code finite: within +-9.2.
     MIN_PROBABILITY = 1e-4
 
     def __init__(self, input_dim: int, n_logits: int, n_codes: int, ema_decay: float) -> None:

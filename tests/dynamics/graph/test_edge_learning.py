@@ -2,10 +2,21 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch as th
+from toy import factors
 
-from sb3_fcdl.dynamics.graph.priors import CERTAIN, antithetic_edges, edge_cost, edge_surrogate, sample_edges
+from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
+from sb3_fcdl.dynamics.graph.edge_learning import (
+    Antithetic,
+    StraightThrough,
+    antithetic_edges,
+    edge_cost,
+    edge_surrogate,
+    sample_edges,
+)
+from sb3_fcdl.dynamics.graph.priors import CERTAIN
 
 
 def losses_of(edges):
@@ -98,3 +109,25 @@ def test_an_edge_of_two_contexts_is_dropped_where_only_the_other_needs_it(cost, 
     kept, other = log_odds.sigmoid().tolist()
     assert kept > 0.9
     assert (other < 0.1) == is_dropped
+
+
+@pytest.mark.parametrize(("learning", "n_samples"), [(StraightThrough(), 1), (Antithetic(), 2)])
+def test_either_way_the_loss_moves_the_log_odds_and_keeps_its_value(learning, n_samples):
+    """One variable with three categories, which one edge makes likelier."""
+    th.manual_seed(0)
+    layout = StateLayout(factors([3]).state_variables)
+    log_odds = th.zeros(500, 1, 1, requires_grad=True)
+    state, target = th.zeros(500, 3), th.tensor([[1.0, 0.0, 0.0]]).expand(500, -1)
+
+    def predict(mask: th.Tensor) -> StateDistribution:
+        return layout.distribution(mask.view(500, 1) * target, state)
+
+    drawn = learning.draw(log_odds, predict)
+    assert len(drawn.edges) == n_samples and (drawn.other is None) == (n_samples == 1)
+    assert drawn.other is None or not drawn.other.logits.requires_grad
+    nll = -drawn.prediction.log_prob(target)
+    surrogate = learning.surrogate(drawn, nll, target)
+    assert surrogate.shape == nll.shape and (surrogate == 0).all()
+    (nll + surrogate).mean().backward()
+    assert log_odds.grad.mean() < 0
+    assert learning.cost(th.tensor(0.0)) == pytest.approx(0.5 if n_samples == 1 else 0.5 * np.log(2))

@@ -4,8 +4,9 @@ import torch as th
 from toy import factors, random_windows
 
 from sb3_fcdl.dynamics import DYNAMICS, GraphPrior
+from sb3_fcdl.dynamics.graph.edge_learning import sample_edges
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
-from sb3_fcdl.dynamics.graph.priors import CERTAIN, prior_log_odds, sample_edges
+from sb3_fcdl.dynamics.graph.priors import CERTAIN, prior_log_odds
 from sb3_fcdl.dynamics.oracle import OracleDynamics
 
 
@@ -49,8 +50,8 @@ def test_edges_are_given_by_name_beside_the_base():
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (GraphPrior(required_edges=(("x7", "x0"),)), "no parent 'x7', there are x0, x1, a0"),
-        (GraphPrior(forbidden_edges=(("x0", "a0"),)), "no child 'a0', there are x0, x1"),
+        (GraphPrior(required_edges=(("x7", "x0"),)), "unknown variable 'x7', there are x0, x1, a0"),
+        (GraphPrior(forbidden_edges=(("x0", "a0"),)), "unknown state variable 'a0', there are x0, x1"),
         (GraphPrior("none", (("x0", "x1"),), (("x0", "x1"),)), r"\('x0', 'x1'\) is both required and forbidden"),
         (GraphPrior("self", forbidden_edges=(("x0", "x0"),)), "base 'self'"),
         (GraphPrior("order", required_edges=(("x1", "x0"),)), "base 'order'"),

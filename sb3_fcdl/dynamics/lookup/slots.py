@@ -5,6 +5,8 @@ from torch import nn
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.distributions import output_width
+from sb3_fcdl.dynamics.lookup import rule
+from sb3_fcdl.dynamics.lookup.categories import categories
 
 
 class Slots(nn.Module):
@@ -18,8 +20,6 @@ class Slots(nn.Module):
 
     columns: th.Tensor
     output_columns: th.Tensor
-    # Tests hold the two ways of computing the same thing against each other.
-    use_tables = True
 
     def __init__(self, factors: Factors) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class Slots(nn.Module):
         self.width, self.output_width = int(widths.max()), int(outputs.max())
         self.all_categorical = all(variable.is_categorical for variable in factors.state_variables)
         within = th.arange(self.width)
-        columns = (widths.cumsum(0) - widths).unsqueeze(-1) + within
+        columns = th.tensor([each.start for each in factors.state_slices]).unsqueeze(-1) + within
         # The column behind the last one is a zero.
-        columns = columns.where(within < widths.unsqueeze(-1), int(widths.sum()))
+        columns = columns.where(within < widths.unsqueeze(-1), factors.state_width)
         exists = th.arange(self.output_width) < outputs.unsqueeze(-1)
         self.register_buffer("columns", columns.flatten(), persistent=False)
         self.register_buffer("output_columns", exists.flatten().nonzero().squeeze(-1), persistent=False)
@@ -45,19 +45,20 @@ class Slots(nn.Module):
             state = nn.functional.pad(state, (0, 1)).index_select(-1, self.columns)
         return state.unflatten(-1, (self.n_slots, self.width)).transpose(0, 1)
 
-    def looks_up(self, device: th.device) -> bool:
-        """
-        Whether what follows from the category of a variable may be computed once and looked up. Not elsewhere than on a CPU:
-        to ask whether inputs are one-hot is to wait for the device.
-        """
-        return self.use_tables and device.type == "cpu" and self.all_categorical
+    def have_tables(self, device: th.device) -> bool:
+        """Whether what follows from the categories of all variables may be looked up."""
+        return self.all_categorical and rule.uses_tables(device)
 
-    def are_one_hot(self, slots: th.Tensor) -> bool:
-        """Whether every variable is categorical and exactly one-hot in every row of ``[V, R, width]``."""
-        if not self.all_categorical:
-            return False
-        values = slots.detach()
-        return bool(((values.amax(-1) == 1) & (values.abs().sum(-1) == 1)).all())
+    def categories(self, slots: th.Tensor) -> th.Tensor | None:
+        """
+        :param slots: ``[V, R, width]``
+        :return: of each variable, ``[V, R]``, int64; None if tables may not be used, or a variable is not exactly one-hot in
+            some row
+        """
+        if not self.have_tables(slots.device):
+            return None
+        category, is_exact = categories(slots)
+        return category if is_exact.all() else None
 
     def write(self, outputs: th.Tensor) -> th.Tensor:
         """

@@ -1,8 +1,8 @@
 """
-FCDL beside model-free algorithms, on environments that nobody here wrote.
+FCDL beside model-free algorithms, on environments of Gymnasium.
 
 ``python benchmarks/environments.py results.csv`` trains every algorithm with its default settings on every environment and
-appends a line for every evaluation on the way, at the end of each run; what the file already has is not done again.
+appends a line for each evaluation at the end of each run. It skips runs that the file already has.
 ``--table`` prints the file. Reacher and InvertedPendulum need the extra ``benchmarks``.
 """
 
@@ -80,8 +80,8 @@ def evaluate(env_id: str, algorithm: str, seed: int, model: PolicyPredictor, tim
 
 class Evaluations(BaseCallback):
     """
-    Evaluates a model on the way of one ``learn()``, by which SB3's schedules go. Of PPO that is the policy that collects: the
-    transitions since its last update are not yet in it.
+    Evaluates a model at several points of one ``learn()``, because SB3's schedules depend on its length. PPO is evaluated as
+    of its last update.
 
     :param evaluate: from the model, its timesteps and the seconds of learning alone to a line
     """
@@ -111,7 +111,7 @@ def train(env_id: str, algorithm: str, seed: int, n_episodes: int) -> list[Line]
 
 
 def table(rows: list[CsvRow]) -> str:
-    """A row an environment and algorithm: mean over seeds [lowest, highest] for each number of timesteps, and the time."""
+    """A row for each environment and algorithm: mean over seeds [lowest, highest] after so many timesteps, and the time."""
     cells: dict[tuple[str, str], dict[int, list[CsvRow]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         cells[row.env, row.algo][row.timesteps].append(row)

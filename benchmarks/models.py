@@ -1,10 +1,10 @@
 """
-The nine dynamics models on Chemical, each trained alike; and FCDL without one of its ingredients at a time.
+The nine dynamics models on Chemical, trained with the same settings; and FCDL without one of its ingredients at a time.
 
 ``python benchmarks/models.py results.csv`` trains every model on both rules (``sb3-fcdl train``, into ``--log-dir``, where an
 interrupted run is resumed), evaluates it, and appends to results.csv (returns), results_contexts.csv (graphs) and
-results_accuracy.csv (one-step predictions); what results.csv already has is not done again. ``--table`` prints them.
-``--ablation`` does the same with FCDL and what is left of it without one ingredient.
+results_accuracy.csv (one-step predictions). It skips runs that results.csv already has. ``--table`` prints the files.
+``--ablation`` does the same with FCDL, complete and without one of its ingredients at a time.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def train(log_dir: Path, name: str, rule: str, seed: int, timesteps: int) -> Pat
 
 
 def evaluate(path: Path, folder: Path, name: str, n_episodes: int, with_references: bool) -> None:
-    """Appends what a model reaches, and where wanted what floors and ceiling do."""
+    """Append the results of a model and, if asked for, of floors and ceiling."""
     model, record = FCDL.load(folder / "model.zip"), replace(TrainRecord.load(folder), algo=name)
     kwargs, benchmark = record.env_kwargs, benchmark_of(ENV_ID)
     policies: dict[str, PolicyPredictor] = {record.algo: model}
@@ -82,7 +82,7 @@ def evaluate(path: Path, folder: Path, name: str, n_episodes: int, with_referenc
 
 
 def table(title: str, lines: Iterable[Line], value: Callable[[Line], float], column: Callable[[Line], str]) -> str:
-    """A row a model: the mean over seeds [lowest, highest] in each column."""
+    """A row for each model: the mean over seeds [lowest, highest] in each column."""
     cells: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     columns: dict[str, None] = {}
     for line in lines:

@@ -16,7 +16,7 @@ Means = dict[tuple[str, str], list[float]]
 
 
 def system(row: CsvRow) -> str:
-    """What the seeds of a run share: the environment, and all that it was made with but the number of its dynamics."""
+    """What the seeds of an experiment share: the environment and its keyword arguments, except the seed of its dynamics."""
     words = (word for word in row.env_kwargs.split() if not word.startswith("dynamics_seed="))
     return " ".join((row.env, *words))
 

@@ -1,4 +1,4 @@
-"""What the benchmark knows about an environment: its tasks, floors and ceiling."""
+"""What the benchmark knows about an environment: its tasks, and policies that learn nothing, its floors and ceiling."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -42,16 +42,19 @@ class Benchmark:
     """
     One environment.
 
-    :param tasks: from the environment's keyword arguments to its tasks, the training task first
-    :param references: from its name, keyword arguments, a seed and a planner to policies that learn nothing, by name, from the
-        lowest up. One of them is that planner on the true dynamics; None: the planner of the default preset
-    :param env_kwargs: from the seed of a run to keyword arguments of the environment
-    :param clean_kwargs: what an environment is made with to show the same episodes without corruption; empty if there is none
-    :param bayes_step: from its name and keyword arguments to the best prediction that there is; None: not known
+    :param tasks: function of the environment's keyword arguments; returns its tasks, the training task first
+    :param references: function of the environment's name, its keyword arguments, a seed and a planner; returns policies that
+        learn nothing, by name, in ascending order. One of them uses the planner on the true dynamics; None: the planner of the
+        default preset
+    :param env_kwargs: function of the seed of a run; returns keyword arguments of the environment
+    :param clean_kwargs: keyword arguments under which the environment shows the same episodes without corruption; empty:
+        nothing is corrupted
+    :param bayes_step: function of the environment's name and its keyword arguments; returns the best possible prediction.
+        None: not known
     :param tells_graphs: whether ``info["local_graph"]`` is the true graph of a transition
-    :param options: what the command line offers for this environment alone
-    :param description: its tasks, and what corruption shows, for the help of the command line
-    :param rows: what the references do, by name, likewise
+    :param options: keyword arguments that the command line has options for
+    :param description: its tasks and what is corrupted in them, for the help of the command line
+    :param rows: what each of the references does, by name, likewise
     """
 
     tasks: Callable[[dict[str, Any]], tuple[Task, ...]]
@@ -96,8 +99,8 @@ class ReferencePolicy(ABC):
 
 class PlanningReference(ABC):
     """
-    A planner that knows the true dynamics and the true state of the environments that it is attached to, as
-    ``evaluate_tasks`` does it. It learns nothing either, and has the signature of SB3's ``predict``.
+    A planner on the true dynamics, with the signature of SB3's ``predict``. It reads the true state of the environments that
+    it is attached to; ``evaluate_tasks`` attaches it.
 
     :param planner: what it plans with
     :param seed: of the planner

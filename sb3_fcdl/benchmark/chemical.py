@@ -1,8 +1,8 @@
 """
 Chemical's tasks, and policies that learn nothing: the floors and the ceiling beside every result.
 
-They have the signature of SB3's ``predict``, and the same returns under any noise: some read the last object, which is never
-noisy, or objects that count for the reward, whose row of the goal is not zero; the ceiling plans from the true state.
+Noise does not change their returns. Some read the last object or the objects that count for the reward, none of which is ever
+noisy; the ceiling plans from the true state.
 """
 
 from abc import abstractmethod
@@ -26,7 +26,7 @@ CEILING = "planner on the true dynamics"
 
 class ColorPolicy(ReferencePolicy):
     """
-    A policy on colours.
+    A policy that sees colours and goals.
 
     :param n_objects: number of objects, ``V``
     :param n_colors: number of colours
@@ -45,14 +45,14 @@ class ColorPolicy(ReferencePolicy):
     @abstractmethod
     def paint(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """
-        :param colors: as observed, ``[B, V]``, int; those of noisy objects mean nothing
+        :param colors: as observed, ``[B, V]``, int; the colours of noisy objects are meaningless
         :param goal: one-hot goals, zero outside the match set, ``[B, V, n_colors]``
         :return: actions, ``[B]``, int64
         """
 
 
 class NoOp(ColorPolicy):
-    """Sets the last object, which has no children, to the colour that it has."""
+    """Sets the last object, which has no children, to the colour that it already has."""
 
     def paint(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
         return (self.n_objects - 1) * self.n_colors + colors[:, -1]
@@ -66,14 +66,14 @@ class Random(ColorPolicy):
 
 
 class RandomWithoutRoot(ColorPolicy):
-    """Uniform over the actions that leave object 0, and with it the regime, as it is."""
+    """Uniform over the actions that do not act on object 0, which decides the regime."""
 
     def paint(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
         return self.rng.integers(self.n_colors, self.n_objects * self.n_colors, size=len(colors))
 
 
 class FixedOrder(NoOp):
-    """Sets the first object of the match set that differs from its goal to its goal; does nothing if there is none."""
+    """Sets the first object of the match set that differs from its goal to that goal; if none differs, does nothing."""
 
     def paint(self, colors: np.ndarray, goal: np.ndarray) -> np.ndarray:
         wanted = goal.argmax(axis=-1)
@@ -85,23 +85,23 @@ class FixedOrder(NoOp):
 
 class TrueDynamicsPlanner(PlanningReference):
     """
-    The ceiling: a model's planner, with the most likely step of the true system in place of the model.
+    The ceiling: a model's planner on the most likely step of the true system.
 
     :param system: the true system
     :param seed: of the planner
-    :param planner: what it plans with; None: what the default preset does
+    :param planner: the planner; None: that of the default preset
     """
 
     def __init__(self, system: ChemicalSystem, seed: int = 0, planner: Planner | None = None) -> None:
         self.system = system
         self.n_objects, self.n_colors = system.n_objects, system.n_colors
         super().__init__(planner or preset_planner(ENV_ID, DiscreteActions(self.n_objects * self.n_colors)), seed)
-        # Of a state in mixed radix, in which int64 has no room for all of a large system.
+        # A state as a number in base n_colors. In a large system int64 is too small for that: then there is no key.
         self.place_values = th.as_tensor(self.n_colors ** np.arange(self.n_objects))
         self.key = self._number if self.n_colors**self.n_objects <= 2**63 else None
 
     def plan(self, observation: Any, warm_start: th.Tensor | None) -> Plan:
-        """:param observation: only its goal is looked at"""
+        """:param observation: only its goal is used"""
         colors = np.stack([env_state["colors"] for env_state in self.env.env_method("get_state")])
         return self.plan_from(colors, observation["goal"], warm_start)
 
@@ -132,11 +132,11 @@ class TrueDynamicsPlanner(PlanningReference):
 
 class MostFrequentStep:
     """
-    Of each object the colour that it takes most often in draws of the true dynamics: its most likely one, but for ties within
-    the error of counting. The most likely *step* is another thing, and right 1.5 % less often.
+    The most likely next colour of each object, estimated by counting draws of the true dynamics. It differs from the most
+    likely joint next state, which the planner uses.
 
     :param system: the true dynamics
-    :param n_draws: of each state and action
+    :param n_draws: draws for each state and action
     :param seed: of the draws
     """
 

@@ -9,6 +9,6 @@ BENCHMARKS = {chemical.ENV_ID: chemical.CHEMICAL, magnetic.ENV_ID: magnetic.MAGN
 def benchmark_of(env_id: str) -> Benchmark:
     """
     :param env_id: registered name, with or without the module in front
-    :return: what is known about the environment; of one that we have never heard of, its training task and random actions
+    :return: what is known about the environment; of an unknown one, its training task and random actions
     """
     return BENCHMARKS.get(env_id.rpartition(":")[2], ANY)

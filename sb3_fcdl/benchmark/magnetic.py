@@ -38,14 +38,14 @@ ACTIONS = BoxActions((-1.0,) * 3, (1.0,) * 3)
 
 class TruePhysicsPlanner(PlanningReference):
     """
-    The ceiling: a model's planner, with the simulator itself in place of the model.
+    The ceiling: a model's planner on the simulator itself.
 
     :param seed: of the planner
-    :param planner: what it plans with; None: what the default preset does
+    :param planner: the planner; None: that of the default preset
     """
 
     def __init__(self, seed: int = 0, planner: Planner | None = None) -> None:
-        # Here, so that MuJoCo is asked for only by those who evaluate on it.
+        # Imported here, because only an evaluation on Magnetic needs MuJoCo.
         from fcdl_envs.magnetic_simulator import MagneticSimulator
 
         super().__init__(planner or preset_planner(ENV_ID, ACTIONS), seed)
@@ -60,12 +60,12 @@ class TruePhysicsPlanner(PlanningReference):
         return plan._replace(actions=plan.actions.float())
 
     def _step(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """``[R, S + 5]``: the physics, then what the reward needs of it."""
+        """``[R, S + 5]``: the state of the physics, then the positions that the reward needs."""
         rows = zip(state.numpy()[:, :-5], action.numpy(), strict=True)
         return th.as_tensor(np.stack([self._row(physics, each) for physics, each in rows]))
 
     def _row(self, physics: np.ndarray, action: np.ndarray | None = None) -> np.ndarray:
-        """A state of the planner, ``[S + 5]``: that physics, or what becomes of it by an action."""
+        """A state of the planner, ``[S + 5]``: the given physics, after an action if one is given."""
         simulator = self.simulator
         simulator.set_state(physics)
         if action is not None:

@@ -1,4 +1,4 @@
-"""Graphs and predictions of a model beside the true ones, as far as the benchmark knows these."""
+"""Graphs and predictions of a model compared with the true ones, where the benchmark knows these."""
 
 from sb3_fcdl.benchmark.environments import benchmark_of
 from sb3_fcdl.evaluation.accuracy import AccuracyResult, evaluate_accuracy
@@ -11,8 +11,8 @@ def evaluate_predictions(
     model: FCDL, record: TrainRecord, seed: int
 ) -> tuple[list[ContextResult], dict[str, list[AccuracyResult]]]:
     """
-    Evaluate graphs and predictions of a model on the tasks of its environment, as far as somebody knows the true ones, and
-    graphs if some of their edges were learned.
+    Evaluate graphs and predictions of a model on the tasks of its environment. Graphs are left out if the true ones are not
+    known, or the model was told all edges; predictions, if the best possible ones are not known.
 
     :param model: the model
     :param record: of its training

@@ -1,4 +1,4 @@
-"""Returns, and how right and how steady the graphs are, on an environment's test tasks while a run is training."""
+"""Returns and scores of the graphs on an environment's test tasks, while a run is training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +17,11 @@ N_GRAPH_STEPS = 20
 class TaskEvalCallback(BaseCallback):
     """
     Evaluates the model on several tasks whenever it is triggered, and logs the mean returns as ``eval/return_TASK``; with
-    ``clean_kwargs`` also those that the same model has without corruption, as ``eval/return_TASK_not_corrupted``.
+    ``clean_kwargs`` also the returns of the same model without corruption, as ``eval/return_TASK_not_corrupted``.
 
     With ``tells_graphs``, and if the model has graphs, it also logs what ``evaluate_graphs`` measures, for each task and true
-    context, N being the number of edges of its graph: ``eval_shd/TASK_edges=N``; with ``clean_kwargs`` also how often code and
-    graph are those that the same state has without corruption: ``eval_same_code/TASK_edges=N`` and
-    ``eval_same_graph/TASK_edges=N``.
+    context: ``eval_shd/TASK_edges=N``, where N is the number of edges of the true graph; with ``clean_kwargs`` also how often
+    code and graph are the same without corruption: ``eval_same_code/TASK_edges=N`` and ``eval_same_graph/TASK_edges=N``.
 
     Meant for ``EvalCallback(..., callback_after_eval=TaskEvalCallback(...))``. Training is not disturbed: the evaluation has
     its own environments, and deterministic actions draw from no shared generator.
@@ -30,8 +29,8 @@ class TaskEvalCallback(BaseCallback):
     :param env_id: registered name of the environment
     :param env_kwargs: its keyword arguments, without the task
     :param tasks: what to evaluate on
-    :param clean_kwargs: what the environment is made with to show the same episodes without corruption; None or empty: there
-        is none
+    :param clean_kwargs: keyword arguments under which the environment shows the same episodes without corruption; None or
+        empty: nothing is corrupted
     :param tells_graphs: whether ``info["local_graph"]`` is the true graph of a transition
     :param n_episodes: episodes a task
     :param seed: of the evaluation environments

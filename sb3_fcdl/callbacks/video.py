@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 class VideoCallback(BaseCallback):
     """
-    Shows an evaluation episode in TensorBoard, as a moving picture among the images, every so often.
+    Shows an evaluation episode in TensorBoard at regular intervals, as a moving picture among the images.
 
     It is a GIF, because SB3's ``Video`` would need moviepy. Needs pillow (extra ``plot``).
 
     :param env: to evaluate in, one environment with ``render_mode="rgb_array"``
     :param video_freq: calls of ``env.step`` from one episode to the next
-    :param seed: of the episodes: each time the same one
+    :param seed: of the episode, which is the same each time
     :raises ValueError: if the environment does not render, or ``video_freq`` is below 1
     """
 

@@ -1,4 +1,4 @@
-"""The command ``sb3-fcdl``: train a model, evaluate it beside floors and ceiling, disturb it, time it on this machine."""
+"""The command ``sb3-fcdl``: train a model, evaluate it, shift what it observes, time it."""
 
 from sb3_fcdl.cli.commands import evaluate, profile, robustness, train
 from sb3_fcdl.cli.options import make_parser

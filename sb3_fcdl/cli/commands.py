@@ -32,9 +32,9 @@ from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files
 from sb3_fcdl.runs.profile import available_devices, format_speeds, load_on, measure_model, recommendation
 from sb3_fcdl.runs.record import TrainRecord, machine, package_versions
 
-# Timesteps between two savings of all that a run needs to go on after an interruption: minutes of work, less than a second.
+# Timesteps between two checkpoints: some minutes of training, while a checkpoint takes less than a second.
 CHECKPOINT_FREQUENCY = 10_000
-# What a shell knows as the end by Ctrl-C: a script of several runs stops there.
+# The exit code of a program that Ctrl-C ended: a script of several runs stops there.
 INTERRUPTED = 130
 
 
@@ -51,7 +51,7 @@ def train(arguments: argparse.Namespace) -> None:
     suffix = f"_from_{record.timesteps}" if record.timesteps else ""
     model.set_logger(Logger(str(folder), [make_output_format(name, str(folder), suffix) for name in formats]))
     n_left = arguments.timesteps - record.timesteps
-    # Environments whose episodes are of one length end them in the same step, which SB3 would log once for every four.
+    # If all episodes have one length, n_envs of them end in the same step: log once then, not once for every four.
     log_interval = arguments.n_envs
     is_new = record.timesteps == 0
     is_interrupted = False
@@ -90,7 +90,7 @@ def _old_run(folder: Path) -> tuple[FCDL, Path, TrainRecord]:
         return FCDL.load(path, env=make_env(record.env, record.arguments["n_envs"], record.env_kwargs))
 
     model, record = load_checkpoint(folder, load)
-    # With the seed of the run itself its first episodes, explorations and windows would come once more.
+    # The seed of the run itself would repeat its first episodes, random actions and windows.
     model.set_random_seed(int(np.random.SeedSequence([record.seed, record.timesteps]).generate_state(1)[0]))
     return model, folder, record
 
@@ -126,7 +126,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _policies(model: FCDL, record: TrainRecord, seed: int) -> dict[str, tuple[PolicyPredictor, dict[str, Any]]]:
-    """What is evaluated and keyword arguments of the environment that it meets, by name; the model first."""
+    """Each policy with the keyword arguments of its environment, by name; the model first."""
     benchmark = benchmark_of(record.env)
     policies: dict[str, tuple[PolicyPredictor, dict[str, Any]]] = {record.algo: (model, record.env_kwargs)}
     if benchmark.clean_kwargs:
@@ -173,7 +173,7 @@ def profile(arguments: argparse.Namespace) -> None:
 
 
 def _env_kwargs(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the environment is made with: the benchmark's choice for the seed, overruled by what the user says."""
+    """Keyword arguments of the environment: the benchmark's for this seed, unless the user gives others."""
     options = env_options(arguments, "train", arguments.env)
     return {**benchmark_of(arguments.env).env_kwargs(arguments.seed), **options, **arguments.env_kwargs}
 
@@ -188,7 +188,7 @@ def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
     kwargs = {name: getattr(arguments, name) for name in ("dynamics_kwargs", "planner_kwargs", "policy_kwargs")}
     settings = {
         "learning_starts": 10_000,
-        # A checkpoint holds all of it, so let it be no longer than the run.
+        # Not longer than the run, because a checkpoint holds all of it.
         "buffer_size": min(1_000_000, arguments.timesteps),
         # One update for every ten transitions, as published, where the number of environments allows it.
         "train_freq": max(1, 10 // arguments.n_envs),
@@ -224,7 +224,7 @@ def _eval_callback(arguments: argparse.Namespace, record: TrainRecord, folder: P
 
 
 def _eval_callback_class(env: VecEnv) -> type[EvalCallback]:
-    """SB3's own, or, where some actions are forbidden, the one that takes none of them."""
+    """SB3's own, or, for an environment with action masks, sb3-contrib's."""
     if not env.has_attr("action_masks"):
         return EvalCallback
     try:
@@ -238,7 +238,7 @@ def _eval_callback_class(env: VecEnv) -> type[EvalCallback]:
 
 
 def _take_up(callback: EvalCallback, path: Path, timesteps: int) -> None:
-    """Lets the evaluations of a run go on where an interruption left them, so that its best model stays the best of all."""
+    """Restores the evaluations of an interrupted run, so that its best model is replaced by a better one only."""
     if not path.exists():
         return
     with np.load(path) as found:
@@ -277,7 +277,7 @@ def _load_model(path: Path, env_id: str, env_kwargs: dict[str, Any]) -> FCDL:
 
 @contextmanager
 def _mistakes_end_the_program() -> Iterator[None]:
-    """What the user got wrong is told in one line, with exit code 2. Use it only round code that checks what the user gave."""
+    """Report a user's mistake in one line and exit with code 2. Use it only around code that checks what the user gave."""
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError, gym.error.Error) as error:

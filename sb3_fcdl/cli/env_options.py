@@ -1,4 +1,4 @@
-"""What the command line offers for single environments: all of it is declared by their ``Benchmark``."""
+"""Options and help of single environments, all of them declared by their ``Benchmark``."""
 
 import argparse
 from textwrap import fill
@@ -6,7 +6,7 @@ from typing import Any
 
 from sb3_fcdl.benchmark import BENCHMARKS, EnvOption, benchmark_of
 
-# Of a command that is not told another one.
+# The environment of a command that names none.
 DEFAULT_ENV = next(iter(BENCHMARKS))
 WIDTH = 125
 NAME_WIDTH = 30
@@ -26,7 +26,7 @@ def add_env_options(parser: argparse.ArgumentParser, command: str) -> None:
 
 def env_options(arguments: argparse.Namespace, command: str, env_id: str) -> dict[str, Any]:
     """
-    Keyword arguments of an environment that were given as options of their own.
+    Keyword arguments of an environment that were given by options.
 
     :param arguments: those of the command
     :param command: its name
@@ -56,7 +56,7 @@ def name_parts(env_id: str, env_kwargs: dict[str, Any]) -> list[str]:
 
 def option_examples(program: str, command: str, arguments: str) -> str:
     """
-    A line an option, for the help.
+    A line for each option, for the help.
 
     :param program: its name
     :param command: of the program
@@ -70,7 +70,7 @@ def option_examples(program: str, command: str, arguments: str) -> str:
 
 
 def environments_in_words() -> str:
-    """What the help of ``evaluate`` says of each environment: its tasks, and its rows of policies that learn nothing."""
+    """The tasks of each environment and its policies that learn nothing, for the help of ``evaluate``."""
     sections = []
     for env_id, benchmark in BENCHMARKS.items():
         lines = [f"{env_id}:", fill(benchmark.description, WIDTH, initial_indent="  ", subsequent_indent="  ")]

@@ -13,7 +13,7 @@ Causal world models for Stable-Baselines3.
 `train` learns a model of an environment online and writes a run folder; `evaluate` measures its model on the training task
 and on the test tasks, beside policies that learn nothing (floors) and the same planner on the true dynamics (ceiling).
 `robustness` measures models while chosen variables are observed wrongly.
-`profile` tells how fast its model is on this machine, and which device to choose.
+`profile` measures how fast a model is on this machine, and recommends a device.
 """
 EPILOG = f"""\
 examples:
@@ -35,9 +35,9 @@ what it writes: LOG_DIR/RUN/, where RUN is ENV_OPTIONS_DYNAMICS_seedSEED_K (with
   train.json              arguments, versions, machine and wall-clock time
   progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
   best_model.zip          with --eval-freq: the model of the best evaluation; all of them are in evaluations.npz
-  checkpoint_N/           until it has ended: what --resume goes on from, every 10 000 timesteps
-Ctrl-C ends the training early and keeps the model, and a checkpoint of it. --resume goes on from the last checkpoint, in new
-episodes and with new random numbers; its curve is progress_from_N.csv.
+  checkpoint_N/           until the run has ended: what --resume continues from, every 10 000 timesteps
+Ctrl-C ends the training early and keeps the model and a checkpoint. --resume continues from the last checkpoint, with new
+episodes and new random numbers; its curve is progress_from_N.csv.
 
 examples:
   {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
@@ -46,19 +46,19 @@ examples:
   {PROGRAM} train --resume runs/RUN
 """
 EVALUATE_EPILOG = f"""\
-The environment is the one of train.json beside the model. The columns are its training task (`train`) and its test tasks.
-Every policy meets the same initial states, and none that training has seen. ms/predict is the mean time of one decision for
-ten environments at once. The rows are the model; where the environment corrupts observations `MODEL, not corrupted`, which is
-the model that is shown them as they are: what it would reach if corruption did not matter; and policies that learn nothing,
+The environment is that of train.json beside the model. The columns are its training task (`train`) and its test tasks. All
+policies meet the same initial states, and none that training has seen. ms/predict is the mean time of one decision for ten
+environments at once. The first row is the model. If the environment corrupts observations, `MODEL, not corrupted` is the same
+model without corruption: what it would reach if corruption did not matter. The other rows are policies that learn nothing,
 see below.
 
-A second table has the graphs of the model under random actions, by task and true context (number of edges of the true graph):
-the share of the transitions that are in it; the structural Hamming distance to the true graph, missing and extra edges; and
-how often code and graph are those that the same state has without corruption. Below it stands which variables choose the
-context, and what one step's prediction loses if the choice sees another value of one of them. A third table has the share of
-the categorical variables shown as they are whose next value the model predicts right, under random actions, beside chance and
-the best prediction that there is. Both tables are there only where the environment tells the truth.
-With `--csv results.csv` these go to results_contexts.csv and results_accuracy.csv.
+A second table compares the model's graphs with the true ones under random actions, by task and true context (number of edges
+of the true graph): the share of transitions in this context; the structural Hamming distance, missing and extra edges; and
+how often code and graph are the same without corruption. The line below it lists the variables that choose the context, and
+how much worse the prediction of one step gets if the choice sees another value of one of them. A third table has the one-step
+accuracy under random actions, over categorical variables that are not corrupted, beside chance and the best possible
+prediction. Each table is printed only if the truth that it needs is known. With `--csv results.csv` they go to
+results_contexts.csv and results_accuracy.csv.
 
 {environments_in_words()}
 
@@ -71,8 +71,8 @@ examples:
   {PROGRAM} evaluate --model model.zip --env-kwargs KEY=VALUE --csv results.csv
 """
 PROFILE_EPILOG = f"""\
-It needs no environment: observations are made up, every variable has any of its values. The times are medians; `update` is one
-update of the model on a batch of its size. OMP_NUM_THREADS sets the number of threads on the CPU.
+It needs no environment: observations are random. The times are medians; `update` is one update of the model on one batch.
+OMP_NUM_THREADS sets the number of threads on the CPU.
 
 examples:
   {PROGRAM} profile --model runs/RUN/model.zip
@@ -80,9 +80,9 @@ examples:
 """
 
 ROBUSTNESS_EPILOG = f"""\
-The environment is the training task of train.json beside the first model; all models meet the same initial states. What is
-observed of a variable instead of its value: `noise`, the value times 100 * N(0, 1); `Normal(MEAN,STD)`, a number; or a fixed
-number or category. What the columns mean: docs/trust.md.
+The environment is the training task of train.json beside the first model; all models meet the same initial states. A shift is
+what is observed instead of the value of a variable: `noise`, the value times 100 * N(0, 1); `Normal(MEAN,STD)`, a random
+number; or a fixed number or category. What the columns mean: docs/trust.md.
 
 examples:
   {PROGRAM} robustness --model runs/RUN/model.zip --shift x=noise color=red
@@ -126,7 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
         commands.add_parser(
             "profile",
             help="times of a saved model on each device of this machine",
-            description="Time a saved model on each device of this machine, and tell which one to choose.",
+            description="Time a saved model on each device of this machine, and recommend one.",
             epilog=PROFILE_EPILOG,
             formatter_class=style,
         )
@@ -182,7 +182,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="transitions between evaluations of 10 episodes a task, logged as eval/* (default: none)",
     )
-    add("--resume", metavar="FOLDER", help="go on with an interrupted run; its own arguments hold, but for --progress")
+    add("--resume", metavar="FOLDER", help="continue an interrupted run, with its own arguments except --progress")
     add("--progress", action="store_true", help="a progress bar instead of the log on the terminal (needs tqdm and rich)")
 
 
@@ -192,14 +192,14 @@ def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     add("--episodes", type=_positive, default=50, metavar="N", help="episodes a task (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the evaluation's initial states (default: %(default)s)")
     add_env_options(parser, "evaluate")
-    add("--csv", metavar="FILE", help="also append the results to this file, a line a policy and task (default: none)")
-    _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
+    add("--csv", metavar="FILE", help="also append the results to this file, a line for each policy and task (default: none)")
+    _add_keywords(parser, "--env-kwargs", "of the environment; they overrule those of train.json")
 
 
 def _add_profile_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="FILE", help="model.zip of a run folder, or any file that FCDL.save wrote")
-    add("--n-envs", type=_positive, default=10, metavar="N", help="environments to act in, beside one (default: %(default)s)")
+    add("--n-envs", type=_positive, default=10, metavar="N", help="number of environments, beside one (default: %(default)s)")
     add("--json", metavar="FILE", help="also write the times, versions and machine to this file (default: none)")
 
 
@@ -207,11 +207,17 @@ def _add_robustness_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, nargs="+", metavar="FILE", help="model.zip of one run folder or several")
     add("--shift", required=True, nargs="+", type=_assignment, metavar="VARIABLE=SHIFT", help="what is observed instead")
-    add("--episodes", type=_positive, default=20, metavar="N", help="with and without the shift each (default: %(default)s)")
+    add(
+        "--episodes",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="episodes with and without the shift (default: %(default)s)",
+    )
     add("--seed", type=int, default=0, help="of the initial states and the noise (default: %(default)s)")
     add("--json", metavar="FILE", help="also write the results to this file (default: none)")
     add("--plot", metavar="FILE", help="also draw them into this file, such as robustness.png (default: none)")
-    _add_keywords(parser, "--env-kwargs", "of the environment; they go before those of train.json")
+    _add_keywords(parser, "--env-kwargs", "of the environment; they overrule those of train.json")
 
 
 def _assignment(word: str) -> str:

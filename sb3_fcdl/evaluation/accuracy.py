@@ -1,4 +1,4 @@
-"""How often a model predicts the next categories right, in and out of distribution, beside chance and Bayes."""
+"""One-step accuracy of a model, in and out of distribution, beside chance and the Bayes-optimal prediction."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ from sb3_fcdl.observations import Observations
 
 BayesStep = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """
-``(categories [B, V], actions [B]) -> [B, V]``: of each variable the most likely next category under the true dynamics, each by
-itself. No model is right more often.
+``(categories [B, V], actions [B]) -> [B, V]``: the most likely next category of each variable under the true dynamics, one
+variable at a time. On average no model is more accurate.
 """
 
 CHANCE = "chance"
@@ -32,8 +32,8 @@ class AccuracyResult:
     Accuracy of one-step predictions on one task.
 
     :param task: name of the task
-    :param accuracy: share of the categories predicted right, over transitions and the categorical variables that are shown as
-        they are
+    :param accuracy: share of the categories that are predicted right, over transitions and those categorical variables that
+        are not corrupted, in [0, 1]
     """
 
     task: str
@@ -52,21 +52,21 @@ def evaluate_accuracy(
     n_envs: int = 10,
 ) -> dict[str, list[AccuracyResult]]:
     """
-    Compare what models predict under random actions, from corrupted observations, with what happens. Corrupted variables do
-    not count: nobody can know them.
+    Compare one-step predictions with what happens, under random actions. The models see corrupted observations. Corrupted
+    variables do not count, because their true values cannot be known.
 
-    :param models: trained ones by name, all of the same variables, at least one; see ``evaluate_graphs``
+    :param models: trained models of the same variables, by name, at least one; see ``evaluate_graphs``
     :param env_id: registered name of the environment
     :param env_kwargs: its keyword arguments, without the task
     :param tasks: what to evaluate on
-    :param clean_kwargs: what the environment is made with to show the same episodes without corruption; None or empty: there
-        is none
+    :param clean_kwargs: keyword arguments under which the environment shows the same episodes without corruption; None or
+        empty: nothing is corrupted
     :param bayes_step: of the true dynamics; None: not known
     :param n_steps: steps of each environment
     :param seed: of the environments and the actions
     :param n_envs: environments that are stepped at once
-    :return: a result a task by name: ``chance``, every category as likely; ``no change``; the models; and ``Bayes``, from
-        the true state under the true dynamics, if they are known
+    :return: a result for each task, by name of the predictor: ``chance`` (all categories equally likely), ``no change``, the
+        models, and, if the true dynamics are known, ``Bayes``, which sees the true state
     :raises ValueError: if there is no categorical variable
     """
     first = policy_of(next(iter(models.values())))
@@ -112,7 +112,7 @@ def evaluate_accuracy(
 
 def format_accuracy(results: Mapping[str, Sequence[AccuracyResult]]) -> str:
     """
-    A Markdown table with a row a predictor and a column a task.
+    A Markdown table: a row for each predictor, a column for each task.
 
     :param results: see ``evaluate_accuracy``
     """

@@ -1,4 +1,4 @@
-"""How far the local graphs of a model are from the true ones, and whether corrupted inputs change them, context by context."""
+"""Local graphs of a model compared with the true ones, and with those without corruption, context by context."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,16 +25,17 @@ from sb3_fcdl.graphs.score import wrong_edges
 @dataclass(frozen=True)
 class ContextResult:
     """
-    The graphs of a model in one true context. Entries that the model was given do not count.
+    The graphs of a model in one true context. Entries that the model was told do not count.
 
     :param task: name of the task
-    :param n_true_edges: edges of the true graph, given ones included; it is what tells contexts apart here
-    :param share: of the task's transitions that are in this context, in [0, 1]
-    :param missing: true edges that a graph lacks, mean over transitions
-    :param extra: edges of a graph that are not true, mean over transitions
-    :param same_code: share of the transitions whose code is the one that the same state has without corruption, in [0, 1];
-        NaN: the model has no codes, or nothing was compared
-    :param same_graph: the same of the graph
+    :param n_true_edges: number of edges of the true graph, including those that the model was told. Contexts are told apart by
+        this number
+    :param share: share of the task's transitions that are in this context, in [0, 1]
+    :param missing: true edges that the model's graph lacks, mean over transitions
+    :param extra: edges of the model's graph that are not true, mean over transitions
+    :param same_code: share of the transitions whose code is the same without corruption, in [0, 1]; NaN: the model has no
+        codes, or nothing was compared
+    :param same_graph: share of the transitions whose graph is the same without corruption, likewise
     """
 
     task: str
@@ -62,22 +63,21 @@ def evaluate_graphs(
     n_envs: int = 10,
 ) -> list[ContextResult]:
     """
-    Compare local graphs with those that the environment tells in ``info["local_graph"]``, under random actions; and codes and
-    graphs with those of the same states without corruption.
+    Compare the model's local graphs with those in ``info["local_graph"]``, under random actions; and its codes and graphs with
+    those that it has in the same states without corruption.
 
-    :param model: a trained one that has graphs. An ``FCDL`` is given what its ``VecNormalize`` makes of observations, if it
-        still has one; a policy is given them as they are
+    :param model: a trained model that has graphs. If an ``FCDL`` still has its ``VecNormalize``, it sees normalised
+        observations; a policy sees them as they are
     :param env_id: registered name of the environment
     :param env_kwargs: its keyword arguments, without the task
     :param tasks: what to evaluate on
-    :param clean_kwargs: what the environment is made with to show the same episodes without corruption; None or empty: nothing
-        is compared
+    :param clean_kwargs: keyword arguments under which the environment shows the same episodes without corruption; None or
+        empty: codes and graphs are not compared
     :param n_steps: steps of each environment
     :param seed: of the environments and the actions
     :param n_envs: environments that are stepped at once
-    :return: a result for each context of each task, the one with the fewest edges first
-    :raises ValueError: if the model has no graph, the environment does not tell the true one, or its episodes without
-        corruption are others
+    :return: a result for each context of each task, fewest edges first
+    :raises ValueError: if the model has no graph, ``info`` has no true graph, or ``clean_kwargs`` change the episodes
     """
     dynamics = policy_of(model).dynamics
     dynamics.require_graph()
@@ -91,7 +91,7 @@ def evaluate_graphs(
 
 
 def format_graphs(results: Iterable[ContextResult]) -> str:
-    """A Markdown table with a row a context."""
+    """A Markdown table: a row for each context."""
     rows = []
     for each in results:
         edges = [f"{number:.2f}" for number in (each.shd, each.missing, each.extra)]
@@ -102,10 +102,10 @@ def format_graphs(results: Iterable[ContextResult]) -> str:
 
 class _Transitions(NamedTuple):
     """
-    :param graph: the model's, ``[N, V, P]`` bool
-    :param truth: the environment's, ``[N, V, P]`` bool
-    :param same_code: 1 if the code is the same without corruption, else 0; NaN: not known, ``[N]``
-    :param same_graph: the same of the graph, ``[N]``
+    :param graph: the model's, ``[R, V, P]`` bool
+    :param truth: the environment's, ``[R, V, P]`` bool
+    :param same_code: 1 if the code is the same without corruption, else 0; NaN if not known, ``[R]``
+    :param same_graph: 1 if the graph is the same, likewise, ``[R]``
     """
 
     graph: np.ndarray
@@ -115,7 +115,7 @@ class _Transitions(NamedTuple):
 
 
 def _context(task: str, transitions: _Transitions, rows: np.ndarray, free: np.ndarray) -> ContextResult:
-    """:param rows: the transitions of the context, ``[N]`` bool"""
+    """:param rows: the transitions of the context, ``[R]`` bool"""
     graph, truth, same_code, same_graph = (part[rows] for part in transitions)
     missing, extra = wrong_edges(graph, truth, free)
     numbers = (rows.mean(), missing.mean(), extra.mean(), same_code.mean(), same_graph.mean())

@@ -1,4 +1,4 @@
-"""The same episodes shown in several ways: as they are, and corrupted."""
+"""The same episodes observed in two ways, corrupted and not, and what a model predicts from either."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -15,18 +15,18 @@ from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET, Task, make_env
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.observations import Observations, given_to, map_observations
 
-# Whose predictions cost little more than those of a few, and which memory has room for.
+# Transitions that are predicted at once: enough that the overhead of a call does not count, few enough for the memory.
 N_TRANSITIONS = 500
 
 
 class PairedStep(NamedTuple):
     """
-    One step of B environments, for each way of showing it.
+    One step of B environments. The lists have an entry for each way of observing it.
 
     :param observations: before the step
     :param actions: the same for all, as ``env.step`` takes them, ``[B, *]``
-    :param next_observations: after it; of an episode that has ended its last ones
-    :param infos: of the step
+    :param next_observations: after the step; where an episode has ended, its last observation
+    :param infos: of the step, a list of ``B``
     """
 
     observations: list[Observations]
@@ -42,10 +42,10 @@ def paired_envs(
     :param env_id: registered name of the environment
     :param env_kwargs: its keyword arguments, without the task
     :param task: which one
-    :param clean_kwargs: what the environment is made with to show the same episodes without corruption; None or empty: it has
-        no other way
+    :param clean_kwargs: keyword arguments under which the environment shows the same episodes without corruption; None or
+        empty: nothing is corrupted
     :param n_envs: number of environments
-    :return: the environments, and their clean twins if there are any
+    :return: the environments and, with ``clean_kwargs``, the same without corruption
     """
     made_with = [{**env_kwargs, **task.env_kwargs}]
     if clean_kwargs:
@@ -55,7 +55,7 @@ def paired_envs(
 
 def random_steps(envs: Sequence[VecEnv], n_steps: int, seed: int) -> Iterator[PairedStep]:
     """
-    Steps with random actions, the same ones in all environments, which are closed at the end.
+    Take steps with random actions, the same in all environments; close the environments at the end.
 
     :param envs: see ``paired_envs``
     :param n_steps: how often each is stepped
@@ -78,7 +78,7 @@ def random_steps(envs: Sequence[VecEnv], n_steps: int, seed: int) -> Iterator[Pa
 
 
 def joined(steps: Iterable[PairedStep]) -> Iterator[PairedStep]:
-    """The same transitions, as if some hundred environments had made them in one step."""
+    """Join consecutive steps into batches of about ``N_TRANSITIONS`` transitions."""
     part: list[PairedStep] = []
     for step in steps:
         part.append(step)
@@ -117,9 +117,9 @@ def policy_of(model: PolicyPredictor) -> FCDLPolicy | None:
 @th.no_grad()
 def one_step(model: FCDL | FCDLPolicy) -> Callable[[Observations, np.ndarray], Prediction]:
     """
-    :param model: a trained one
-    :return: its prediction from observations, ``[B, *obs_shape]``, and actions as ``env.step`` takes them, ``[B, *]``; for as
-        long as the weights stay as they are
+    :param model: a trained model
+    :return: a function from observations ``[B, *obs_shape]`` and actions as ``env.step`` takes them ``[B, *]`` to the model's
+        prediction. It is valid until the weights change
     """
     policy, given = policy_of(model), given_to(model)
     step = policy.dynamics.stepper()
@@ -134,8 +134,8 @@ def one_step(model: FCDL | FCDLPolicy) -> Callable[[Observations, np.ndarray], P
 def same_code(one: Prediction, other: Prediction) -> np.ndarray:
     """
     :param one: predictions from ``B`` observations
-    :param other: of the same transitions, shown in another way
-    :return: 1 where both are made in the same context, else 0, ``[B]``; one NaN, ``[]``, if the model has no contexts
+    :param other: predictions for the same transitions, observed in another way
+    :return: 1 where the contexts are the same, else 0, ``[B]``; a single NaN, ``[]``, if the model has no contexts
     """
     if one.code is None or other.code is None:
         return np.array(np.nan)
@@ -143,14 +143,14 @@ def same_code(one: Prediction, other: Prediction) -> np.ndarray:
 
 
 def same_graph(one: Prediction, other: Prediction) -> np.ndarray:
-    """See ``same_code``: where both are made from the same parents."""
+    """1 where the parents are the same, see ``same_code``."""
     if one.graph is None or other.graph is None:
         return np.array(np.nan)
     return (one.graph.bool() == other.graph.bool()).flatten(1).all(1).double().cpu().numpy()
 
 
 def _with_last_ones(observations: Any, infos: list[dict[str, Any]]) -> Any:
-    """The observations, those of ended episodes in place of the first ones of the next."""
+    """The observations after a step; where an episode has ended, its last one instead of the first one of the next."""
     ended = {row: info["terminal_observation"] for row, info in enumerate(infos) if "terminal_observation" in info}
     if not ended:
         return observations

@@ -19,7 +19,7 @@ from sb3_fcdl.observations import Observations, given_to
 from sb3_fcdl.vec_env import GymVectorVecEnv
 from sb3_fcdl.world.declared import action_masks_of
 
-# Environment i of a batch is seeded with seed + i: training seeds below the offset never meet an evaluation's.
+# Environment i of a batch is seeded with seed + i. Training seeds below the offset do not overlap with evaluation seeds.
 EVALUATION_SEED_OFFSET = 1_000_000
 
 
@@ -78,8 +78,8 @@ class TaskResult(Returns):
 
 def make_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any]) -> VecEnv:
     """
-    Environments that step together: in one batch where the environment has a vectorised form that resets as SB3 expects it,
-    else one after the other.
+    Several copies of an environment as an SB3 ``VecEnv``. They are stepped in one batch if the environment has a vectorised
+    form that resets as SB3 expects, else one after the other.
 
     :param env_id: registered name, with or without the module in front that registers it
     :param n_envs: number of environments
@@ -108,8 +108,8 @@ def evaluate_tasks(
     """
     Evaluate deterministic actions on each task, with SB3's ``evaluate_policy``.
 
-    The initial states of a task are the same for every policy that is evaluated with the same ``seed`` and ``n_envs``, and
-    differ from all that training sees. A model acts as it does in training, see ``AsInTraining``.
+    All policies that are evaluated with the same ``seed`` and ``n_envs`` meet the same initial states, and none that training
+    has seen. A model acts as it does in training, see ``AsInTraining``.
 
     :param model: anything with SB3's ``predict``
     :param env_id: registered name of the environment
@@ -118,7 +118,7 @@ def evaluate_tasks(
     :param n_episodes: episodes a task
     :param seed: of the evaluation environments
     :param n_envs: environments that are stepped at once
-    :return: a result a task, in order
+    :return: a result for each task, in order
     :raises ValueError: if ``n_episodes`` or ``n_envs`` is below 1
     """
     if n_episodes < 1 or n_envs < 1:
@@ -151,7 +151,7 @@ def bootstrap_interval(
     values: np.ndarray, confidence: float = 0.95, n_resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
     """
-    Percentile bootstrap of a mean. The same values give the same interval.
+    Percentile bootstrap interval of a mean. It is deterministic: the same values give the same interval.
 
     :param values: the sample, ``[n]``
     :param confidence: of the interval, in (0, 1)
@@ -166,12 +166,12 @@ def bootstrap_interval(
 
 class AsInTraining:
     """
-    A model that acts as it does in training: on observations that its ``VecNormalize`` has normalised, if it still has one,
-    and under the environment's action masks, if its ``predict`` takes them. Notes how long ``predict`` takes.
+    A model that acts as it does in training. If it still has its ``VecNormalize``, it sees normalised observations. If its
+    ``predict`` takes action masks, it gets those of the environment. The time that ``predict`` takes is recorded.
 
     :param model: anything with SB3's ``predict``
     :param env: where it acts, without ``VecNormalize``
-    :param watch: is called with the observations of the environment and the actions that they are answered with
+    :param watch: called at every step with the observations of the environment and the chosen actions
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Environments whose chosen variables are observed wrongly."""
+"""An environment in which chosen variables are observed wrongly."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ NOISE_SCALE = 100.0
 @dataclass(frozen=True)
 class Normal:
     """
-    A number that is drawn anew for each observation, from a normal distribution.
+    A normally distributed number, drawn anew for each observation.
 
     :param mean: in the environment's units
     :param std: likewise
@@ -37,9 +37,9 @@ class Normal:
 
 Shift = Normal | float | str
 """
-What is observed of a variable instead of its value: ``"noise"``: the value, one-hot if it is a category, times
-``100 * N(0, 1)``, drawn anew for each observation; ``Normal``: another number; a number: always this one; what a category is
-called: always this one.
+What is observed instead of the value of a variable. ``"noise"``: the value (a category: its one-hot vector) times
+``100 * N(0, 1)``, drawn anew for each observation. ``Normal``: a random number. A number, or the name of a category: always
+this one.
 """
 
 
@@ -64,7 +64,7 @@ class _Place(NamedTuple):
 
 class ShiftedVecEnv(VecEnvWrapper):
     """
-    Shows chosen variables wrongly; the environment itself, its rewards and goals are as they are.
+    Shifts the observed values of chosen variables. The environment itself, its rewards and its goals stay the same.
 
     :param venv: whose observation is a one-dimensional ``Box``, or a ``Dict`` with such
     :param factors: what its columns mean
@@ -92,7 +92,7 @@ class ShiftedVecEnv(VecEnvWrapper):
         return self.shown(observations), rewards, dones, infos
 
     def shown(self, observations: VecEnvObs) -> VecEnvObs:
-        """What the agent sees of observations; they themselves are kept as ``clean``."""
+        """The shifted observations; the true ones are kept as ``clean``."""
         assert not isinstance(observations, tuple)
         self.clean = observations
         by_key = observations if isinstance(observations, dict) else {"": observations}

@@ -1,4 +1,4 @@
-"""What becomes of models when chosen variables are observed wrongly."""
+"""The robustness report: models with and without a shift of what they observe."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -36,9 +36,9 @@ class ShiftResult:
     :param ci: 95 % bootstrap interval of ``mean`` over episodes
     :param shifted_ci: of ``shifted_mean``
     :param error: of one-step predictions of the variables that are not shifted, see ``prediction_errors``, without the shift
-    :param shifted_error: with it, on the same transitions
-    :param same_code: share of transitions whose context is the same with and without the shift
-    :param same_graph: share of transitions whose graph is
+    :param shifted_error: the same with the shift, on the same transitions
+    :param same_code: share of the transitions whose context is the same with and without the shift
+    :param same_graph: share of the transitions whose graph is the same with and without the shift
     """
 
     model: str
@@ -58,8 +58,8 @@ class ShiftReport:
     Several models under one shift.
 
     :param shifts: in words, by variable
-    :param n_episodes: with and without the shift each
-    :param results: a row a model
+    :param n_episodes: episodes with the shift, and as many without
+    :param results: one for each model
     """
 
     shifts: dict[str, str]
@@ -67,13 +67,13 @@ class ShiftReport:
     results: tuple[ShiftResult, ...] = field(default=())
 
     def to_frame(self) -> "pandas.DataFrame":
-        """A row a model. Needs pandas (extra ``plot``)."""
+        """A row for each model. Needs pandas (extra ``plot``)."""
         import pandas as pd
 
         return pd.DataFrame([asdict(result) for result in self.results]).set_index("model")
 
     def to_json(self) -> str:
-        """All of it; what is not known is null."""
+        """The whole report as JSON; NaN becomes null."""
         return json.dumps(_without_nan(asdict(self)), indent=1)
 
     def plot(self) -> "Figure":
@@ -112,13 +112,13 @@ def evaluate_shift(
 ) -> ShiftReport:
     """
     Evaluate models with and without a shift of what they observe, on the same initial states and with deterministic actions.
-    They act as in training: a ``VecNormalize`` that a model still has comes after the shift.
+    If a model still has its ``VecNormalize``, observations are normalised after the shift.
 
     :param models: anything with SB3's ``predict``, by name; of an ``FCDL`` the errors, contexts and graphs are compared too
     :param make_env: makes the environments, without ``VecNormalize``; their variables are those of their ``factorization``, or
         of their spaces
     :param shifts: what is observed instead, by name of the state variable
-    :param n_episodes: with and without the shift each
+    :param n_episodes: episodes with the shift, and as many without
     :param seed: of the environments and the noise
     :raises ValueError: if there is no such variable, a shift does not fit it, the environments have a ``VecNormalize``, or
         ``n_episodes`` is below 1
@@ -190,7 +190,7 @@ class _Evaluation:
         return obs_as_tensor(self.acting.given(observation), self.policy.device)
 
     def compare(self) -> dict[str, float]:
-        """What the model makes of the transitions as they were shown, beside what it makes of them as they were."""
+        """Predictions from the shifted observations beside predictions from the true ones: fields of ``ShiftResult``."""
         if self.policy is None or not self.transitions:
             return {}
         shown, clean, action, after = (th.stack(each) for each in zip(*self.transitions, strict=True))

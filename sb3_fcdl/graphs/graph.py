@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class GraphDiff:
     """
-    What one graph has and another has not.
+    The difference between two graphs.
 
-    :param added: edges of the other graph alone, pairs ``(parent, child)``
-    :param removed: edges of this graph alone
+    :param added: edges that only the other graph has, pairs ``(parent, child)``
+    :param removed: edges that only this graph has
     """
 
     added: tuple[tuple[str, str], ...]
@@ -117,7 +117,7 @@ class CausalGraph:
     def diff(self, other: "CausalGraph") -> GraphDiff:
         """
         :param other: a graph of the same variables
-        :return: the edges that it has more, and those that it lacks
+        :return: the edges that only the other has, and those that only this one has
         :raises ValueError: if it is of other variables
         """
         _check_same_names(self, other)
@@ -132,8 +132,8 @@ class CausalGraph:
         How far the graph is from the true one.
 
         :param truth: the true graph, or its edges ``[V, P]``, bool
-        :param entries: which entries count, ``[V, P]``, bool, such as the ``free_entries`` of a model, that is those that it
-            was not told; None: all
+        :param entries: which entries count, ``[V, P]``, bool, such as a model's ``free_entries``: those that it was not told.
+            None: all
         :raises ValueError: if a shape or the names disagree
         """
         if isinstance(truth, CausalGraph):
@@ -147,14 +147,14 @@ class CausalGraph:
         return score_graph(self.probabilities, self.edges, truth, counted, self.child_names, self.parent_names)
 
     def to_frame(self) -> "pandas.DataFrame":
-        """The probabilities, a row a child and a column a parent. Needs pandas (extra ``plot``)."""
+        """The probabilities: a row for each child, a column for each parent. Needs pandas (extra ``plot``)."""
         import pandas as pd
 
         index, columns = pd.Index(self.child_names, name="child"), pd.Index(self.parent_names, name="parent")
         return pd.DataFrame(self.probabilities, index=index, columns=columns)
 
     def to_json(self) -> str:
-        """All of it as text; ``from_json`` reads it back, with every probability as it was."""
+        """The whole graph as text; ``from_json`` restores it exactly."""
         return json.dumps(_as_dict(self), indent=1)
 
     @classmethod
@@ -170,8 +170,8 @@ class CausalGraph:
 
     def to_networkx(self) -> "networkx.DiGraph":
         """
-        A node a variable, with ``kind`` ``"state"`` or ``"action"``; an edge from each parent to its child, with its
-        ``probability``. What depends on itself has a loop. Needs networkx, which torch brings.
+        A node for each variable, with ``kind`` ``"state"`` or ``"action"``; an edge from each parent to its child, with its
+        ``probability``. A variable that depends on itself has a loop. Needs networkx, which torch installs.
         """
         import networkx as nx
 
@@ -184,7 +184,7 @@ class CausalGraph:
         return graph
 
     def to_dot(self) -> str:
-        """The graph in Graphviz's language, as text: variables now are ``x``, at the next step ``x'``."""
+        """The graph in Graphviz's language. Variables are called ``x`` now and ``x'`` at the next step."""
         lines = [f"digraph {json.dumps(self.label)} {{", "  rankdir=LR;"]
         lines += [f"  {json.dumps(name)};" for name in self.parent_names]
         lines += [f"  {json.dumps(parent)} -> {json.dumps(child + chr(39))};" for parent, child in self.edge_names]
@@ -194,8 +194,8 @@ class CausalGraph:
         """
         Draw the graph. Needs matplotlib (extra ``plot``).
 
-        :param kind: ``"heatmap"``: a cell an entry, the darker the more probable, with a dot where there is an edge;
-            ``"nodes"``: the variables now on the left, at the next step on the right, and a line an edge
+        :param kind: ``"heatmap"``: a cell for each entry, the darker the more probable, with a dot for each edge;
+            ``"nodes"``: variables now on the left, at the next step on the right, with a line for each edge
         :return: a matplotlib figure; ``figure.savefig("graph.png")`` writes it
         :raises ValueError: if ``kind`` is unknown
         """
@@ -212,7 +212,7 @@ class CausalGraph:
         Draw several graphs as heat maps side by side, on the same scale. Needs matplotlib (extra ``plot``).
 
         :param graphs: of the same variables, at least one
-        :param titles: one a graph
+        :param titles: one for each graph
         :raises ValueError: if they are not of the same variables
         """
         from sb3_fcdl.plots.graphs import grid

@@ -30,7 +30,7 @@ class EdgeScore(NamedTuple):
 @dataclass(frozen=True)
 class GraphScore:
     """
-    A graph beside the truth. What would be zero over zero is NaN.
+    A graph compared with the truth. A ratio of zero to zero is NaN.
 
     :param shd: structural Hamming distance, the number of entries that are wrong
     :param precision: share of the graph's edges that are true
@@ -48,7 +48,7 @@ class GraphScore:
     edges: tuple[EdgeScore, ...]
 
     def to_frame(self) -> "pandas.DataFrame":
-        """A row an entry. Needs pandas (extra ``plot``)."""
+        """A row for each entry. Needs pandas (extra ``plot``)."""
         import pandas as pd
 
         return pd.DataFrame(self.edges, columns=EdgeScore._fields)
@@ -96,7 +96,7 @@ def score_graph(
 
 def wrong_edges(graphs: np.ndarray, truth: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    What a graph lacks and what it has too much; both together are its structural Hamming distance from the truth.
+    Missing and extra edges of graphs. Their sum is the structural Hamming distance from the truth.
 
     :param graphs: ``[V, P]`` or ``[R, V, P]``, bool
     :param truth: likewise
@@ -133,6 +133,6 @@ def _ratio(numerator: int, denominator: int) -> float:
 
 
 def _auroc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Of all pairs of one of each, the share in which the positive is larger, ties half."""
+    """The share of pairs (positive, negative) in which the positive is larger; ties count half."""
     difference = positives[:, None] - negatives[None, :]
     return float((difference > 0).mean() + (difference == 0).mean() / 2) if difference.size else float("nan")

@@ -15,7 +15,7 @@ def heatmap(
     probabilities: np.ndarray, edges: np.ndarray, child_names: Sequence[str], parent_names: Sequence[str], title: str
 ) -> Figure:
     """
-    A cell an entry, ``[child, parent]``: the darker the more probable; a dot where there is an edge.
+    A cell for each entry, ``[child, parent]``: the darker the more probable; a dot where there is an edge.
 
     :param probabilities: ``[child, parent]``, ``[V, P]``, in [0, 1]
     :param edges: where there is an edge, ``[V, P]``, bool
@@ -60,9 +60,8 @@ def nodes(
     probabilities: np.ndarray, edges: np.ndarray, child_names: Sequence[str], parent_names: Sequence[str], title: str
 ) -> Figure:
     """
-    The variables now on the left, at the next step on the right, a line an edge.
-
-    What a variable passes on to itself is grey, what it passes on to another blue, what the action does orange.
+    Variables now on the left, at the next step on the right, with a line for each edge: grey from a variable to itself, blue
+    to another one, orange from the action.
 
     :param probabilities: ``[child, parent]``, ``[V, P]``, in [0, 1]
     :param edges: where there is an edge, ``[V, P]``, bool
@@ -104,15 +103,15 @@ def grid(
     titles: Sequence[str],
 ) -> Figure:
     """
-    Heat maps side by side, on the same scale, with a title each.
+    Heat maps side by side, on the same scale, each with a title.
 
-    All are tiles of one image: an axes a graph takes ten times as long, and training waits for it.
+    All are tiles of one image, because one axes for each graph is much slower, and training waits for the picture.
 
     :param probabilities: of ``R`` graphs of the same variables, ``[R, V, P]``
     :param edges: where there is an edge, ``[R, V, P]``, bool
     :param child_names: of the rows
     :param parent_names: of the columns: state variables, then action variables
-    :param titles: one a graph
+    :param titles: one for each graph
     """
     n_graphs, n_children, n_parents = probabilities.shape
     n_columns = min(4, n_graphs)
@@ -120,7 +119,7 @@ def grid(
     figure = Figure(figsize=(0.9 + 0.2 * width * n_columns, 0.7 + 0.2 * height * n_rows), layout="tight")
     axes = figure.add_subplot()
     tiles = np.full((n_rows * height - 1, n_columns * width - 1), np.nan)
-    # As large as there is room above a graph: TensorBoard shrinks the picture to the width of a card.
+    # As large as fits above a graph: TensorBoard shrinks the picture to the width of a card.
     title_size = min(20, 2 * n_parents)
     for index, title in enumerate(titles):
         top, left = index // n_columns * height + 1, index % n_columns * width

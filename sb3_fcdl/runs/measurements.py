@@ -1,4 +1,4 @@
-"""All that is measured of a trained model, and the result files that keep it."""
+"""What is measured of a trained model, and the result files that it goes to."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from sb3_fcdl.evaluation.returns import TaskResult
 from sb3_fcdl.runs.record import TrainRecord
 from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, Run, append_csv, check_csv
 
-# Behind the name of a model whose inputs are not corrupted.
+# Appended to the name of a model that is evaluated without corruption.
 NOT_CORRUPTED = ", not corrupted"
 
 
@@ -19,8 +19,8 @@ class Measurements:
     What was measured of a model.
 
     :param returns: of the model and of policies that learn nothing, by name
-    :param contexts: its graphs, empty where it has none or nobody knows the true ones
-    :param accuracies: of its predictions, and of the best that there are, by name; empty where these are not known
+    :param contexts: of its graphs; empty if it has none, or the true ones are not known
+    :param accuracies: of its predictions and of the best possible ones, by name; empty if these are not known
     """
 
     returns: dict[str, list[TaskResult]]
@@ -29,7 +29,7 @@ class Measurements:
 
     def append_to(self, csv: Path, record: TrainRecord) -> None:
         """
-        Append a line for each number to three files, the returns last: ``results.csv``, ``results_contexts.csv`` and
+        Append the results to three files, the returns last: ``results.csv``, ``results_contexts.csv`` and
         ``results_accuracy.csv``.
 
         :param csv: the first of them
@@ -50,12 +50,12 @@ class Measurements:
 
 
 def contexts_csv(csv: Path) -> Path:
-    """:return: where the graphs stand that belong to a file of returns"""
+    """:return: the file of graphs that belongs to a file of returns"""
     return csv.with_stem(f"{csv.stem}_contexts")
 
 
 def accuracy_csv(csv: Path) -> Path:
-    """:return: where the accuracies stand that belong to a file of returns"""
+    """:return: the file of accuracies that belongs to a file of returns"""
     return csv.with_stem(f"{csv.stem}_accuracy")
 
 

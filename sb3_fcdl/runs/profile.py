@@ -1,4 +1,4 @@
-"""How long a saved model takes to act and to learn, on each device of this machine."""
+"""Times of a saved model on each device of this machine: of an action and of an update."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.fcdl import FCDL
 from sb3_fcdl.observations import Observations
 
-# Steps of made-up experience that updates are measured on.
+# Steps of random experience that updates are measured on.
 N_STEPS = 100
 
 
@@ -38,12 +38,12 @@ class DeviceSpeed:
 
 def median_ms(function: Callable[[], object], seconds: float = 1.0, min_repeats: int = 3) -> float:
     """
-    Median time of a call, after one that is not counted.
+    Median time of a call. The first call is not counted.
 
     :param function: what to call
-    :param seconds: how long to go on calling
-    :param min_repeats: calls that are counted at least, however long they take
-    :return: in ms; with CUDA until the device is done
+    :param seconds: total time after which no call is added
+    :param min_repeats: least number of calls that are counted
+    :return: in ms; with CUDA it includes the wait for the device
     """
     durations: list[float] = []
     _finish(function)
@@ -80,7 +80,7 @@ def load_on(path: Path, device: str) -> FCDL:
 
 def measure_model(model: FCDL, n_envs: Sequence[int], seconds: float = 1.0) -> DeviceSpeed:
     """
-    Measures on made-up observations, so that no environment is needed. The model is trained on them: do not use it after.
+    Measure on random observations, so that no environment is needed. The model is trained on them: do not use it afterwards.
 
     :param model: where it is to be measured
     :param n_envs: numbers of environments that ``predict`` is measured for
@@ -96,8 +96,8 @@ def measure_model(model: FCDL, n_envs: Sequence[int], seconds: float = 1.0) -> D
 
 def random_observation(model: FCDL, n_envs: int, rng: np.random.Generator) -> Observations:
     """
-    Any point of the observation space, but for the variables in a ``Box``: a categorical one is one-hot, and a continuous one
-    a normal number within its bounds, because a ``Box`` may have none or absurd ones.
+    A random point of the observation space. In a ``Box`` a categorical variable is one-hot, and a continuous one is normally
+    distributed and clipped to its bounds, because bounds may be infinite or absurdly large.
 
     :param model: gives the spaces and the variables
     :param n_envs: how many, ``B``
@@ -152,7 +152,8 @@ def format_speeds(speeds: Sequence[DeviceSpeed]) -> str:
 
 def recommendation(speeds: Sequence[DeviceSpeed]) -> str:
     """
-    One sentence: where to train (most environments, a predict and an update a step) and where to act (fewest environments).
+    One sentence: which device to train on (most environments; one ``predict`` and one update per step) and which to act on
+    (fewest environments).
 
     :param speeds: of the same model on different devices
     """

@@ -1,4 +1,4 @@
-"""What a training run leaves beside its model, so that its results can be traced and repeated."""
+"""The record of a training run, by which its results can be traced and repeated."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def _cpu_model() -> str:
 @dataclass(frozen=True)
 class TrainRecord:
     """
-    A training run. It stands in ``train.json`` beside ``model.zip``.
+    A training run. It is saved as ``train.json`` beside ``model.zip``.
 
     :param algo: the algorithm
     :param env: registered name of the environment

@@ -1,4 +1,4 @@
-"""Results as a table to read and as CSV files to keep."""
+"""Results as Markdown tables and CSV files."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ ROWS = {Returns: CsvRow, ContextResult: ContextCsvRow, AccuracyResult: AccuracyC
 
 def format_table(results: Mapping[str, Sequence[TaskResult]]) -> str:
     """
-    A Markdown table with a row a policy and a column a task.
+    A Markdown table: a row for each policy, a column for each task.
 
     :param results: for each policy its results, all on the same tasks
     """
@@ -90,7 +90,7 @@ def check_csv(path: str | Path, row_class: type[Row] = CsvRow) -> None:  # type:
 
 def append_csv(path: str | Path, run: Run, results: Sequence[Result]) -> None:
     """
-    Add a line a result to a file; a new file gets its header first.
+    Append a line for each result to a file; a new file gets a header.
 
     :param path: the file
     :param run: what was evaluated
@@ -124,7 +124,7 @@ def read_csv(path: str | Path, row_class: type[Row] = CsvRow) -> list[Row]:  # t
 
 
 def _columns(path: Path, row_class: type[Run]) -> list[str]:
-    """The columns of a result file in its own order, those of a new one in the order of the fields."""
+    """The columns of a result file: in its own order, or, if it is new, in the order of the fields."""
     columns = [column.name for column in fields(row_class)]
     if not path.exists() or path.stat().st_size == 0:
         return columns

@@ -1,4 +1,4 @@
-"""Hyperparameters of FCDL for RL Zoo, in its format: what is not listed takes ``default``, which is FCDL's own defaults."""
+"""Hyperparameters of FCDL for RL Zoo, in its format. One that is not listed has those of ``default``: FCDL's own."""
 
 from typing import Any
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
+from sb3_fcdl.dynamics.rows import masked, weight_of_rows
 from sb3_fcdl.graphs.graph import CausalGraph
 
 
@@ -35,6 +36,14 @@ class Windows(NamedTuple):
         samples after the first step.
         """
         return self.valid.shape[1] > 1 or self.state.requires_grad
+
+    def mean_of_rows(self, by_step: Sequence[th.Tensor]) -> th.Tensor:
+        """
+        :param by_step: something of each row at each of the ``T`` steps, each ``[B, ...]``
+        :return: its mean over valid transitions and all other dimensions, a scalar
+        """
+        means = [masked(each, self.valid[:, step]).mean() for step, each in enumerate(by_step)]
+        return th.stack(means).mean() * weight_of_rows(self.valid, means[0].dtype)
 
     def mean(self, by_step: Sequence[th.Tensor]) -> th.Tensor:
         """

@@ -17,6 +17,7 @@ from sb3_fcdl.dynamics.graph.quantizer import GraphQuantizer, LatentQuantizer, Q
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
+from sb3_fcdl.dynamics.rows import mean_of_rows, shuffled_rows
 from sb3_fcdl.graphs.graph import CausalGraph
 
 Quantize = Literal["graphs", "latents"]
@@ -145,9 +146,9 @@ class FCDLDynamics(DynamicsModel):
         """
         ``L = L_pred + sparsity_coef * R + commitment_coef * Q``, Eq. (7) of the FCDL paper with a codebook of averages, where
 
-        * ``L_pred`` is the mean over rows, steps and children ``j`` of ``-log p(s'_j | s, a; A)``, with ``A`` sampled (Eq. 5)
-        * ``R`` is the cost of the free edges of a child, mean over rows and steps (Eq. 6: the number of edges of ``A``)
-        * ``Q`` is the squared distance of what was quantized from its code, mean over rows, steps and ``C`` entries
+        * ``L_pred`` is the mean over valid rows, steps and children ``j`` of ``-log p(s'_j | s, a; A)`` (Eq. 5), ``A`` sampled
+        * ``R`` is the cost of the free edges of a child, mean over valid rows and steps (Eq. 6: the number of edges of ``A``)
+        * ``Q`` is the squared distance of what was quantized from its code, mean over valid rows, steps and ``C`` entries
         """
         bound = self._bind(windows.needs_state_gradient)
         contexts: list[Quantized] = []
@@ -155,7 +156,8 @@ class FCDLDynamics(DynamicsModel):
 
         def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
             inputs = bound.features.read(state, action)
-            contexts.append(self.quantizer(bound.encoder_inputs(inputs, self.context_inputs)))
+            valid = windows.valid[:, len(contexts)]
+            contexts.append(self.quantizer(bound.encoder_inputs(inputs, self.context_inputs), valid))
 
             def masked(mask: th.Tensor) -> StateDistribution:
                 return self.layout.distribution(bound.masked(inputs, mask), state)
@@ -164,11 +166,11 @@ class FCDLDynamics(DynamicsModel):
             return drawn[-1].prediction
 
         nlls = list(self.unroll(windows, predict))
-        costs = [self.edge_learning.cost(context.log_odds).sum(-1).mean() for context in contexts]
+        costs = [self.edge_learning.cost(context.log_odds).sum(-1) for context in contexts]
         terms = {
             "dynamics": windows.mean(nlls),
-            "reg": th.stack(costs).mean() / len(self.factors.state_variables),
-            "commit": th.stack([context.commitment for context in contexts]).mean(),
+            "reg": windows.mean_of_rows(costs) / len(self.factors.state_variables),
+            "commit": windows.mean_of_rows([context.commitment for context in contexts]),
         }
         total = terms["dynamics"] + self.sparsity_coef * terms["reg"] + self.commitment_coef * terms["commit"]
         steps = zip(drawn, nlls, windows.next_state.unbind(1), strict=True)
@@ -234,24 +236,24 @@ class FCDLDynamics(DynamicsModel):
         """
         What the prediction of one step loses when the encoder, and only the encoder, sees a variable of other rows.
 
-        :param windows: recorded transitions
+        :param windows: recorded transitions; the first one of each window is looked at, if it is valid
         :return: nats, mean over children, ``[P]``; near zero (of either sign) for a variable that does not select the context
         """
-        state, action, next_state = windows.state[:, 0], windows.action[:, 0], windows.next_state[:, 0]
+        state, action, next_state, valid = (part[:, 0] for part in windows)
         bound = self._bind(with_state_gradient=False)
         graphs = self._graphs()
         inputs = bound.features.read(state, action)
 
         def loss(encoder_inputs: th.Tensor) -> th.Tensor:
             mask = graphs[self.quantizer.code(encoder_inputs)]
-            return -self.layout.distribution(bound.masked(inputs, mask), state).log_prob(next_state).mean()
+            return -mean_of_rows(self.layout.distribution(bound.masked(inputs, mask), state).log_prob(next_state), valid)
 
         together = bound.encoder_inputs(inputs, self.context_inputs)
         undisturbed = loss(together)
         losses = []
         for selected in th.diag(self.context_inputs):
             own = bound.encoder_inputs(inputs, selected)
-            losses.append(loss(together - own + own[th.randperm(len(own), device=own.device)]))
+            losses.append(loss(together - own + own[shuffled_rows(valid)]))
         return th.stack(losses) - undisturbed
 
     def _graphs(self) -> th.Tensor:

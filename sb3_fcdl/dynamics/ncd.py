@@ -16,6 +16,7 @@ from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, Par
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.dynamics.norms import batch_norm
+from sb3_fcdl.dynamics.rows import weight_of_rows
 from sb3_fcdl.graphs.graph import CausalGraph
 
 
@@ -115,8 +116,8 @@ class NCDDynamics(DynamicsModel):
         """
         ``L = L_pred + sparsity_coef * R``: that of FCDL (Eq. 6 of its paper) with a graph a sample, where
 
-        * ``L_pred`` is the mean over rows, steps and children ``j`` of ``-log p(s'_j | s, a; A)``, with ``A`` sampled
-        * ``R`` is the expected number of free edges of a child, mean over rows and steps
+        * ``L_pred`` is the mean over valid rows, steps and children ``j`` of ``-log p(s'_j | s, a; A)``, with ``A`` sampled
+        * ``R`` is the expected number of free edges of a child, mean over valid rows and steps
 
         In train mode the running mean of the edges moves.
         """
@@ -134,7 +135,8 @@ class NCDDynamics(DynamicsModel):
             return self.edge_learning.draw(self.free_edges.fill(free), masked).prediction
 
         nll = self.unrolled_nll(windows, predict)
-        rates = th.stack(probabilities).mean((0, 1))
+        valid = windows.valid.T.unsqueeze(-1)
+        rates = (th.stack(probabilities) * valid).mean((0, 1)) * weight_of_rows(valid, probabilities[0].dtype)
         if self.training:
             self.edge_rates.lerp_(rates.detach(), 1 - self.RATE_DECAY)
         terms = {"dynamics": nll, "reg": rates.sum() / len(self.factors.state_variables)}

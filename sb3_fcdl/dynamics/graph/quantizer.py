@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_fcdl.dynamics.norms import batch_norm
+from sb3_fcdl.dynamics.rows import drawn_rows, masked
 
 
 class Codebook(nn.Module):
@@ -46,17 +47,18 @@ class Codebook(nn.Module):
         return distances.argmin(-1)
 
     @th.no_grad()
-    def update(self, points: th.Tensor, codes: th.Tensor) -> None:
+    def update(self, points: th.Tensor, codes: th.Tensor, valid: th.Tensor) -> None:
         """
         Move the codes towards a batch.
 
         :param points: ``[R, C]``
         :param codes: what each point was assigned to, ``[R]``
+        :param valid: which points count, ``[R]``, bool
         """
-        assigned = F.one_hot(codes, len(self.counts)).to(points.dtype)
+        assigned = masked(F.one_hot(codes, len(self.counts)).to(points.dtype), valid)
         self.counts.lerp_(assigned.sum(0), 1 - self.decay)
         self.sums.lerp_(assigned.T @ points, 1 - self.decay)
-        chosen = points[th.randint(len(points), (len(self.counts),), device=points.device)]
+        chosen = points[drawn_rows(valid, len(self.counts))]
         is_dead = self.counts < self.DEAD_BELOW
         self.counts.masked_fill_(is_dead, 1.0)
         self.sums.copy_(th.where(is_dead.unsqueeze(-1), chosen, self.sums))
@@ -102,7 +104,7 @@ class Quantized(NamedTuple):
     """
     :param code: ``[R]``, int64
     :param log_odds: of the free edges, as they are to be trained with, ``[R, n_logits]``
-    :param commitment: mean squared distance of what was quantized from its code, a scalar
+    :param commitment: squared distance of what was quantized from its code, ``[R, C]``
     """
 
     code: th.Tensor
@@ -137,11 +139,12 @@ class Quantizer(nn.Module, ABC):
         )
 
     @abstractmethod
-    def forward(self, inputs: th.Tensor) -> Quantized:
+    def forward(self, inputs: th.Tensor, valid: th.Tensor) -> Quantized:
         """
         In train mode the codebook moves, after its codes have been used.
 
         :param inputs: ``[R, input_dim]``
+        :param valid: which rows move the codebook, ``[R]``, bool
         """
 
     @abstractmethod
@@ -177,15 +180,15 @@ class GraphQuantizer(Quantizer):
         super().__init__(input_dim, n_logits)
         self.codebook = Codebook(th.randn(n_codes, n_logits).sigmoid(), ema_decay)
 
-    def forward(self, inputs: th.Tensor) -> Quantized:
+    def forward(self, inputs: th.Tensor, valid: th.Tensor) -> Quantized:
         """See ``Quantizer.forward``."""
         log_odds = self.encoder(inputs)
         graphs = log_odds.sigmoid()
         codes = self.codebook.nearest(graphs.detach())
         chosen = self.codebook.embedding[codes]
         if self.training:
-            self.codebook.update(graphs.detach(), codes)
-        return Quantized(codes, log_odds, (graphs - chosen).square().mean())
+            self.codebook.update(graphs.detach(), codes, valid)
+        return Quantized(codes, log_odds, (graphs - chosen).square())
 
     def code(self, inputs: th.Tensor) -> th.Tensor:
         """See ``Quantizer.code``."""
@@ -213,15 +216,15 @@ class LatentQuantizer(Quantizer):
         self.codebook = Codebook(th.randn(n_codes, code_dim), ema_decay)
         self.decoder = GraphDecoder(code_dim, n_logits)
 
-    def forward(self, inputs: th.Tensor) -> Quantized:
+    def forward(self, inputs: th.Tensor, valid: th.Tensor) -> Quantized:
         """See ``Quantizer.forward``."""
         points = self.encoder(inputs)
         codes = self.codebook.nearest(points.detach())
         chosen = self.codebook.embedding[codes]
         log_odds = self.decoder(chosen + (points - points.detach()), self.codebook)
         if self.training:
-            self.codebook.update(points.detach(), codes)
-        return Quantized(codes, log_odds, (points - chosen).square().mean())
+            self.codebook.update(points.detach(), codes, valid)
+        return Quantized(codes, log_odds, (points - chosen).square())
 
     def code(self, inputs: th.Tensor) -> th.Tensor:
         """See ``Quantizer.code``."""

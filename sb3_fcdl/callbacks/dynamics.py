@@ -22,7 +22,8 @@ from sb3_fcdl.observations import Observations
 from sb3_fcdl.training.experience import Experience, check_keeps_ends
 from sb3_fcdl.training.log import ModelLog
 from sb3_fcdl.training.trainer import Trainer
-from sb3_fcdl.world.declared import factors_of, outcome_functions
+from sb3_fcdl.world.declared import Declared, check_fits, declared_by
+from sb3_fcdl.world.gate import check_buffer, check_step, originals
 
 
 class DynamicsCallback(ModelViews, BaseCallback):
@@ -145,12 +146,22 @@ class DynamicsCallback(ModelViews, BaseCallback):
             self._build()
         elif self._host is not self.model:
             raise ValueError("this DynamicsCallback learned beside another model already: make one for each")
+        else:
+            # The host may have got another environment since.
+            declared = self._declared()
+            check_fits(declared, self.policy.world.factors, list(self.policy.world.heads))
+            self.policy.give(declared.reward_fn, declared.termination_fn)
+            self.trainer.has_checked_outcomes = False
         if self._recorder is not None:
             self._recorder.start(self.model)
         else:
             assert isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None
             # It holds something if it was loaded, or the host has learned before.
+            if self.model.replay_buffer.observation_space != self.model.observation_space:
+                theirs, ours = self.model.replay_buffer.observation_space, self.model.observation_space
+                raise ValueError(f"the host's replay buffer holds transitions of {theirs}, the host has {ours}")
             check_keeps_ends(self.model.replay_buffer, self.policy.learner)
+            check_buffer(self.policy.world.factors, self.model.replay_buffer)
             self.replay_buffer = self.model.replay_buffer
             self.experience.take_scale()
         capacity = self.replay_buffer.buffer_size * self.replay_buffer.n_envs
@@ -169,22 +180,22 @@ class DynamicsCallback(ModelViews, BaseCallback):
             )
 
     def _build(self) -> None:
-        host, env = self.model, self.training_env
+        host = self.model
         if not isinstance(host, OffPolicyAlgorithm | OnPolicyAlgorithm):
             raise ValueError(
                 f"{type(host).__name__} is neither an OnPolicyAlgorithm nor an OffPolicyAlgorithm: it shows callbacks no "
                 "transitions: use DynamicsCallback beside one of those, such as PPO, A2C, DQN, SAC or TD3"
             )
         self._rng = np.random.default_rng(host.seed if self.seed is None else self.seed)
-        reward_fn, termination_fn = outcome_functions(env, self.reward_fn, self.termination_fn)
+        declared = self._declared()
         with self._own_random_numbers():
             self.policy = FCDLPolicy(
                 host.observation_space,
                 host.action_space,
                 FloatSchedule(self.learning_rate),
-                factors=factors_of(env),
-                reward_fn=reward_fn,
-                termination_fn=termination_fn,
+                factors=declared.factors,
+                reward_fn=declared.reward_fn,
+                termination_fn=declared.termination_fn,
                 **self.policy_kwargs,
             ).to(host.device)
         self._window_rng = np.random.default_rng(self._rng.integers(2**63))
@@ -196,7 +207,23 @@ class DynamicsCallback(ModelViews, BaseCallback):
             self.replay_buffer = self._recorder.replay_buffer
         self._host = host
 
+    def _declared(self) -> Declared:
+        """
+        :raises ValueError: if the environment shows the host something else than what ``VecNormalize`` makes of observations
+        """
+        normalizer = self.model.get_vec_normalize_env()
+        if normalizer is not None and normalizer.observation_space != self.model.observation_space:
+            raise ValueError(
+                "a wrapper outside of VecNormalize, such as VecFrameStack, changes observations, so that those in the "
+                "environment's units are not known: put VecNormalize outermost"
+            )
+        return declared_by(self.training_env, self.reward_fn, self.termination_fn, sees_own_units=True)
+
     def _on_step(self) -> bool:
+        normalizer = self.model.get_vec_normalize_env()
+        seen, paid = originals(self.locals["new_obs"], self.locals["rewards"], normalizer)
+        infos = self.locals["infos"]
+        check_step(self.policy.world.factors, seen, self.locals["actions"], paid, infos, self.num_timesteps)
         if self._recorder is None:
             self.trainer.observe(_last_observations(self.model), self.locals["buffer_actions"], self.locals["infos"])
         else:

@@ -2,32 +2,51 @@
 
 import io
 import pathlib
+import pickle
 import time
+import warnings
+import zipfile
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from fcdl_envs.variables import Factors
+from sb3_fcdl.buffer_files import load_buffer, save_buffer
 from sb3_fcdl.dynamics import DynamicsModel
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.views import ModelViews
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Planner, RewardFn, TerminationFn
+from sb3_fcdl.training.checkpoint import (
+    BUFFER,
+    MODEL,
+    STATE,
+    put_back_generators,
+    put_back_log,
+    replaced,
+    take_environments,
+    take_generators,
+    take_log,
+)
 from sb3_fcdl.training.experience import Experience, check_keeps_ends
 from sb3_fcdl.training.log import ModelLog
+from sb3_fcdl.training.snapshot import put_back, take
 from sb3_fcdl.training.trainer import Trainer
-from sb3_fcdl.world.declared import action_masks_of, factors_of, outcome_functions
+from sb3_fcdl.world.declared import Declared, action_masks_of, check_fits, declared_by, factors_of, mask_sizes, normalizes
 from sb3_fcdl.world.factorization import check_spaces
-from sb3_fcdl.world.rewards import never_ends
+from sb3_fcdl.world.gate import check_buffer, check_step, originals
 
 SelfFCDL = TypeVar("SelfFCDL", bound="FCDL")
 
@@ -146,15 +165,48 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         self.dynamics_kwargs = dynamics_kwargs
         self.planner_name = planner
         self.planner_kwargs = planner_kwargs
-        self.reward_fn = reward_fn
-        self.termination_fn = termination_fn
+        # As SB3's load() sets them: their setters are for later.
+        vars(self).update(reward_fn=reward_fn, termination_fn=termination_fn)
         # Not known when a model is loaded without an environment: load() fills them in from the file.
-        self.factors: Factors | None = None
-        if self.env is not None:
-            self.factors = factors_of(self.env)
-            self.reward_fn, self.termination_fn = outcome_functions(self.env, reward_fn, termination_fn)
+        self.declared: Declared | None = None
+        self.heads: list[str] | None = None
         if _init_setup_model:
             self._setup_model()
+
+    @property
+    def reward_fn(self) -> RewardFn | str | None:
+        """
+        What the planner maximises instead of what the environment publishes or the model has learned; None: nothing was given.
+        It can be set at any time: the next plan is for it.
+        """
+        return vars(self)["reward_fn"]
+
+    @reward_fn.setter
+    def reward_fn(self, reward_fn: RewardFn | str | None) -> None:
+        vars(self)["reward_fn"] = reward_fn
+        self._declare()
+
+    @property
+    def termination_fn(self) -> TerminationFn | str | None:
+        """When an episode ends, likewise."""
+        return vars(self)["termination_fn"]
+
+    @termination_fn.setter
+    def termination_fn(self, termination_fn: TerminationFn | str | None) -> None:
+        vars(self)["termination_fn"] = termination_fn
+        self._declare()
+
+    def _declare(self) -> None:
+        """Takes up what is said of the environment, where there is a policy already."""
+        if getattr(self, "policy", None) is None:
+            return
+        if self.env is not None:
+            self.declared = declared_by(self.env, self.reward_fn, self.termination_fn)
+        elif self.declared is not None:
+            self.declared = self.declared.with_given(self.reward_fn, self.termination_fn)
+        assert self.declared is not None
+        self.policy.give(self.declared.reward_fn, self.declared.termination_fn)
+        self.trainer.has_checked_outcomes = False
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -177,25 +229,60 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         # SB3 sets attributes by the names of these arguments.
         attributes = {"dynamics": "dynamics_name", "planner": "planner_name"}
         model = super().load(path, *args, **{attributes.get(name, name): value for name, value in kwargs.items()})
+        if model.env is not None:
+            model.check_env_fits(model.env)
         return model
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        self._check_reward_units(env)
-        super().set_env(env, force_reset)
+        """
+        See ``BaseAlgorithm.set_env``. What the new environment publishes, ``reward_fn`` and ``termination_fn``, holds from now
+        on, unless the model was given its own.
+
+        :raises ValueError: if the environment does not fit the model; nothing has changed then
+        """
+        wrapped = self._wrap_env(env, self.verbose)
+        check_for_correct_spaces(wrapped, self.observation_space, self.action_space)
+        declared = self.check_env_fits(wrapped)
+        super().set_env(wrapped, force_reset)
+        self.declared = declared
+        self.policy.give(declared.reward_fn, declared.termination_fn)
         self.trainer.has_checked_outcomes = False
+
+    def check_env_fits(self, env: VecEnv) -> Declared:
+        """
+        :param env: that the model is to be used in
+        :return: what is said of it
+        :raises ValueError: if it has other variables than the model, units other than those that the model learned in, or
+            nobody says what the model does not learn
+        """
+        declared = declared_by(env, self.reward_fn, self.termination_fn)
+        check_fits(declared, self.policy.world.factors, list(self.policy.world.heads))
+        learned_normalized = bool(self.policy.world.factorization.is_normalized)
+        if self._n_updates and learned_normalized != normalizes(env):
+            trained, given = ("with", "without") if learned_normalized else ("without", "with")
+            raise ValueError(
+                f"the model learned from observations {trained} VecNormalize, the environment is {given} it: predictions "
+                "would be in other units. Load the statistics with VecNormalize.load(), or pass norm_obs=False to a new one"
+            )
+        return declared
 
     def set_random_seed(self, seed: int | None = None) -> None:
         super().set_random_seed(seed)
         self._window_rng = np.random.default_rng(seed)
 
     def _setup_model(self) -> None:
-        self._check_reward_units(self.env)
+        if self.env is not None:
+            self.declared = declared_by(self.env, self.reward_fn, self.termination_fn)
+        elif self.declared is not None:
+            self.declared = self.declared.with_given(self.reward_fn, self.termination_fn)
+        assert self.declared is not None
         # The user's dictionary stays as it was: load() compares it with the saved one.
         user_kwargs = self.policy_kwargs
         self.policy_kwargs = {
-            "factors": self.factors,
-            "reward_fn": self.reward_fn,
-            "termination_fn": self.termination_fn,
+            "factors": self.declared.factors,
+            "reward_fn": self.declared.reward_fn,
+            "termination_fn": self.declared.termination_fn,
+            "heads": self.heads,
             "dynamics": self.dynamics_name,
             "dynamics_kwargs": self.dynamics_kwargs,
             "planner": self.planner_name,
@@ -206,11 +293,14 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         super()._setup_model()
         self.policy_kwargs = user_kwargs
         policy = self.policy
+        self.heads = list(policy.world.heads)
         self.model_log = ModelLog(policy.world, policy.planner.horizon)
         self.trainer = Trainer(
             policy.learner, policy.world, policy.optimizer, policy.average_decay, self.model_log, self._n_updates
         )
         check_keeps_ends(self.replay_buffer, policy.learner)
+        # What a checkpoint says of generators and log, until learn() begins.
+        self._resumed: dict[str, Any] | None = None
         # What the planner knows of the plans that it is carrying out, see FCDLPolicy.predict.
         self._last_plan: tuple[np.ndarray, ...] | None = None
 
@@ -222,15 +312,6 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         return Experience(
             self.policy.learner, self.replay_buffer, self._vec_normalize_env, self.train_horizon, self._window_rng
         )
-
-    def _check_reward_units(self, env: GymEnv | None) -> None:
-        normalizer = unwrap_vec_normalize(env) if isinstance(env, VecEnv) else None
-        given = self.reward_fn is not None or self.termination_fn not in (None, never_ends)
-        if normalizer is not None and normalizer.norm_obs and given:
-            raise ValueError(
-                "reward_fn and termination_fn are written in the environment's units, which VecNormalize hides: pass "
-                "norm_obs=False to it. FCDL has a normalization of its own"
-            )
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -266,6 +347,9 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         infos: list[dict[str, Any]],
     ) -> None:
         assert self._last_obs is not None
+        # What was recorded is checked before it is stored, so that the buffer never holds what cannot be learned from.
+        seen, paid = originals(new_obs, reward, self._vec_normalize_env)
+        check_step(self.policy.world.factors, seen, buffer_action, paid, infos, self.num_timesteps)
         self.trainer.observe(self._last_obs, buffer_action, infos)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         # SB3 does this for on-policy algorithms only.
@@ -323,7 +407,8 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfFCDL:
-        self.model_log.start()
+        if reset_num_timesteps:
+            self.model_log.start()
         return super().learn(
             total_timesteps=total_timesteps,
             callback=callback,
@@ -338,23 +423,112 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         See ``OffPolicyAlgorithm.load_replay_buffer``. A model that has observed nothing takes the scale of the variables
         from the buffer.
 
-        :raises ValueError: if the buffer is of another number of environments; the present one is kept
+        :raises ValueError: if the buffer is of another number of environments, of other spaces, or no buffer, or holds a
+            number that is not finite; the present one is kept
         """
-        present = self.replay_buffer
-        super().load_replay_buffer(path, truncate_last_traj)
-        loaded, self.replay_buffer = self.replay_buffer, present
+        present = getattr(self, "replay_buffer", None)
+        self.replay_buffer = None
+        try:
+            super().load_replay_buffer(path, truncate_last_traj)
+            loaded = self.replay_buffer
+        except (AssertionError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is no replay buffer, or it is damaged: {error!r}") from error
+        finally:
+            self.replay_buffer = present
         assert loaded is not None
-        if loaded.n_envs != self.n_envs:
-            raise ValueError(
-                f"{path} holds transitions of {loaded.n_envs} environments, the model has {self.n_envs}: pass as many to "
-                "load()"
-            )
+        for name in ("n_envs", "observation_space", "action_space"):
+            theirs, ours = getattr(loaded, name), getattr(self, name)
+            if theirs != ours:
+                raise ValueError(f"{path} holds transitions with {name} = {theirs}, the model has {ours}")
         check_keeps_ends(loaded, self.policy.learner)
+        check_buffer(self.policy.world.factors, loaded)
         self.replay_buffer = loaded
         self.experience.take_scale()
 
+    def save_checkpoint(self, folder: str | pathlib.Path) -> None:
+        """
+        Write all that a run needs to go on as if it had not stopped: model, replay buffer, environments, generators, and what
+        has been measured but not logged. Call it between two rollouts: from a callback's ``_on_rollout_start``, or when
+        ``learn`` has returned.
+
+        :param folder: made, or replaced once the new checkpoint is complete
+        """
+        assert self.replay_buffer is not None and self.env is not None
+        state = {
+            **take_environments(self.env),
+            "generators": take_generators(self._window_rng, self.action_space),
+            "last_plan": take(self._last_plan),
+            "log": take_log(self.model_log, self.logger),
+        }
+        with replaced(pathlib.Path(folder)) as partial:
+            self.save(partial / MODEL)
+            save_buffer(self.replay_buffer, partial / BUFFER)
+            th.save(state, partial / STATE)
+
+    @classmethod
+    def resume(cls: type[SelfFCDL], folder: str | pathlib.Path, env: GymEnv | str, **kwargs: Any) -> SelfFCDL:
+        """
+        The model of a checkpoint, with its replay buffer, in new environments that are put into the state of the old ones.
+        ``learn(n, reset_num_timesteps=False)`` then goes on bit for bit as the interrupted run would have, on the same machine
+        and versions. Warns where the environments' state cannot be taken: the run then goes on in new episodes.
+
+        Like ``load`` it unpickles: resume checkpoints that you trust.
+
+        :param folder: what ``save_checkpoint`` wrote
+        :param env: made as for the run, or its registered name
+        :param kwargs: see ``load``
+        :raises ValueError: if the checkpoint is damaged, or of another environment
+        """
+        folder = pathlib.Path(folder)
+        for name in (MODEL, BUFFER, STATE):
+            if not (folder / name).is_file():
+                raise ValueError(f"{folder} is no checkpoint, or not a complete one: it has no {name}")
+        try:
+            state = th.load(folder / STATE, weights_only=True)
+            model = cls.load(folder / MODEL, env=maybe_make_env(env, verbose=0), force_reset=False, **kwargs)
+        except (EOFError, OSError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            raise ValueError(f"the checkpoint {folder} is damaged ({error!r}): resume an older one") from error
+        assert model.env is not None and model.replay_buffer is not None
+        load_buffer(model.replay_buffer, folder / BUFFER)
+        if state["environments"] is None:
+            warnings.warn(
+                f"the state of the environments is not in the checkpoint ({state['reason']}): the run goes on in new episodes "
+                "and is no repetition. An environment with get_state() and set_state() is put into the state that it had",
+                stacklevel=2,
+            )
+            model._last_obs = None
+        else:
+            put_back(state["environments"], model.env)
+        model.go_on_from(state)
+        return model
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """
+        Take up plans now, generators and log when ``learn`` begins.
+
+        :param state: of a checkpoint
+        """
+        self._last_plan = put_back(state["last_plan"])
+        self._resumed = state
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        ready = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        state, self._resumed = self._resumed, None
+        if state is not None and not reset_num_timesteps:
+            put_back_log(state["log"], self.model_log, self.logger)
+            # Last: whatever came before may have drawn from them.
+            put_back_generators(state["generators"], self._window_rng, self.action_space)
+        return ready
+
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "model_log", "trainer", "_window_rng", "_last_plan"]
+        return [*super()._excluded_save_params(), "model_log", "trainer", "_window_rng", "_last_plan", "_resumed"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
@@ -378,7 +552,7 @@ def _sample_mask(space: spaces.Space, mask: np.ndarray) -> Any:
     """The mask of one action, in sb3-contrib's convention, as the space's own ``sample`` wants it."""
     mask = mask.astype(np.int8)
     if isinstance(space, spaces.MultiDiscrete):
-        return tuple(np.split(mask, np.cumsum(space.nvec)[:-1]))
+        return tuple(np.split(mask, np.cumsum(mask_sizes(space))[:-1]))
     if isinstance(space, spaces.MultiBinary):
         zero, one = mask.reshape(-1, 2).T
         return np.where(zero & one, 2, one).astype(np.int8)

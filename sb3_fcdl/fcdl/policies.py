@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from sb3_fcdl.inspection.explain import Explanation, Question, explain
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Plan, Planner, Problem, RewardFn, TerminationFn, generators_of, planner_class
 from sb3_fcdl.world.factorization import Factorization
+from sb3_fcdl.world.gate import check_observations
 from sb3_fcdl.world.world_model import WorldModel
 
 
@@ -36,6 +37,8 @@ class FCDLPolicy(BasePolicy):
         variable for each entry of the spaces
     :param reward_fn: what the planner maximises, a function or ``"package.module:function"``; None: learned
     :param termination_fn: whether, or how likely, an episode ended with a step, likewise; None: learned
+    :param heads: what is learned beside the dynamics, of ``"reward"`` and ``"termination"``, though a function may go before
+        it; None: what no function is given for
     :param dynamics: the model: a name in ``DYNAMICS`` or a class
     :param dynamics_kwargs: keyword arguments of its class
     :param planner: a name in ``PLANNERS`` or a class
@@ -75,6 +78,7 @@ class FCDLPolicy(BasePolicy):
         factors: Factors | None = None,
         reward_fn: RewardFn | str | None = None,
         termination_fn: TerminationFn | str | None = None,
+        heads: Sequence[str] | None = None,
         dynamics: str | type[DynamicsModel] = "fcdl",
         dynamics_kwargs: dict[str, Any] | None = None,
         planner: str | type[Planner] = "icem",
@@ -117,9 +121,9 @@ class FCDLPolicy(BasePolicy):
         factorization = Factorization(observation_space, action_space, factors, clip_obs)
         self.planner = search(factorization.actions, **{"horizon": self.HORIZON, **self.planner_kwargs})
         dynamics_model = model(factorization.factors, **self.dynamics_kwargs)
-        self.learner = WorldModel(factorization, dynamics_model, reward_fn, termination_fn)
+        self.learner = WorldModel(factorization, dynamics_model, reward_fn, termination_fn, heads)
         self.world = self.learner.average()
-        groups = [{"params": list(module.parameters())} for module in (self.learner.dynamics, *self.learner.heads)]
+        groups = [{"params": list(module.parameters())} for module in (self.learner.dynamics, *self.learner.heads.values())]
         self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
         self.set_learning_rate(lr_schedule(1))
 
@@ -136,6 +140,11 @@ class FCDLPolicy(BasePolicy):
         dynamics["lr"] = learning_rate
         for head in heads:
             head["lr"] = self.HEAD_SPEED * learning_rate
+
+    def give(self, reward_fn: RewardFn | str | None, termination_fn: TerminationFn | str | None) -> None:
+        """See ``WorldModel.give``."""
+        for world in (self.learner, self.world):
+            world.give(reward_fn, termination_fn)
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self._predict(observation, deterministic)
@@ -186,8 +195,8 @@ class FCDLPolicy(BasePolicy):
             first, then those of the second and so on, as sb3-contrib has them
         :return: actions, shape ``action_space.shape`` or ``[B, *action_space.shape]``, and the ``state`` of the next
             call, None if the planner always starts anew
-        :raises ValueError: if the observation is a tuple, as ``env.reset()`` of Gymnasium returns it, or ``state`` or the
-            masks have another shape
+        :raises ValueError: if an observation is NaN or infinite, or is a tuple, as ``env.reset()`` of Gymnasium returns it, or
+            ``state`` or the masks have another shape
         """
         self.set_training_mode(False)
         if isinstance(observation, tuple):
@@ -195,6 +204,8 @@ class FCDLPolicy(BasePolicy):
                 "predict() was given a tuple instead of an observation. You are probably mixing the Gym and the SB3 VecEnv "
                 "API: `obs, info = env.reset()` (Gym) vs `obs = vec_env.reset()` (SB3 VecEnv)."
             )
+        remedy = "Give the policy finite numbers, such as the last ones that were observed"
+        check_observations(self.world.factors, observation, "predict() was given", remedy)
         tensors, is_batch = self.obs_to_tensor(observation)
         with th.no_grad():
             plan = self.plan(tensors, deterministic, self._masks(action_masks), warm_start_of(state, episode_start))
@@ -252,6 +263,7 @@ class FCDLPolicy(BasePolicy):
             factors=self.world.factors,
             reward_fn=self.world.reward_fn,
             termination_fn=self.world.termination_fn,
+            heads=list(self.world.heads),
             dynamics=self.dynamics_name,
             dynamics_kwargs=self.dynamics_kwargs,
             planner=self.planner_name,

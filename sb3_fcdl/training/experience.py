@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_fcdl.buffers import WindowBatch, sample_distinct_windows, sample_ends, sample_windows
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.observations import Observations
+from sb3_fcdl.world.gate import check_buffer, is_finite
 from sb3_fcdl.world.rewards import Outcomes
 from sb3_fcdl.world.world_model import WorldModel
 
@@ -51,7 +52,14 @@ def check_keeps_ends(replay_buffer: ReplayBuffer | None, learner: WorldModel) ->
     :param learner: what learns from it
     :raises ValueError: if the end of an episode is learned, and the buffer does not keep it
     """
-    if replay_buffer is not None and replay_buffer.optimize_memory_usage and learner.termination_head is not None:
+    if replay_buffer is None or not learner.learns_ends:
+        return
+    if not replay_buffer.handle_timeout_termination and not replay_buffer.optimize_memory_usage:
+        raise ValueError(
+            "with handle_timeout_termination=False the buffer does not tell time limits from ends, so ends cannot be learned: "
+            "pass handle_timeout_termination=True, or a termination_fn (sb3_fcdl.world.rewards.never_ends: there are none)"
+        )
+    if replay_buffer.optimize_memory_usage:
         raise ValueError(
             "with optimize_memory_usage the buffer does not keep the state that an episode ended in, so ends cannot be "
             "learned: pass optimize_memory_usage=False, or a termination_fn "
@@ -144,12 +152,15 @@ class Experience:
         return self.world.check_outcomes(self._encoded(batch)[1])
 
     def _ends(self) -> Outcomes | None:
-        if self.world.termination_head is None:
+        if not self.world.learns_ends:
             return None
         batch = sample_ends(self.replay_buffer, self.N_ENDS, self.rng)
         return None if batch is None else self._encoded(batch)[1]
 
     def _encoded(self, batch: WindowBatch) -> tuple[Windows, Outcomes]:
+        if not is_finite(batch.observations, batch.next_observations, batch.actions, batch.rewards):
+            # Somebody has filled the buffer without us: say what is wrong with it.
+            check_buffer(self.world.factors, self.replay_buffer)
         world, device = self.world, self.world.device
         before, after = self._given(batch.observations), self._given(batch.next_observations)
         action = world.encode_action(th.as_tensor(batch.actions, device=device))

@@ -56,7 +56,7 @@ class ModelLog:
         self._graph_samples.extend(samples)
 
     def start(self) -> None:
-        """``learn`` begins: the next record has a report."""
+        """A run begins: the next record has a report."""
         self._n_records = 0
 
     def add_losses(self, losses: Losses, heads: dict[str, th.Tensor]) -> None:

@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.training.experience import Experience
 from sb3_fcdl.training.log import ModelLog
+from sb3_fcdl.world.gate import check_observations
 from sb3_fcdl.world.world_model import WorldModel
 
 
@@ -42,6 +43,7 @@ class Trainer:
         self.log = log
         self.n_updates = n_updates
         self.has_checked_outcomes = False
+        self._has_warned_of_graph = False
 
     def observe(self, observations: Observations, buffer_actions: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """
@@ -50,14 +52,39 @@ class Trainer:
         :param observations: before the step, as the model is given them, ``[n_envs, *obs_shape]``
         :param buffer_actions: as SB3's buffers hold them, ``[n_envs, action_dim]``
         :param infos: of the step
+        :raises ValueError: if an observation is NaN or infinite
         """
         world = self.learner
+        check_observations(world.factors, observations, "the environment observed")
         tensors = obs_as_tensor(observations, world.device)
         world.factorization.observe(tensors)
-        if "local_graph" in infos[0]:
+        told = self._true_graphs(infos)
+        if told:
+            rows, graphs = list(told), np.stack(list(told.values()))
             actions = th.as_tensor(buffer_actions.reshape(len(infos), -1), device=world.device)
-            graphs = np.stack([info["local_graph"] for info in infos])
-            self.log.add_graphs(world.encode(tensors), world.encode_action(actions), graphs)
+            self.log.add_graphs(world.encode(tensors)[rows], world.encode_action(actions)[rows], graphs)
+
+    def _true_graphs(self, infos: list[dict[str, Any]]) -> dict[int, np.ndarray]:
+        """
+        By environment, where it tells a graph of these variables. What else it tells is said once and left out: it is for
+        looking at, and no reason to end a run.
+        """
+        factors = self.learner.factors
+        shape, told = (len(factors.state_variables), len(factors.parents)), {}
+        for env, info in enumerate(infos):
+            graph = info.get("local_graph")
+            if graph is None:
+                continue
+            if np.shape(graph) == shape:
+                told[env] = np.asarray(graph, dtype=bool)
+            elif not self._has_warned_of_graph:
+                self._has_warned_of_graph = True
+                warnings.warn(
+                    f'info["local_graph"] of environment {env} has shape {np.shape(graph)}, the variables ask for {shape}: '
+                    "it is left out of causal/shd and causal/f1",
+                    stacklevel=2,
+                )
+        return told
 
     def train(self, experience: Experience, n_updates: int, batch_size: int) -> None:
         """

@@ -192,7 +192,9 @@ class Factorization(nn.Module):
         actions = planned.cpu().numpy().reshape(-1, *space.shape)  # type: ignore[misc]
         if not isinstance(space, spaces.Box):
             return (actions + getattr(space, "start", 0)).astype(space.dtype)
-        return space.low + 0.5 * (actions.astype(space.dtype) + 1.0) * (space.high - space.low)
+        unscaled = space.low + 0.5 * (actions.astype(space.dtype) + 1.0) * (space.high - space.low)
+        # Rounding may lead outside.
+        return unscaled.clip(space.low, space.high).astype(space.dtype)
 
     def buffer_actions(self, actions: np.ndarray) -> np.ndarray:
         """

@@ -1,7 +1,7 @@
 """What is learned or known of an environment."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch as th
 from torch import nn
@@ -20,13 +20,15 @@ class WorldModel(nn.Module):
     An environment as far as it is known: what its numbers mean, where a step leads, what it pays, whether it ends the episode.
 
     States, actions and goals are encoded, see :class:`~sb3_fcdl.world.factorization.Factorization`, unless something else is
-    said. Reward and end are given as functions, or learned by heads.
+    said. Reward and end are given as functions, or learned by heads. A function goes before a head, which then rests: so
+    that a model which has learned its reward can be planned with for another one.
 
     :param factorization: from observations to encoded tensors; shared by all copies of the model
     :param dynamics: of the encoded state
     :param reward_fn: a function in the environment's units, or ``"package.module:function"``; None: learned
     :param termination_fn: likewise
-    :raises ValueError: if there is no function of that name
+    :param heads: which heads there are, of ``"reward"`` and ``"termination"``; None: those that no function is given for
+    :raises ValueError: if there is no function of that name, or neither a function nor a head
     """
 
     def __init__(
@@ -35,16 +37,21 @@ class WorldModel(nn.Module):
         dynamics: DynamicsModel,
         reward_fn: RewardFn | str | None = None,
         termination_fn: TerminationFn | str | None = None,
+        heads: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.factorization = factorization
         self.dynamics = dynamics
-        self.reward_fn: RewardFn | None = function_named(reward_fn)
-        self.termination_fn: TerminationFn | None = function_named(termination_fn)
+        self.reward_fn: RewardFn | None = None
+        self.termination_fn: TerminationFn | None = None
+        if heads is None:
+            given = {"reward": reward_fn, "termination": termination_fn}
+            heads = [name for name, function in given.items() if function is None]
         factors = factorization.factors
         n_inputs = 2 * factors.state_width + factors.action_width
-        self.reward_head = None if self.reward_fn else RewardHead(n_inputs + factorization.goal_width)
-        self.termination_head = None if self.termination_fn else TerminationHead(factors.state_variables, n_inputs)
+        self.reward_head = RewardHead(n_inputs + factorization.goal_width) if "reward" in heads else None
+        self.termination_head = TerminationHead(factors.state_variables, n_inputs) if "termination" in heads else None
+        self.give(reward_fn, termination_fn)
 
     @property
     def factors(self) -> Factors:
@@ -56,9 +63,29 @@ class WorldModel(nn.Module):
         return self.factorization.moments.count.device
 
     @property
-    def heads(self) -> list[nn.Module]:
-        """What is learned beside the dynamics."""
-        return [head for head in (self.reward_head, self.termination_head) if head is not None]
+    def heads(self) -> dict[str, nn.Module]:
+        """What is learned beside the dynamics, by name."""
+        heads = {"reward": self.reward_head, "termination": self.termination_head}
+        return {name: head for name, head in heads.items() if head is not None}
+
+    @property
+    def learns_ends(self) -> bool:
+        """Whether the end of an episode is learned, and no function is given for it."""
+        return self.termination_head is not None and self.termination_fn is None
+
+    def give(self, reward_fn: RewardFn | str | None, termination_fn: TerminationFn | str | None) -> None:
+        """
+        Say what goes before the heads from now on.
+
+        :param reward_fn: a function, or ``"package.module:function"``; None: what the head has learned
+        :param termination_fn: likewise
+        :raises ValueError: if there is no function of that name, or None is given for what has no head
+        """
+        reward, termination = function_named(reward_fn), function_named(termination_fn)
+        for name, function in (("reward", reward), ("termination", termination)):
+            if function is None and name not in self.heads:
+                raise ValueError(f"the model has no learned {name}: give it a {name}_fn")
+        self.reward_fn, self.termination_fn = reward, termination
 
     def encode(self, observation: th.Tensor | Mapping[str, th.Tensor]) -> th.Tensor:
         """
@@ -175,9 +202,9 @@ class WorldModel(nn.Module):
         :return: the loss of each head by name, a scalar each
         """
         losses = {}
-        if self.reward_head is not None:
+        if self.reward_head is not None and self.reward_fn is None:
             losses["reward"] = self.reward_head.loss(outcomes)
-        if self.termination_head is not None:
+        if self.termination_head is not None and self.termination_fn is None:
             losses["termination"] = self.termination_head.loss(outcomes, ends)
         return losses
 

@@ -59,7 +59,7 @@ def test_learns_saves_loads_and_predicts(observation, action, tmp_path):
         one, _ = loaded.predict(each, deterministic=True)
         assert env.action_space.contains(one) and np.allclose(one, expected, atol=1e-6)
     graph = loaded.local_graph(batch[0], actions[0])
-    assert len(graph.parent_names) == len(model.factors.parents)
+    assert len(graph.parent_names) == len(model.policy.world.factors.parents)
     loaded.learn(20, reset_num_timesteps=False)
 
 
@@ -198,7 +198,7 @@ def test_vec_normalize_of_categories_or_of_what_a_function_reads_is_refused():
 def test_frames_are_variables():
     env = VecFrameStack(make_vec_env(lambda: RandomEnv(OBSERVATIONS["box"], ACTIONS["discrete"]), n_envs=2), n_stack=2)
     model = tiny_fcdl(env, policy="MlpPolicy", **SMALL).learn(200)
-    assert model.factors.state_names == tuple(f"obs[{index}]" for index in range(6))
+    assert model.policy.world.factors.state_names == tuple(f"obs[{index}]" for index in range(6))
 
 
 @pytest.mark.parametrize("vec_env_cls", [DummyVecEnv, SubprocVecEnv])
@@ -206,7 +206,7 @@ def test_cartpole_runs_unedited(vec_env_cls):
     env = make_vec_env("CartPole-v1", n_envs=2, vec_env_cls=vec_env_cls)
     model = FCDL("MlpPolicy", env, seed=0, buffer_size=10_000).learn(30)
     # A rollout is two steps of two environments.
-    assert model.num_timesteps == 32 and model.factors.state_names == ("obs[0]", "obs[1]", "obs[2]", "obs[3]")
+    assert model.num_timesteps == 32 and model.policy.world.factors.state_names == ("obs[0]", "obs[1]", "obs[2]", "obs[3]")
     env.close()
 
 

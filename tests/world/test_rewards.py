@@ -266,9 +266,10 @@ def test_both_are_learned_by_default_and_logged(monkeypatch):
         return found
 
     monkeypatch.setattr(learner, "outcome_losses", spy)
-    before = [parameter.clone() for head in learner.heads for parameter in head.parameters()]
+    heads = learner.reward_head, learner.termination_head
+    before = [parameter.clone() for head in heads for parameter in head.parameters()]
     model.trainer.train(model.experience, 5, 16)
-    after = [parameter for head in learner.heads for parameter in head.parameters()]
+    after = [parameter for head in heads for parameter in head.parameters()]
     assert not any(map(th.equal, before, after))
     summary = model.model_log.summary()
     for name, each in losses.items():
@@ -278,7 +279,7 @@ def test_both_are_learned_by_default_and_logged(monkeypatch):
 def test_who_publishes_a_reward_alone_has_no_ends():
     policy = tiny_fcdl(GatedEnv(), **SMALL).policy
     for world in (policy.world, policy.learner):
-        assert world.reward_fn is reward_fn and world.termination_fn is never_ends and world.heads == []
+        assert world.reward_fn is reward_fn and world.termination_fn is never_ends and not world.heads
     assert policy.problem().termination is None
 
 
@@ -288,7 +289,7 @@ def test_given_functions_replace_the_heads_and_are_saved(given, tmp_path):
     model.save(tmp_path / "model")
     policy = FCDL.load(tmp_path / "model").policy
     for world in (policy.world, policy.learner):
-        assert world.reward_fn is place_reward and world.termination_fn is fell and world.heads == []
+        assert world.reward_fn is place_reward and world.termination_fn is fell and not world.heads
         state = world.encode(th.tensor([[2.0], [3.0]]))
         assert world.reward(state, th.zeros(2, 2), state, state[:, :0]).tolist() == pytest.approx([2, 3], abs=1e-5)
         assert world.termination(state, th.zeros(2, 2), state).tolist() == [False, True]

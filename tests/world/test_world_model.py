@@ -104,7 +104,7 @@ def test_functions_are_given_the_units_of_the_environment() -> None:
 
 def test_learned_reward_and_end_are_those_of_the_heads() -> None:
     world = gated_world()
-    for head in world.heads:
+    for head in (world.reward_head, world.termination_head):
         for parameter in head.parameters():
             th.nn.init.normal_(parameter)
     world.reward_head.moments.update(th.tensor([[4.0], [10.0]]))  # mean 7, standard deviation 3

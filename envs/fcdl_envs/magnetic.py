@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 
 from fcdl_envs.arguments import check
 from fcdl_envs.magnetic_simulator import BALL_HEIGHT, BLACK, RED, MagneticSimulator
@@ -156,6 +157,7 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
         self.observe_velocity = observe_velocity
         self.render_mode = render_mode
         self.simulator = MagneticSimulator()
+        self._has_started = False
         self._factors = _factors(observe_velocity)
         self._local_graphs = tuple(_local_graph(self._factors, is_magnetic) for is_magnetic in (False, True))
         self.observation_space = spaces.Box(-np.inf, np.inf, (self._factors.state_width,), np.float32)
@@ -187,10 +189,16 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
                 check(np.shape(value) == (2,) and bool(np.isfinite(value).all()), key, value, "two numbers")
             start[key] = value if "color" in key else np.asarray(value, dtype=np.float64)
         self.simulator.reset(**start, joint_offsets=self.np_random.normal(0.0, JOINT_NOISE, 6))
+        self._has_started = True
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """:raises ValueError: if the action is not three finite numbers"""
+        """
+        :raises ValueError: if the action is not three finite numbers
+        :raises ResetNeeded: before the first ``reset``
+        """
+        if not self._has_started:
+            raise ResetNeeded("there is no episode yet: call reset before step")
         action = np.asarray(action, dtype=np.float64)
         # MuJoCo would reset itself and go on
         if action.shape != (3,) or not np.isfinite(action).all():
@@ -228,6 +236,7 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
         A planner that simulates needs no generator: ``simulator.set_state(state["physics"])`` is faster.
         """
         self.simulator.set_state(state["physics"])
+        self._has_started = True
         self.np_random.bit_generator.state = state["generator"]
 
     def _draw_start(self) -> dict[str, Any]:

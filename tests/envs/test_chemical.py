@@ -409,6 +409,41 @@ def test_seeds_of_a_batch_may_be_a_list():
         batch.reset(seed=[1])
 
 
+@pytest.mark.parametrize("seed", [7, np.int64(7), [7, 8], np.array([7, 8])])
+def test_generators_of_a_batch_are_those_of_sync_environments(seed):
+    batch, sync = ChemicalVectorEnv(2), SyncVectorEnv([ChemicalEnv] * 2)
+    batch.reset(seed=seed)
+    sync.reset(seed=[7, 8])
+    assert batch.np_random_seed == sync.np_random_seed == (7, 8)
+    batch.step(np.zeros(2, dtype=int))
+    assert [each.random() for each in batch.np_random] != [0.0, 0.0]
+    batch.reset(seed=seed)
+    sync.reset(seed=[7, 8])
+    assert [each.random() for each in batch.np_random] == [each.random() for each in sync.np_random]
+
+
+def test_an_environment_without_a_seed_keeps_its_generator():
+    batch = ChemicalVectorEnv(2)
+    first, second = batch.np_random_seed
+    assert first != second
+    assert batch.np_random[1].random() == np.random.default_rng(second).random()
+    generator = batch.np_random[1]
+    batch.reset(seed=[3, None])
+    assert batch.np_random_seed == (3, second)
+    assert batch.np_random[1] is generator
+    batch.reset()
+    assert batch.np_random_seed == (3, second)
+
+
+@pytest.mark.parametrize("seed", [-1, 7.0, "ab", [1, 2, 3], [1, 2.5], [1, -2], [[1, 2]]])
+def test_bad_seeds_are_named_and_change_nothing(seed):
+    batch = ChemicalVectorEnv(2)
+    batch.reset(seed=4)
+    with pytest.raises(ValueError, match=r"seed=.* is not allowed; seed must be a non-negative integer or 2 of them"):
+        batch.reset(seed=seed)
+    assert batch.np_random_seed == (4, 5)
+
+
 def test_action_masks_can_forbid_the_root():
     assert ChemicalEnv().action_masks().all()
     masks = ChemicalVectorEnv(3, forbid_root=True).action_masks()
@@ -493,3 +528,28 @@ def test_actions_outside_the_space_are_refused(action):
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"must be within 0 \.\. 49"):
         env.step(action)
+
+
+@pytest.mark.parametrize(
+    "actions", [np.array([7]), np.array([7, 7, 7]), np.array(7), np.array([[7, 7]]), [], [7.0, 7.0], [True, False], ["7", "7"]]
+)
+def test_a_batch_takes_one_integer_for_each_environment(actions):
+    env = ChemicalVectorEnv(2)
+    env.reset(seed=0)
+    before = str(env.get_state())
+    with pytest.raises(ValueError, match=r"actions=.* must be one integer for each environment, shape \(2,\), got shape"):
+        env.step(actions)
+    assert str(env.get_state()) == before
+    assert env.step([7, 7])[1].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("make", "action"), [(ChemicalEnv, 7), (lambda: ChemicalVectorEnv(2), np.array([7, 7]))], ids=["single", "batch"]
+)
+def test_there_is_no_step_before_the_first_reset(make, action):
+    env, other = make(), make()
+    with pytest.raises(gym.error.ResetNeeded, match="call reset before step"):
+        env.step(action)
+    env.reset(seed=0)
+    other.set_state(env.get_state())
+    assert np.array_equal(other.step(action)[0]["state"], env.step(action)[0]["state"])

@@ -295,6 +295,15 @@ def test_actions_that_are_not_three_numbers_are_refused(action):
         env.step(action)
 
 
+def test_there_is_no_step_before_the_first_reset():
+    env, other = MagneticEnv(), MagneticEnv()
+    with pytest.raises(gym.error.ResetNeeded, match="call reset before step"):
+        env.step(np.zeros(3))
+    env.reset(seed=0)
+    other.set_state(env.get_state())
+    assert np.array_equal(other.step(np.ones(3))[0], env.step(np.ones(3))[0])
+
+
 @needs_rendering
 def test_picture_shows_the_colors():
     env = MagneticEnv(render_mode="rgb_array")

@@ -32,6 +32,8 @@ class GymVectorVecEnv(VecEnv):
         self.venv = venv
         self._actions: np.ndarray | None = None
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
+        # Recorders of videos read the frames per second from here.
+        self.metadata = {**self.metadata, **venv.metadata}
 
     def reset(self) -> VecEnvObs:
         if any(options != self._options[0] for options in self._options):

@@ -250,6 +250,20 @@ def test_images_are_those_of_the_vector_environment():
     assert env.render().shape == (960, 480, 3)
 
 
+@pytest.mark.parametrize("mode", ["sync", "async", "vector_entry_point"])
+def test_metadata_are_those_of_the_environment(mode):
+    kwargs = {} if mode == "vector_entry_point" else {"vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP}}
+    env = GymVectorVecEnv(gym.make_vec(ENV_ID, 2, vectorization_mode=mode, render_mode="rgb_array", n_objects=4, **kwargs))
+    assert {key: env.metadata[key] for key in ChemicalEnv.metadata} == {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}
+    env.close()
+
+
+def test_metadata_without_frames_per_second_have_none():
+    env = make_countdowns()
+    assert "render_fps" not in env.metadata
+    assert env.metadata["render_modes"] is not None
+
+
 def test_infos_are_given_to_those_who_have_them():
     infos = {
         "speed": np.array([1.5, 2.5]),

@@ -6,6 +6,7 @@ from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from stable_baselines3 import A2C, DQN
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from fcdl_envs.chemical import ChemicalEnv, ChemicalVectorEnv
@@ -218,6 +219,46 @@ def test_sub_environments_are_asked_one_by_one(vector_class):
     env.close()
 
 
+@pytest.mark.parametrize("vector_class", [SyncVectorEnv, AsyncVectorEnv])
+def test_single_sub_environments_are_acted_on(vector_class):
+    env = make_countdowns(vector_class)
+    env.seed(1)
+    env.reset()
+    env.set_attr("left", 8, indices=1)
+    assert env.get_attr("left") == [1, 8, 3]
+    env.set_attr("left", [4, 5], indices=[-1])
+    assert env.get_attr("left") == [1, 8, [4, 5]]
+    env.set_attr("left", 7, indices=[2, 0])
+    assert env.env_method("add", 10, indices=[1, 0]) == [18, 17]
+    assert env.env_method("add", 10, times=2, indices=2) == [27]
+    assert env.env_method("add", 10, indices=[1, 2, 0]) == [18, 17, 17]
+    assert env.env_method("add", 10, indices=[]) == []
+    for call in (env.get_attr, env.env_method, lambda name, indices: env.set_attr(name, 1, indices)):
+        with pytest.raises(IndexError):
+            call("left", indices=3)
+    assert env.get_attr("left") == [7, 8, 7]
+    env.close()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Gymnasium logs the traceback as a warning
+def test_an_error_of_one_worker_is_raised():
+    env = make_countdowns(AsyncVectorEnv)
+    env.reset()
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        env.env_method("add", indices=1)
+    env.close()
+
+
+@pytest.mark.parametrize("vector_class", [SyncVectorEnv, AsyncVectorEnv])
+def test_wrappers_of_sub_environments_are_found(vector_class):
+    makers = [CountdownEnv, lambda: Monitor(gym.wrappers.TimeLimit(CountdownEnv(), 5))]
+    env = GymVectorVecEnv(vector_class(makers, autoreset_mode=AutoresetMode.SAME_STEP))
+    assert env.env_is_wrapped(Monitor) == [False, True]
+    assert env.env_is_wrapped(gym.wrappers.TimeLimit, indices=[1, 0]) == [True, False]
+    assert env.env_is_wrapped(gym.wrappers.TimeAwareObservation) == [False, False]
+    env.close()
+
+
 def test_batched_environment_answers_for_all_its_environments():
     # as many environments as objects: a graph must not be taken for one answer per environment
     env = make_chemical(10, forbid_root=True)
@@ -232,13 +273,16 @@ def test_batched_environment_answers_for_all_its_environments():
     assert env.get_attr("max_episode_steps") == [2] * 10
     env.reset()
     assert len({state["steps"] for state in env.env_method("get_state")}) == 1
+    env.env_method("set_state", [{**state, "steps": index} for index, state in enumerate(env.env_method("get_state"))])
+    assert [state["steps"] for state in env.env_method("get_state", indices=range(9, -1, -1))] == list(range(9, -1, -1))
+    assert env.env_is_wrapped(Monitor, indices=[0, 1]) == [False, False]
     assert env.env_method("close") == [None] * 10
 
 
 def test_single_environments_cannot_be_singled_out():
     env = make_chemical(3)
     for call in (lambda: env.env_method("action_masks", indices=[0]), lambda: env.set_attr("name", 1, indices=1)):
-        with pytest.raises(ValueError, match=r"indices=.* are not allowed"):
+        with pytest.raises(ValueError, match=r"indices=.* are not allowed: .* only acts on all of its 3 environments"):
             call()
 
 

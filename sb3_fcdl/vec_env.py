@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
@@ -143,10 +144,20 @@ class GymVectorVecEnv(VecEnv):
 
     def _fresh(self, observations: Any) -> VecEnvObs:
         """A copy with the dtype of the space: SB3 and its users keep and change what they get."""
-        if isinstance(observations, dict):
-            spaces = self.observation_space.spaces  # type: ignore[attr-defined]
-            return {key: np.array(values, dtype=spaces[key].dtype) for key, values in observations.items()}
-        return np.array(observations, dtype=self.observation_space.dtype)
+        return _copy(self.observation_space, observations)
+
+
+def _copy(space: gym.Space, observations: Any) -> Any:
+    """
+    :param space: of one observation
+    :param observations: a batch, as Gymnasium has it
+    :return: new arrays in the dtype of the space; of a ``Dict`` by key, of a ``Tuple`` a tuple
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: _copy(part, observations[key]) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_copy(part, values) for part, values in zip(space.spaces, observations, strict=True))
+    return np.array(observations, dtype=space.dtype)
 
 
 def unbatch_infos(infos: dict[str, Any], n_envs: int) -> list[dict[str, Any]]:

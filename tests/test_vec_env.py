@@ -70,6 +70,25 @@ class KeyedEnv(gym.Env):
         return {"place": self.sum % 4, "numbers": np.array([self.sum, 0.5]), "bits": bits, "digits": digits}
 
 
+class TupleEnv(KeyedEnv):
+    """The same numbers, without names."""
+
+    observation_space = spaces.Tuple(KeyedEnv.observation_space.spaces.values())
+
+    def _observe(self):
+        observation = super()._observe()
+        return tuple(observation[key] for key in KeyedEnv.observation_space.spaces)
+
+
+class PairEnv(CountdownEnv):
+    """Two parts of one shape, which must not be stacked."""
+
+    observation_space = spaces.Tuple((CountdownEnv.observation_space, spaces.Box(-20, 20, (1,), np.float64)))
+
+    def _observe(self):
+        return super()._observe(), np.array([self.left / 2])
+
+
 def make_countdowns(vector_class=SyncVectorEnv, n_envs=3, limit=None):
     def make():
         return CountdownEnv() if limit is None else gym.wrappers.TimeLimit(CountdownEnv(), limit)
@@ -107,6 +126,8 @@ def test_steps_are_those_of_dummy_vec_env():
     ("make", "actions"),
     [
         (KeyedEnv, np.random.default_rng(0).integers([2, 3], size=(30, 3, 2))),
+        (TupleEnv, np.random.default_rng(0).integers([2, 3], size=(30, 3, 2))),
+        (PairEnv, np.random.default_rng(0).integers(2, size=(30, 3))),
         (PendulumEnv, np.random.default_rng(0).uniform(-2, 2, size=(30, 3, 1)).astype(np.float32)),
     ],
 )
@@ -142,6 +163,10 @@ def assert_same(one, other):
         assert one.keys() == other.keys()
         for key in one:
             assert_same(one[key], other[key])
+    elif isinstance(one, tuple):
+        assert isinstance(other, tuple)
+        for part, other_part in zip(one, other, strict=True):
+            assert_same(part, other_part)
     elif isinstance(one, np.ndarray):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)

@@ -488,6 +488,12 @@ def test_registering_again_changes_nothing():
     assert spec.max_episode_steps == 25
 
 
+@pytest.mark.parametrize("package", ["fcdl_envs", "sb3_fcdl"])
+def test_the_prefix_of_a_name_takes_the_place_of_an_import(package):
+    code = f"import gymnasium; print(gymnasium.make('{package}:{ENV_ID}', n_objects=4).unwrapped.system.n_objects)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "4\n"
+
+
 def test_import_needs_neither_torch_nor_sb3():
     code = "import sys, fcdl_envs.chemical; sys.exit(bool({'torch', 'stable_baselines3'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

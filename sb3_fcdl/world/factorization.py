@@ -11,7 +11,7 @@ from torch import nn
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.planning import BoxActions, DiscreteActions, MultiDiscreteActions
-from sb3_fcdl.world.moments import RunningMoments
+from sb3_fcdl.world.moments import RunningMoments, rounding_of
 
 Observations = th.Tensor | Mapping[str, th.Tensor]
 """A batch of observations as SB3 hands them on: one tensor, or of a ``Dict`` a tensor by key."""
@@ -65,7 +65,10 @@ class Factorization(nn.Module):
             self.register_buffer("action_low", th.tensor(action_space.low.ravel()), persistent=False)
             self.register_buffer("action_high", th.tensor(action_space.high.ravel()), persistent=False)
         # Columns of categorical variables keep mean 0 and standard deviation 1.
-        self.moments = RunningMoments(factors.state_width)
+        keys = dict(getattr(observation_space, "spaces", {}))
+        parts = [observation_space] if isinstance(factors.state, tuple) else [keys[key] for key in factors.state]
+        rounding = np.concatenate([np.full(_width(part), rounding_of(part.dtype)) for part in parts])
+        self.moments = RunningMoments(factors.state_width, rounding)
         self._state_radix = _mixed_radix(factors.state_variables)
 
     @property

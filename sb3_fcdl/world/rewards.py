@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fcdl_envs.variables import Variable
 from sb3_fcdl.dynamics.stacked import StackedLinear
-from sb3_fcdl.world.moments import RunningMoments
+from sb3_fcdl.world.moments import MIN_RELATIVE_STD_OF_FLOAT32, RunningMoments
 
 HIDDEN_DIM = 128
 
@@ -51,7 +51,7 @@ class RewardHead(nn.Module):
     def __init__(self, n_inputs: int) -> None:
         super().__init__()
         self.network = _network(n_inputs)
-        self.moments = RunningMoments(1)
+        self.moments = RunningMoments(1, MIN_RELATIVE_STD_OF_FLOAT32)  # as SB3's buffers hold rewards
 
     def forward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         """

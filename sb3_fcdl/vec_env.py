@@ -23,9 +23,14 @@ class GymVectorVecEnv(VecEnv):
 
     :param venv: with ``AutoresetMode.SAME_STEP``
     :raises ValueError: if the environment resets in another way
+    :raises TypeError: if it is no ``VectorEnv``
     """
 
     def __init__(self, venv: VectorEnv) -> None:
+        if not isinstance(venv, VectorEnv):
+            raise TypeError(
+                f"venv must be a gymnasium.vector.VectorEnv, got {venv!r}; SB3 takes an Env as it is, or as a DummyVecEnv"
+            )
         mode = venv.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
             raise ValueError(

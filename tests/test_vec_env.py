@@ -107,6 +107,12 @@ def test_other_autoreset_modes_are_refused(mode):
         GymVectorVecEnv(env)
 
 
+@pytest.mark.parametrize("env", [CountdownEnv(), "CartPole-v1", None])
+def test_what_is_no_vector_environment_is_refused(env):
+    with pytest.raises(TypeError, match=r"venv must be a gymnasium.vector.VectorEnv, got .*DummyVecEnv"):
+        GymVectorVecEnv(env)
+
+
 def test_unknown_autoreset_mode_is_refused():
     env = ChemicalVectorEnv(2)
     env.metadata = {}

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.utils import seeding
 from gymnasium.vector.utils import batch_space
 
-from fcdl_envs.arguments import check
+from fcdl_envs.arguments import OrNone, check, integer, one_of, refuse
 from fcdl_envs.chemical_episodes import MAX_EPISODE_STEPS, ChemicalEpisodes, Noise, Task
 from fcdl_envs.chemical_system import ChemicalSystem, Rule
 from fcdl_envs.variables import Factors
@@ -140,6 +140,7 @@ class ChemicalEnv(_Published, gym.Env[Any, np.int64]):
     :param forbid_root: whether ``action_masks`` excludes the root
     :param render_mode: ``rgb_array``, ``ansi`` or nothing
     :raises ValueError: if an argument is out of range
+    :raises TypeError: if an argument is of a wrong type
 
     ## Version history
 
@@ -222,6 +223,7 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
     :param forbid_root: whether ``action_masks`` excludes the root
     :param system_kwargs: arguments of :class:`ChemicalSystem`
     :raises ValueError: if an argument is out of range
+    :raises TypeError: if an argument is of a wrong type
     """
 
     metadata: dict[str, Any] = {**ChemicalEnv.metadata, "autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -238,8 +240,7 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
         forbid_root: bool = False,
         **system_kwargs: Any,
     ) -> None:
-        check(num_envs >= 1, "num_envs", num_envs, "at least 1")
-        check(max_episode_steps >= 1, "max_episode_steps", max_episode_steps, "at least 1")
+        check(num_envs=(num_envs, integer(1)), max_episode_steps=(max_episode_steps, integer(1)))
         system = ChemicalSystem(**system_kwargs)
         self._episodes = ChemicalEpisodes(num_envs, system, task, n_noisy, noise, noise_scale, forbid_root)
         self.num_envs = num_envs
@@ -276,7 +277,8 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
         if seeds is not None:
             is_list = not isinstance(seeds, str) and np.asarray(seeds).shape == (self.num_envs,)
             is_valid = is_list and all(each is None or (isinstance(each, int | np.integer) and each >= 0) for each in seeds)
-            check(is_valid, "seed", seed, f"a non-negative integer or {self.num_envs} of them, shape ({self.num_envs},)")
+            if not is_valid:
+                refuse("seed", seed, f"a non-negative integer or {self.num_envs} of them, shape ({self.num_envs},)")
             self._seed({row: int(each) for row, each in enumerate(seeds) if each is not None})
         self._episodes.reset(self._rows)
         return self._episodes.observe(self._rows), {}
@@ -350,6 +352,5 @@ def _masked(infos: dict[str, np.ndarray], present: np.ndarray) -> dict[str, np.n
 
 
 def _check_render_mode(render_mode: str | None) -> str | None:
-    modes = ChemicalEnv.metadata["render_modes"]
-    check(render_mode is None or render_mode in modes, "render_mode", render_mode, f"one of {', '.join(modes)}, or None")
+    check(render_mode=(render_mode, OrNone(one_of(*ChemicalEnv.metadata["render_modes"]))))
     return render_mode

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from fcdl_envs.arguments import check
+from fcdl_envs.arguments import Flag, check, integer, number, one_of, refuse
 from fcdl_envs.chemical_render import render_ansi, render_rgb
 from fcdl_envs.chemical_system import ChemicalSystem, Colors
 from fcdl_envs.variables import Factors, Variable
@@ -50,11 +50,15 @@ class ChemicalEpisodes:
         forbid_root: bool,
     ) -> None:
         n_objects, n_colors = system.n_objects, system.n_colors
-        check(task in get_args(Task), "task", task, f"one of {', '.join(get_args(Task))}")
-        check(task == "test" or n_noisy == 0, "n_noisy", n_noisy, "0 with task='train'")
-        check(0 <= n_noisy <= n_objects - 4, "n_noisy", n_noisy, f"within 0 .. n_objects - 4 = {n_objects - 4}")
-        check(noise in get_args(Noise), "noise", noise, f"one of {', '.join(get_args(Noise))}")
-        check(0 <= noise_scale <= MAX_NOISE_SCALE, "noise_scale", noise_scale, f"within 0 .. {MAX_NOISE_SCALE}")
+        check(
+            task=(task, one_of(*get_args(Task))),
+            n_noisy=(n_noisy, integer(0, n_objects - 4, "n_objects - 4")),
+            noise=(noise, one_of(*get_args(Noise))),
+            noise_scale=(noise_scale, number(at_least=0, at_most=MAX_NOISE_SCALE)),
+            forbid_root=(forbid_root, Flag()),
+        )
+        if task == "train" and n_noisy:
+            refuse("n_noisy", n_noisy, "0 with task='train'")
         self.system = system
         self.task = task
         self.n_noisy, self.noise, self.noise_scale = n_noisy, noise, noise_scale

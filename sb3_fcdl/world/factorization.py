@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain, count
 
 import numpy as np
 import torch as th
@@ -234,7 +234,9 @@ def in_words(variables: Sequence[Variable], values: Iterable[float]) -> str:
 def default_factors(observation_space: spaces.Space, action_space: spaces.Space) -> Factors:
     """
     A variable for each entry of each space: ``obs[i]``, or ``key[i]`` of a ``Dict``, and ``action[i]``; without an index for
-    a ``Discrete``. Each entry of a ``Box`` is a continuous number, whatever its dtype.
+    a ``Discrete``. Each entry of a ``Box`` is a continuous number, whatever its dtype. Where two keys would give one name, as
+    ``x`` of two numbers and ``x[0]`` do, the second becomes ``x[0]_2``; where an observation holds ``action``, the action is
+    called ``agent_action``.
 
     :param observation_space: of a supported kind
     :param action_space: of a supported kind
@@ -243,9 +245,25 @@ def default_factors(observation_space: spaces.Space, action_space: spaces.Space)
     check_spaces(observation_space, action_space)
     if not isinstance(observation_space, spaces.Dict):
         return Factors(_variables("obs", observation_space), _variables("action", action_space))
-    state = {key: _variables(key, space) for key, space in observation_space.spaces.items()}
+    taken: set[str] = set()
+    # All keys that can have their own names have them before others are found for the rest.
+    state = {key: _unless_taken([key], space, taken) for key, space in observation_space.spaces.items()}
+    for key, space in observation_space.spaces.items():
+        state[key] = state[key] or _unless_taken((f"{key}_{n}" for n in count(2)), space, taken)
     # An observation may well hold the last action under this name.
-    return Factors(state, _variables("agent_action" if "action" in state else "action", action_space))
+    names = ["agent_action"] if "action" in state else ["action", "agent_action"]
+    action = _unless_taken(chain(names, (f"agent_action_{n}" for n in count(2))), action_space, taken)
+    return Factors(state, action)
+
+
+def _unless_taken(names: Iterable[str], space: spaces.Space, taken: set[str]) -> tuple[Variable, ...]:
+    """The variables of a space under the first of the names that leaves all that is taken alone; then they are taken."""
+    for name in names:
+        variables = _variables(name, space)
+        if taken.isdisjoint(variable.name for variable in variables):
+            taken.update(variable.name for variable in variables)
+            return variables
+    return ()
 
 
 def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:

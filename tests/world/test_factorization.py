@@ -234,6 +234,28 @@ def test_an_observation_comes_back_by_key_and_within_its_bounds():
     assert integers.observation(th.tensor([[3.6, 11.0, -2.0]]), th.zeros(1, 0)).tolist() == [[4, 10, 0]]
 
 
+@pytest.mark.parametrize(
+    ("spaces_by_key", "action", "expected"),
+    [
+        ({"x": spaces.Box(0, 1, (2,)), "x[0]": spaces.Discrete(2)}, spaces.Discrete(2), ("x[0]", "x[1]", "x[0]_2", "action")),
+        ({"x[0]": spaces.Discrete(2), "x": spaces.Box(0, 1, (1,))}, spaces.Discrete(2), ("x[0]", "x[0]_2", "action")),
+        (
+            {"x": spaces.Box(0, 1, (1,)), "x[0]": spaces.Discrete(2), "x[0]_2": spaces.Discrete(3)},
+            *(spaces.Discrete(2), ("x[0]", "x[0]_3", "x[0]_2", "action")),
+        ),
+        (
+            {"action": spaces.Discrete(2), "agent_action": spaces.Discrete(2)},
+            *(spaces.Discrete(2), ("action", "agent_action", "agent_action_2")),
+        ),
+        ({"action[0]": spaces.Discrete(2)}, spaces.Box(-1, 1, (1,)), ("action[0]", "agent_action[0]")),
+        ({"action": spaces.Box(0, 1, (1,))}, spaces.Discrete(2), ("action[0]", "agent_action")),
+        ({"agent_action": spaces.Discrete(2)}, spaces.Discrete(2), ("agent_action", "action")),
+    ],
+)
+def test_default_names_are_unique(spaces_by_key, action, expected):
+    assert Factorization(spaces.Dict(spaces_by_key), action).factors.parent_names == expected
+
+
 def test_constant_columns_and_huge_numbers_stay_small():
     factored = Factorization(spaces.Box(-np.inf, np.inf, (4,), np.float64), spaces.Discrete(2))
     rows = th.tensor([[1e30, 1.7e9 + 100.0 * step, 5.0, 1e25 * step] for step in range(50)], dtype=th.float64)

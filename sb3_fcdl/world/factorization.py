@@ -9,6 +9,7 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
+from fcdl_envs.arguments import refuse
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.planning import BoxActions, DiscreteActions, MultiDiscreteActions
 from sb3_fcdl.world.moments import RunningMoments, rounding_of
@@ -112,7 +113,7 @@ class Factorization(nn.Module):
         """
         if isinstance(self.factors.state, tuple):
             assert isinstance(observation, th.Tensor)
-            state = _columns(self.observation_space, observation)
+            state = _columns(self.observation_space, observation, self.factors.state)
         else:
             state = self._of_keys(observation, tuple(self.factors.state))
         return state.double() if self.has_continuous else state.float()
@@ -172,7 +173,9 @@ class Factorization(nn.Module):
             numbers of a ``Box`` scaled to [-1, 1]
         :return: ``[..., A]``, float32
         """
-        return action.float() if isinstance(self.action_space, spaces.Box) else _columns(self.action_space, action)
+        if isinstance(self.action_space, spaces.Box):
+            return action.float()
+        return _columns(self.action_space, action, self.factors.action)
 
     def decode_action(self, action: th.Tensor) -> th.Tensor:
         """
@@ -209,7 +212,9 @@ class Factorization(nn.Module):
 
     def _of_keys(self, observation: Observations, keys: Sequence[str]) -> th.Tensor:
         assert not isinstance(observation, th.Tensor) and isinstance(self.observation_space, spaces.Dict)
-        return th.cat([_columns(self.observation_space[key], observation[key]) for key in keys], dim=-1)
+        parts, state = self.observation_space.spaces, dict(self.factors.state)  # type: ignore[arg-type]
+        columns = [_columns(parts[key], observation[key], state.get(key) or _variables(key, parts[key])) for key in keys]
+        return th.cat(columns, dim=-1)
 
 
 def values_of(variables: Sequence[Variable], columns: th.Tensor) -> np.ndarray:
@@ -377,11 +382,13 @@ def _width(space: spaces.Space) -> int:
     return sum(_categories(space)) or math.prod(space.shape)
 
 
-def _columns(space: spaces.Space, values: th.Tensor) -> th.Tensor:
+def _columns(space: spaces.Space, values: th.Tensor, variables: Sequence[Variable]) -> th.Tensor:
     """
     :param space: of one observation or action
     :param values: ``[..., *shape]``; of a ``Discrete`` ``[B]``, or ``[..., 1]`` as SB3's buffers hold it
+    :param variables: of the space
     :return: one-hots or numbers, ``[..., width]``
+    :raises ValueError: if a category is not in the space; it would set a column of the next variable
     """
     assert space.shape is not None
     sizes = _categories(space)
@@ -389,9 +396,18 @@ def _columns(space: spaces.Space, values: th.Tensor) -> th.Tensor:
         values = values.reshape(*values.shape[: values.dim() - len(space.shape)], math.prod(space.shape))
     if not sizes:
         return values
-    first = np.array([0, *accumulate(sizes[:-1])]) - getattr(space, "start", 0)
+    start = np.broadcast_to(np.ravel(getattr(space, "start", 0)), len(sizes))
+    categories = values.long()
+    lowest, highest = (th.tensor(bound, device=values.device) for bound in (start, start + np.array(sizes) - 1))
+    # The last comparison finds NaN and fractions.
+    is_in = (categories >= lowest) & (categories <= highest) & (categories == values)
+    if not is_in.all():
+        index = (~is_in).nonzero()[0]
+        name, value = variables[int(index[-1])].name, values[tuple(index)].item()
+        refuse(name, value, f"an integer from {lowest[index[-1]]} to {highest[index[-1]]}, see {space}")
+    first = np.array([0, *accumulate(sizes[:-1])]) - start
     one_hots = th.zeros(*values.shape[:-1], sum(sizes), device=values.device)
-    return one_hots.scatter_(-1, values.long() + th.as_tensor(first, device=values.device), 1)
+    return one_hots.scatter_(-1, categories + th.as_tensor(first, device=values.device), 1)
 
 
 def _entries(space: spaces.Space, columns: th.Tensor) -> np.ndarray:
@@ -404,10 +420,14 @@ def _entries(space: spaces.Space, columns: th.Tensor) -> np.ndarray:
     """
     assert space.shape is not None
     if isinstance(space, spaces.Box):
-        values = columns.cpu().numpy()
+        values, low, high = columns.cpu().numpy(), space.low.ravel(), space.high.ravel()
         if np.issubdtype(space.dtype, np.integer):
             values = values.round()
-        values = values.clip(space.low.ravel(), space.high.ravel())
+            # As a float, the largest int64 is 2**63, which an int64 does not hold.
+            is_low, is_high = values <= low.astype(np.float64), values >= high.astype(np.float64)
+            values = np.where(is_low | is_high, 0, values).astype(space.dtype)
+            values = np.where(is_low, low, np.where(is_high, high, values))
+        values = values.clip(low, high)
     else:
         categories = [part.argmax(-1) for part in columns.split(_categories(space), dim=-1)]
         values = th.stack(categories, dim=-1).cpu().numpy() + getattr(space, "start", 0)

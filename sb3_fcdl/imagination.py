@@ -11,6 +11,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from fcdl_envs.arguments import check, integer
 from sb3_fcdl.buffers import sample_windows
 from sb3_fcdl.observations import Observations, map_observations
 from sb3_fcdl.world.world_model import WorldModel
@@ -38,6 +39,7 @@ class ImaginedVecEnv(VecEnv):
     :param action_mask_fn: which actions are allowed, given the observations ``[n_envs, *obs_shape]`` (of a ``Dict`` by key),
         ``[n_envs, n_actions]``, bool; what sb3-contrib then finds as ``action_masks``. None: there are no masks
     :raises ValueError: if ``n_envs`` or ``horizon`` is below 1; and from ``reset`` if the buffer is empty
+    :raises TypeError: if one of them is no integer
     """
 
     def __init__(
@@ -48,9 +50,7 @@ class ImaginedVecEnv(VecEnv):
         horizon: int = 5,
         action_mask_fn: ActionMaskFn | None = None,
     ) -> None:
-        for name, number in (("n_envs", n_envs), ("horizon", horizon)):
-            if number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
+        check(n_envs=(n_envs, integer(1)), horizon=(horizon, integer(1)))
         self.world = world
         self.replay_buffer = replay_buffer
         self.horizon = horizon

@@ -369,7 +369,7 @@ def test_half_of_each_batch_of_dyna_is_imagined():
 
 @pytest.mark.parametrize("arguments", [{"n_envs": 0}, {"horizon": 0}])
 def test_numbers_below_one_are_refused(arguments):
-    with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be an integer, at least 1"):
         corridor(**arguments)
 
 

@@ -6,6 +6,7 @@ from gymnasium.envs.classic_control import PendulumEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from stable_baselines3 import A2C, DQN
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from fcdl_envs.chemical import ChemicalEnv, ChemicalVectorEnv
@@ -69,6 +70,25 @@ class KeyedEnv(gym.Env):
         return {"place": self.sum % 4, "numbers": np.array([self.sum, 0.5]), "bits": bits, "digits": digits}
 
 
+class TupleEnv(KeyedEnv):
+    """The same numbers, without names."""
+
+    observation_space = spaces.Tuple(KeyedEnv.observation_space.spaces.values())
+
+    def _observe(self):
+        observation = super()._observe()
+        return tuple(observation[key] for key in KeyedEnv.observation_space.spaces)
+
+
+class PairEnv(CountdownEnv):
+    """Two parts of one shape, which must not be stacked."""
+
+    observation_space = spaces.Tuple((CountdownEnv.observation_space, spaces.Box(-20, 20, (1,), np.float64)))
+
+    def _observe(self):
+        return super()._observe(), np.array([self.left / 2])
+
+
 def make_countdowns(vector_class=SyncVectorEnv, n_envs=3, limit=None):
     def make():
         return CountdownEnv() if limit is None else gym.wrappers.TimeLimit(CountdownEnv(), limit)
@@ -84,6 +104,12 @@ def make_chemical(n_envs=4, **kwargs):
 def test_other_autoreset_modes_are_refused(mode):
     env = SyncVectorEnv([CountdownEnv], autoreset_mode=mode)
     with pytest.raises(ValueError, match=f"autoreset_mode={mode} .* SB3 needs AutoresetMode.SAME_STEP.*vector_kwargs"):
+        GymVectorVecEnv(env)
+
+
+@pytest.mark.parametrize("env", [CountdownEnv(), "CartPole-v1", None])
+def test_what_is_no_vector_environment_is_refused(env):
+    with pytest.raises(TypeError, match=r"venv must be a gymnasium.vector.VectorEnv, got .*DummyVecEnv"):
         GymVectorVecEnv(env)
 
 
@@ -106,6 +132,8 @@ def test_steps_are_those_of_dummy_vec_env():
     ("make", "actions"),
     [
         (KeyedEnv, np.random.default_rng(0).integers([2, 3], size=(30, 3, 2))),
+        (TupleEnv, np.random.default_rng(0).integers([2, 3], size=(30, 3, 2))),
+        (PairEnv, np.random.default_rng(0).integers(2, size=(30, 3))),
         (PendulumEnv, np.random.default_rng(0).uniform(-2, 2, size=(30, 3, 1)).astype(np.float32)),
     ],
 )
@@ -141,6 +169,10 @@ def assert_same(one, other):
         assert one.keys() == other.keys()
         for key in one:
             assert_same(one[key], other[key])
+    elif isinstance(one, tuple):
+        assert isinstance(other, tuple)
+        for part, other_part in zip(one, other, strict=True):
+            assert_same(part, other_part)
     elif isinstance(one, np.ndarray):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)
@@ -218,6 +250,46 @@ def test_sub_environments_are_asked_one_by_one(vector_class):
     env.close()
 
 
+@pytest.mark.parametrize("vector_class", [SyncVectorEnv, AsyncVectorEnv])
+def test_single_sub_environments_are_acted_on(vector_class):
+    env = make_countdowns(vector_class)
+    env.seed(1)
+    env.reset()
+    env.set_attr("left", 8, indices=1)
+    assert env.get_attr("left") == [1, 8, 3]
+    env.set_attr("left", [4, 5], indices=[-1])
+    assert env.get_attr("left") == [1, 8, [4, 5]]
+    env.set_attr("left", 7, indices=[2, 0])
+    assert env.env_method("add", 10, indices=[1, 0]) == [18, 17]
+    assert env.env_method("add", 10, times=2, indices=2) == [27]
+    assert env.env_method("add", 10, indices=[1, 2, 0]) == [18, 17, 17]
+    assert env.env_method("add", 10, indices=[]) == []
+    for call in (env.get_attr, env.env_method, lambda name, indices: env.set_attr(name, 1, indices)):
+        with pytest.raises(IndexError):
+            call("left", indices=3)
+    assert env.get_attr("left") == [7, 8, 7]
+    env.close()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Gymnasium logs the traceback as a warning
+def test_an_error_of_one_worker_is_raised():
+    env = make_countdowns(AsyncVectorEnv)
+    env.reset()
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        env.env_method("add", indices=1)
+    env.close()
+
+
+@pytest.mark.parametrize("vector_class", [SyncVectorEnv, AsyncVectorEnv])
+def test_wrappers_of_sub_environments_are_found(vector_class):
+    makers = [CountdownEnv, lambda: Monitor(gym.wrappers.TimeLimit(CountdownEnv(), 5))]
+    env = GymVectorVecEnv(vector_class(makers, autoreset_mode=AutoresetMode.SAME_STEP))
+    assert env.env_is_wrapped(Monitor) == [False, True]
+    assert env.env_is_wrapped(gym.wrappers.TimeLimit, indices=[1, 0]) == [True, False]
+    assert env.env_is_wrapped(gym.wrappers.TimeAwareObservation) == [False, False]
+    env.close()
+
+
 def test_batched_environment_answers_for_all_its_environments():
     # as many environments as objects: a graph must not be taken for one answer per environment
     env = make_chemical(10, forbid_root=True)
@@ -232,13 +304,16 @@ def test_batched_environment_answers_for_all_its_environments():
     assert env.get_attr("max_episode_steps") == [2] * 10
     env.reset()
     assert len({state["steps"] for state in env.env_method("get_state")}) == 1
+    env.env_method("set_state", [{**state, "steps": index} for index, state in enumerate(env.env_method("get_state"))])
+    assert [state["steps"] for state in env.env_method("get_state", indices=range(9, -1, -1))] == list(range(9, -1, -1))
+    assert env.env_is_wrapped(Monitor, indices=[0, 1]) == [False, False]
     assert env.env_method("close") == [None] * 10
 
 
 def test_single_environments_cannot_be_singled_out():
     env = make_chemical(3)
     for call in (lambda: env.env_method("action_masks", indices=[0]), lambda: env.set_attr("name", 1, indices=1)):
-        with pytest.raises(ValueError, match=r"indices=.* are not allowed"):
+        with pytest.raises(ValueError, match=r"indices=.* are not allowed: .* only acts on all of its 3 environments"):
             call()
 
 
@@ -248,6 +323,20 @@ def test_images_are_those_of_the_vector_environment():
     env.reset()
     assert [image.shape for image in env.get_images()] == [(480, 480, 3)] * 2
     assert env.render().shape == (960, 480, 3)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "vector_entry_point"])
+def test_metadata_are_those_of_the_environment(mode):
+    kwargs = {} if mode == "vector_entry_point" else {"vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP}}
+    env = GymVectorVecEnv(gym.make_vec(ENV_ID, 2, vectorization_mode=mode, render_mode="rgb_array", n_objects=4, **kwargs))
+    assert {key: env.metadata[key] for key in ChemicalEnv.metadata} == {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}
+    env.close()
+
+
+def test_metadata_without_frames_per_second_have_none():
+    env = make_countdowns()
+    assert "render_fps" not in env.metadata
+    assert env.metadata["render_modes"] is not None
 
 
 def test_infos_are_given_to_those_who_have_them():

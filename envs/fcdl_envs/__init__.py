@@ -1,6 +1,7 @@
 """
 Environments with local causal structure. Importing this package registers them with Gymnasium; it needs neither torch nor
-Stable-Baselines3 nor MuJoCo.
+Stable-Baselines3 nor MuJoCo. Where nothing imports it, Gymnasium does: ``gym.make("fcdl_envs:FCDL/Chemical-v0")``. (Gymnasium
+has had no entry point for packages since 1.0, so that a name without the prefix cannot be found.)
 """
 
 import gymnasium as gym

@@ -1,6 +1,6 @@
 """Chemical as Gymnasium environments: one of them, or many that step together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.utils import seeding
 from gymnasium.vector.utils import batch_space
 
-from fcdl_envs.arguments import check
+from fcdl_envs.arguments import OrNone, check, integer, one_of, refuse
 from fcdl_envs.chemical_episodes import MAX_EPISODE_STEPS, ChemicalEpisodes, Noise, Task
 from fcdl_envs.chemical_system import ChemicalSystem, Rule
 from fcdl_envs.variables import Factors
@@ -140,6 +140,7 @@ class ChemicalEnv(_Published, gym.Env[Any, np.int64]):
     :param forbid_root: whether ``action_masks`` excludes the root
     :param render_mode: ``rgb_array``, ``ansi`` or nothing
     :raises ValueError: if an argument is out of range
+    :raises TypeError: if an argument is of a wrong type
 
     ## Version history
 
@@ -178,6 +179,10 @@ class ChemicalEnv(_Published, gym.Env[Any, np.int64]):
         return self._observe(), {}
 
     def step(self, action: np.int64) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """
+        :raises ValueError: if the action is not in the action space
+        :raises ResetNeeded: before the first ``reset``
+        """
         rewards, infos = self._episodes.step(np.array([action]))
         info = {"local_graph": infos["local_graph"][0], "is_success": bool(infos["is_success"][0])}
         return self._observe(), float(rewards[0]), False, False, info
@@ -218,6 +223,7 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
     :param forbid_root: whether ``action_masks`` excludes the root
     :param system_kwargs: arguments of :class:`ChemicalSystem`
     :raises ValueError: if an argument is out of range
+    :raises TypeError: if an argument is of a wrong type
     """
 
     metadata: dict[str, Any] = {**ChemicalEnv.metadata, "autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -234,8 +240,7 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
         forbid_root: bool = False,
         **system_kwargs: Any,
     ) -> None:
-        check(num_envs >= 1, "num_envs", num_envs, "at least 1")
-        check(max_episode_steps >= 1, "max_episode_steps", max_episode_steps, "at least 1")
+        check(num_envs=(num_envs, integer(1)), max_episode_steps=(max_episode_steps, integer(1)))
         system = ChemicalSystem(**system_kwargs)
         self._episodes = ChemicalEpisodes(num_envs, system, task, n_noisy, noise, noise_scale, forbid_root)
         self.num_envs = num_envs
@@ -246,6 +251,18 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rows = np.arange(num_envs)
+        self._seeds = [0] * num_envs
+        self._seed(dict.fromkeys(range(num_envs)))
+
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The generators of the environments, as ``SyncVectorEnv`` has them."""
+        return tuple(self._episodes.generators)
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """What each of them was seeded with last; a random number if ``reset`` was given no seed."""
+        return tuple(self._seeds)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -254,18 +271,25 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
         :param seed: of the first environment, the others count on from it; or one for each
         :param options: not used
         :return: observations, ``[num_envs, ...]`` by key, and no infos
-        :raises ValueError: if there is not one seed for each environment
+        :raises ValueError: if there is not one seed for each environment, or one is no non-negative integer
         """
-        seeds = [seed + row for row in self._rows.tolist()] if isinstance(seed, int) else seed
+        seeds = [seed + row for row in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
         if seeds is not None:
-            check(len(seeds) == self.num_envs, "seed", seed, f"an integer or {self.num_envs} of them")
-            for row, own_seed in enumerate(seeds):
-                if own_seed is not None:
-                    self._episodes.generators[row] = seeding.np_random(own_seed)[0]
+            is_list = not isinstance(seeds, str) and np.asarray(seeds).shape == (self.num_envs,)
+            is_valid = is_list and all(each is None or (isinstance(each, int | np.integer) and each >= 0) for each in seeds)
+            if not is_valid:
+                refuse("seed", seed, f"a non-negative integer or {self.num_envs} of them, shape ({self.num_envs},)")
+            self._seed({row: int(each) for row, each in enumerate(seeds) if each is not None})
         self._episodes.reset(self._rows)
         return self._episodes.observe(self._rows), {}
 
     def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """
+        :param actions: ``[num_envs]``
+        :return: observations, ``[num_envs, ...]`` by key; rewards, terminated and truncated, ``[num_envs]``; infos
+        :raises ValueError: if there is not one action for each environment, or one is not in the action space
+        :raises ResetNeeded: before the first ``reset``
+        """
         rewards, infos = self._episodes.step(actions)
         observations = self._episodes.observe(self._rows)
         truncated = self._episodes.steps >= self.max_episode_steps
@@ -292,6 +316,13 @@ class ChemicalVectorEnv(_Published, gym.vector.VectorEnv):
         """Goes on from what :meth:`get_state` returned."""
         for row, state in enumerate(states):
             self._episodes.set_state(row, state)
+
+    def _seed(self, seeds: Mapping[int, int | None]) -> None:
+        """
+        :param seeds: by environment; None: a random one
+        """
+        for row, seed in seeds.items():
+            self._episodes.generators[row], self._seeds[row] = seeding.np_random(seed)
 
     def _restart(
         self, done: np.ndarray, observations: dict[str, np.ndarray], infos: dict[str, np.ndarray]
@@ -321,6 +352,5 @@ def _masked(infos: dict[str, np.ndarray], present: np.ndarray) -> dict[str, np.n
 
 
 def _check_render_mode(render_mode: str | None) -> str | None:
-    modes = ChemicalEnv.metadata["render_modes"]
-    check(render_mode is None or render_mode in modes, "render_mode", render_mode, f"one of {', '.join(modes)}, or None")
+    check(render_mode=(render_mode, OrNone(one_of(*ChemicalEnv.metadata["render_modes"]))))
     return render_mode

@@ -5,8 +5,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 
-from fcdl_envs.arguments import check
+from fcdl_envs.arguments import Flag, check, integer, number, one_of, refuse
 from fcdl_envs.chemical_render import render_ansi, render_rgb
 from fcdl_envs.chemical_system import ChemicalSystem, Colors
 from fcdl_envs.variables import Factors, Variable
@@ -49,11 +50,15 @@ class ChemicalEpisodes:
         forbid_root: bool,
     ) -> None:
         n_objects, n_colors = system.n_objects, system.n_colors
-        check(task in get_args(Task), "task", task, f"one of {', '.join(get_args(Task))}")
-        check(task == "test" or n_noisy == 0, "n_noisy", n_noisy, "0 with task='train'")
-        check(0 <= n_noisy <= n_objects - 4, "n_noisy", n_noisy, f"within 0 .. n_objects - 4 = {n_objects - 4}")
-        check(noise in get_args(Noise), "noise", noise, f"one of {', '.join(get_args(Noise))}")
-        check(0 <= noise_scale <= MAX_NOISE_SCALE, "noise_scale", noise_scale, f"within 0 .. {MAX_NOISE_SCALE}")
+        check(
+            task=(task, one_of(*get_args(Task))),
+            n_noisy=(n_noisy, integer(0, n_objects - 4, "n_objects - 4")),
+            noise=(noise, one_of(*get_args(Noise))),
+            noise_scale=(noise_scale, number(at_least=0, at_most=MAX_NOISE_SCALE)),
+            forbid_root=(forbid_root, Flag()),
+        )
+        if task == "train" and n_noisy:
+            refuse("n_noisy", n_noisy, "0 with task='train'")
         self.system = system
         self.task = task
         self.n_noisy, self.noise, self.noise_scale = n_noisy, noise, noise_scale
@@ -65,6 +70,7 @@ class ChemicalEpisodes:
         self.colors = np.zeros((n_episodes, n_objects), dtype=np.int64)
         self.goals = np.zeros((n_episodes, n_objects), dtype=np.int64)
         self.steps = np.zeros(n_episodes, dtype=np.int64)
+        self.has_started = np.zeros(n_episodes, dtype=bool)
         self.succeeded = np.zeros(n_episodes, dtype=bool)
         width = n_objects * n_colors
         self._goal_observations = np.zeros((n_episodes, width), dtype=np.float32)
@@ -86,6 +92,7 @@ class ChemicalEpisodes:
         self.colors[rows], self.goals[rows] = colors, goals
         self._goal_observations[rows] = self._observe_goals(goals)
         self.steps[rows] = 0
+        self.has_started[rows] = True
         self.succeeded[rows] = False
         self._draw_block(rows)
 
@@ -95,9 +102,17 @@ class ChemicalEpisodes:
 
         :param actions: ``[B]``
         :return: rewards, ``[B]``, and infos by name
-        :raises ValueError: if an action is not in the action space
+        :raises ValueError: if there is not one action for each episode, or one is not in the action space
+        :raises ResetNeeded: if an episode has not started
         """
+        if not self.has_started.all():
+            raise ResetNeeded("there is no episode yet: call reset before step")
         actions = np.asarray(actions)
+        if actions.shape != self.steps.shape or actions.dtype.kind not in "iu":
+            raise ValueError(
+                f"actions={actions} are not allowed; they must be one integer for each environment, "
+                f"shape {self.steps.shape}, got shape {actions.shape} of {actions.dtype}"
+            )
         if actions.min() < 0 or actions.max() >= self.system.n_actions:
             raise ValueError(f"actions={actions} are not allowed; they must be within 0 .. {self.system.n_actions - 1}")
         self.colors = self.system.step(self.colors, actions, self._uniforms[np.arange(len(actions)), self.steps % BLOCK])
@@ -139,6 +154,7 @@ class ChemicalEpisodes:
         self.colors[row], self.goals[row] = state["colors"], state["goal"]
         self._goal_observations[row] = self._observe_goals(self.goals[row : row + 1])
         self.steps[row], self.succeeded[row] = state["steps"], state["succeeded"]
+        self.has_started[row] = True
         self._uniforms[row], self._normals[row] = state["uniforms"], state["normals"]
         self.generators[row].bit_generator.state = state["generator"]
 

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from fcdl_envs.arguments import check
+from fcdl_envs.arguments import check, integer, one_of, refuse
 
 Rule = Literal["full_fork", "full_chain", "none"]
 Colors = np.ndarray
@@ -45,13 +45,15 @@ def causal_order_graph(graph: str | np.ndarray, n_objects: int) -> np.ndarray:
     :raises ValueError: if the name is unknown, or if the matrix is not of this form
     """
     if isinstance(graph, str):
-        check(graph in _GRAPHS, "graph", graph, f"one of {', '.join(_GRAPHS)}, or a matrix")
+        if graph not in _GRAPHS:
+            refuse("graph", graph, f"one of {', '.join(_GRAPHS)}, or a matrix")
         child, parent = np.indices((n_objects, n_objects))
         return _GRAPHS[graph](child, parent)
     matrix = np.array(graph)
     is_binary = bool(np.isin(matrix, (0, 1)).all())
     is_ordered = matrix.shape == (n_objects, n_objects) and is_binary and not np.triu(matrix).any()
-    check(is_ordered, "graph", graph, f"a strictly lower triangular matrix of 0 and 1, {n_objects} x {n_objects}")
+    if not is_ordered:
+        refuse("graph", graph, f"a strictly lower triangular matrix of 0 and 1, {n_objects} x {n_objects}")
     return matrix.astype(bool)
 
 
@@ -139,6 +141,7 @@ class ChemicalSystem:
     :param n_colors: ``C``, at least 2
     :param dynamics_seed: of the networks, a non-negative integer
     :raises ValueError: if an argument is out of range
+    :raises TypeError: if an argument is of a wrong type
     """
 
     def __init__(
@@ -149,10 +152,12 @@ class ChemicalSystem:
         n_colors: int = 5,
         dynamics_seed: int = 0,
     ) -> None:
-        check(rule in get_args(Rule), "rule", rule, f"one of {', '.join(get_args(Rule))}")
-        check(n_objects >= 4, "n_objects", n_objects, "at least 4")
-        check(n_colors >= 2, "n_colors", n_colors, "at least 2")
-        check(dynamics_seed >= 0, "dynamics_seed", dynamics_seed, "a non-negative integer")
+        check(
+            rule=(rule, one_of(*get_args(Rule))),
+            n_objects=(n_objects, integer(4)),
+            n_colors=(n_colors, integer(2)),
+            dynamics_seed=(dynamics_seed, integer(0)),
+        )
         self.rule = rule
         self.n_objects, self.n_colors = n_objects, n_colors
         self.n_actions = n_objects * n_colors

@@ -1,13 +1,13 @@
 """Magnetic as a Gymnasium environment."""
 
-import math
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 
-from fcdl_envs.arguments import check
+from fcdl_envs.arguments import Flag, OrNone, Several, check, integer, number, one_of, refuse
 from fcdl_envs.magnetic_simulator import BLACK, RED, MagneticSimulator
 from fcdl_envs.magnetic_task import ball_and_eef, distance, reach_reward
 from fcdl_envs.variables import Factors, Variable
@@ -107,6 +107,7 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
     :param observe_velocity: whether the observation shows the ball's velocity; without it, a ball that moves is not Markov
     :param render_mode: ``rgb_array`` or nothing; without a display it needs EGL
     :raises ValueError: if an argument is out of range
+    :raises TypeError: if an argument is of a wrong type
 
     ## Version history
 
@@ -124,16 +125,18 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
         observe_velocity: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        check(task in get_args(Task), "task", task, f"one of {', '.join(get_args(Task))}")
-        check(0 <= box_std < math.inf, "box_std", box_std, "a number, at least 0")
-        is_range = len(ball_speed) == 2 and 0 <= ball_speed[0] <= ball_speed[1] < math.inf
-        check(is_range, "ball_speed", ball_speed, "two numbers, 0 <= lowest <= highest")
-        modes = self.metadata["render_modes"]
-        check(render_mode is None or render_mode in modes, "render_mode", render_mode, f"one of {', '.join(modes)}, or None")
+        check(
+            task=(task, one_of(*get_args(Task))),
+            box_std=(box_std, number(at_least=0)),
+            ball_speed=(ball_speed, Several(number(at_least=0), 2, is_rising=True)),
+            observe_velocity=(observe_velocity, Flag()),
+            render_mode=(render_mode, OrNone(one_of(*self.metadata["render_modes"]))),
+        )
         self.task, self.box_std, self.ball_speed = task, box_std, ball_speed
         self.observe_velocity = observe_velocity
         self.render_mode = render_mode
         self.simulator = MagneticSimulator()
+        self._has_started = False
         self._factors = _factors(observe_velocity)
         self._local_graphs = tuple(_local_graph(self._factors, is_magnetic) for is_magnetic in (False, True))
         self.observation_space = spaces.Box(-np.inf, np.inf, (self._factors.state_width,), np.float32)
@@ -154,21 +157,28 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
         return graph
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """:raises ValueError: if ``options`` has an unknown key, or a value that is not allowed"""
+        """
+        :raises ValueError: if ``options`` has an unknown key, or a value that is not allowed
+        :raises TypeError: if a value is of a wrong type
+        """
         super().reset(seed=seed)
         start = self._draw_start()
         for key, value in (options or {}).items():
-            check(key in start, "option", key, f"one of {', '.join(start)}")
-            if key in ("ball_color", "box_color"):
-                check(value in (BLACK, RED), key, value, f"{BLACK} (black) or {RED} (red)")
-            else:
-                check(np.shape(value) == (2,) and bool(np.isfinite(value).all()), key, value, "two numbers")
+            if key not in start:
+                refuse("option", key, f"one of {', '.join(start)}")
+            check(**{key: (value, integer(BLACK, RED) if "color" in key else Several(number(), 2))})
             start[key] = value if "color" in key else np.asarray(value, dtype=np.float64)
         self.simulator.reset(**start, joint_offsets=self.np_random.normal(0.0, JOINT_NOISE, 6))
+        self._has_started = True
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """:raises ValueError: if the action is not three finite numbers"""
+        """
+        :raises ValueError: if the action is not three finite numbers
+        :raises ResetNeeded: before the first ``reset``
+        """
+        if not self._has_started:
+            raise ResetNeeded("there is no episode yet: call reset before step")
         action = np.asarray(action, dtype=np.float64)
         # MuJoCo would reset itself and go on
         if action.shape != (3,) or not np.isfinite(action).all():
@@ -206,6 +216,7 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
         A planner that simulates needs no generator: ``simulator.set_state(state["physics"])`` is faster.
         """
         self.simulator.set_state(state["physics"])
+        self._has_started = True
         self.np_random.bit_generator.state = state["generator"]
 
     def _draw_start(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
+from fcdl_envs.arguments import check, integer
 from sb3_fcdl.observations import given_to
 
 if TYPE_CHECKING:
@@ -23,15 +24,15 @@ class VideoCallback(BaseCallback):
     :param env: to evaluate in, one environment with ``render_mode="rgb_array"``
     :param video_freq: calls of ``env.step`` from one episode to the next
     :param seed: of the episode, which is the same each time
-    :raises ValueError: if the environment does not render, or ``video_freq`` is below 1
+    :raises ValueError: if the environment does not render, ``video_freq`` is below 1, or ``seed`` negative
+    :raises TypeError: if one of them is no integer
     """
 
     def __init__(self, env: gym.Env, video_freq: int = 10_000, seed: int = 0) -> None:
         super().__init__()
         if env.render_mode != "rgb_array":
             raise ValueError(f"the environment must be made with render_mode='rgb_array', got {env.render_mode!r}")
-        if video_freq < 1:
-            raise ValueError(f"video_freq must be at least 1, got {video_freq}")
+        check(video_freq=(video_freq, integer(1)), seed=(seed, integer(0)))
         self.env, self.video_freq, self.seed = env, video_freq, seed
 
     def _on_training_start(self) -> None:

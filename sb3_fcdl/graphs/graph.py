@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,7 +50,8 @@ class CausalGraph:
     :param label: the context that the graph holds in
     :param threshold: an edge is there if its probability is above it
     :param parts: the graphs that this one is the union of, if it is one
-    :raises ValueError: if the shape and the names disagree
+    :raises ValueError: if a probability or the threshold is not in [0, 1], the shape and the names disagree, a name is no text
+        or there twice, or a part is of other variables
     """
 
     probabilities: np.ndarray
@@ -60,9 +62,18 @@ class CausalGraph:
     parts: tuple["CausalGraph", ...] = ()
 
     def __post_init__(self) -> None:
-        expected = (len(self.child_names), len(self.parent_names))
-        if self.probabilities.shape != expected:
-            raise ValueError(f"probabilities have shape {self.probabilities.shape}, the names ask for {expected}")
+        for argument in ("child_names", "parent_names"):
+            object.__setattr__(self, argument, _checked_names(argument, getattr(self, argument)))
+        object.__setattr__(self, "probabilities", self._checked_probabilities())
+        if not isinstance(self.label, str):
+            raise ValueError(f"label must be text, got {self.label!r}")
+        is_number = isinstance(self.threshold, Real) and not isinstance(self.threshold, bool)
+        if not (is_number and 0 <= self.threshold <= 1):
+            raise ValueError(f"threshold must be a number in [0, 1], got {self.threshold!r}")
+        for part in self.parts:
+            if not isinstance(part, CausalGraph):
+                raise ValueError(f"parts must be CausalGraphs, got {part!r}")
+            _check_same_names(self, part)
 
     @staticmethod
     def union(graphs: Sequence["CausalGraph"], label: str = "union") -> "CausalGraph":
@@ -165,7 +176,7 @@ class CausalGraph:
         """
         try:
             return cls._from_dict(json.loads(text.read_text() if isinstance(text, Path) else text))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"this is not the JSON of a CausalGraph ({error!r}); CausalGraph.to_json writes it") from error
 
     def to_networkx(self) -> "networkx.DiGraph":
@@ -229,12 +240,32 @@ class CausalGraph:
         lines += [f"{child + chr(39):<{width}} <- {', '.join(self.parents_of(child)) or '-'}" for child in self.child_names]
         return "\n".join(lines)
 
+    def _checked_probabilities(self) -> np.ndarray:
+        try:
+            probabilities = np.asarray(self.probabilities)
+        except ValueError as error:  # rows of different lengths
+            raise ValueError(f"probabilities must be numbers [child, parent], got {self.probabilities!r}") from error
+        if probabilities.dtype.kind not in "biuf":
+            raise ValueError(f"probabilities must be numbers [child, parent], got {self.probabilities!r}")
+        expected = (len(self.child_names), len(self.parent_names))
+        if probabilities.shape != expected:
+            raise ValueError(f"probabilities have shape {probabilities.shape}, the names ask for {expected}")
+        # NaN is not in the range either.
+        wrong = np.argwhere(~((probabilities >= 0) & (probabilities <= 1)))
+        if len(wrong):
+            child, parent = wrong[0]
+            raise ValueError(
+                f"probabilities must be in [0, 1], got {probabilities[child, parent]} for {self.child_names[child]}' <- "
+                f"{self.parent_names[parent]}"
+            )
+        return probabilities
+
     @classmethod
     def _from_dict(cls, values: dict[str, Any]) -> "CausalGraph":
         return cls(
-            np.array(values["probabilities"]),
-            tuple(values["child_names"]),
-            tuple(values["parent_names"]),
+            values["probabilities"],
+            values["child_names"],
+            values["parent_names"],
             values["label"],
             values["threshold"],
             tuple(cls._from_dict(part) for part in values["parts"]),
@@ -245,6 +276,14 @@ def _check_same_names(one: CausalGraph, other: CausalGraph) -> None:
     mine, theirs = (one.child_names, one.parent_names), (other.child_names, other.parent_names)
     if mine != theirs:
         raise ValueError(f"the graphs are of different variables: {mine} and {theirs}")
+
+
+def _checked_names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{argument} must be a list of names, at least one, got {names!r}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{argument} must be unique, got {', '.join(twice)} more than once")
+    return tuple(names)
 
 
 def _as_dict(graph: CausalGraph) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch as th
 
+from fcdl_envs.arguments import OrNone, check, integer, one_of
 from sb3_fcdl.planning.distributions import SequenceDistribution
 from sb3_fcdl.planning.noise import Noise
 from sb3_fcdl.planning.planner import Planner, best_of
@@ -23,24 +24,27 @@ class CEM(Planner):
     the elites. Box actions: a normal distribution for each dimension, clipped to the bounds; at first with the middle of the
     box as mean and half its range as standard deviation, then with the elites' mean and biased standard deviation.
 
-    :param n_elites: sequences kept per iteration and environment
+    :param n_elites: sequences kept per iteration and environment; None: 32, but at most half of the candidates
     :param select: ``"elites"`` takes at each step what the elites of the last iteration agree on, the value that most of
         them take or the mean of a box, with their mean return as value (as published); ``"best"`` takes the best sequence of
         all iterations
     :raises ValueError: if ``n_elites`` is below 1 or above ``n_candidates``, or ``select`` unknown
+    :raises TypeError: if one of them is of a wrong type
 
     The other parameters are those of :class:`~sb3_fcdl.planning.planner.Planner`.
     """
 
-    n_elites: int = 32
+    n_elites: int = None  # type: ignore[assignment]  # a number once the planner is made
     select: Literal["elites", "best"] = "elites"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.n_elites <= self.n_candidates:
-            raise ValueError(f"n_elites must be from 1 to n_candidates = {self.n_candidates}, got {self.n_elites}")
-        if self.select not in ("elites", "best"):
-            raise ValueError(f"select must be 'elites' or 'best', got {self.select!r}")
+        check(
+            n_elites=(self.n_elites, OrNone(integer(1, self.n_candidates, "n_candidates"))),
+            select=(self.select, one_of("elites", "best")),
+        )
+        if self.n_elites is None:
+            object.__setattr__(self, "n_elites", min(32, max(1, self.n_candidates // 2)))
 
     def _search(self, rollout: Rollout, noise: Noise, distribution: SequenceDistribution, known: th.Tensor) -> Plan:
         winners = []

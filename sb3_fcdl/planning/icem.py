@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch as th
 
+from fcdl_envs.arguments import OrNone, check, integer, number
 from sb3_fcdl.planning.distributions import SequenceDistribution
 from sb3_fcdl.planning.noise import Noise
 from sb3_fcdl.planning.planner import Planner, best_of, one_step_on
@@ -23,10 +24,11 @@ class ICEM(Planner):
     first, the sequences that stay are counted among the candidates, and in the first iteration the noise of box actions has
     every size from half the range of the box down to a hundredth of that: some sequences explore, others refine the last plan.
 
-    :param n_elites: sequences that the distribution is refitted to
+    :param n_elites: sequences that the distribution is refitted to; None: 10, but at most half of the candidates
     :param noise_exponent: the power of the noise of box actions falls with this power of the frequency: 0 is white noise, 2 a
         random walk. The larger, the longer an action is held
     :raises ValueError: if ``n_elites`` is below 1 or above ``n_candidates``, or ``noise_exponent`` negative
+    :raises TypeError: if one of them is of a wrong type
 
     The other parameters are those of :class:`~sb3_fcdl.planning.planner.Planner`.
     """
@@ -38,15 +40,17 @@ class ICEM(Planner):
     # Most of a plan is the last one, one step on: more rounds gain little (the figures: benchmarks/results/README.md, "Horizon
     # and discount").
     n_iterations: int = field(default=1, kw_only=True)
-    n_elites: int = 10
+    n_elites: int = None  # type: ignore[assignment]  # a number once the planner is made
     noise_exponent: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.n_elites <= self.n_candidates:
-            raise ValueError(f"n_elites must be from 1 to n_candidates = {self.n_candidates}, got {self.n_elites}")
-        if not self.noise_exponent >= 0:
-            raise ValueError(f"noise_exponent must not be negative, got {self.noise_exponent}")
+        check(
+            n_elites=(self.n_elites, OrNone(integer(1, self.n_candidates, "n_candidates"))),
+            noise_exponent=(self.noise_exponent, number(at_least=0)),
+        )
+        if self.n_elites is None:
+            object.__setattr__(self, "n_elites", min(10, max(1, self.n_candidates // 2)))
 
     @property
     def n_kept(self) -> int:

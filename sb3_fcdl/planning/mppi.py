@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch as th
 
+from fcdl_envs.arguments import check, number
 from sb3_fcdl.planning.distributions import SequenceDistribution
 from sb3_fcdl.planning.noise import Noise
 from sb3_fcdl.planning.planner import Planner, one_step_on
@@ -25,6 +26,7 @@ class MPPI(Planner):
     :param temperature: a sequence whose return is this many spreads below the best weighs ``1 / e`` of it. The spread is the
         distance between the best return and the median
     :raises ValueError: if ``temperature`` is not positive
+    :raises TypeError: if it is no number
 
     The other parameters are those of :class:`~sb3_fcdl.planning.planner.Planner`.
     """
@@ -33,8 +35,7 @@ class MPPI(Planner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        check(temperature=(self.temperature, number(above=0)))
 
     @property
     def n_kept(self) -> int:

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import torch as th
 
+from fcdl_envs.arguments import OrNone, check, integer, number
 from sb3_fcdl.planning.actions import Actions
 from sb3_fcdl.planning.distributions import SequenceDistribution, initial_distribution
 from sb3_fcdl.planning.noise import Noise
@@ -27,6 +28,7 @@ class Planner(ABC):
     :param time_budget_ms: no iteration starts later than this, in ms of a call; the first always does. None: all take place.
         With it a plan depends on the speed of the machine
     :raises ValueError: if a number is below 1, or ``time_budget_ms`` not positive
+    :raises TypeError: if one of them is of a wrong type
     """
 
     actions: Actions
@@ -37,11 +39,12 @@ class Planner(ABC):
     time_budget_ms: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "n_iterations", "n_candidates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.time_budget_ms is not None and not self.time_budget_ms > 0:
-            raise ValueError(f"time_budget_ms must be above 0, or None for no limit, got {self.time_budget_ms}")
+        check(
+            horizon=(self.horizon, integer(1)),
+            n_iterations=(self.n_iterations, integer(1)),
+            n_candidates=(self.n_candidates, integer(1)),
+            time_budget_ms=(self.time_budget_ms, OrNone(number(above=0, or_infinite=True))),
+        )
 
     @property
     def n_kept(self) -> int:

@@ -1,11 +1,12 @@
 """What a planner is given and what it returns."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch as th
+
+from fcdl_envs.arguments import check, number
 
 
 class Step(NamedTuple):
@@ -69,10 +70,9 @@ class Problem:
     uncertainty_coef: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"discount must be above 0 and at most 1, got {self.discount}")
-        if not 0 <= self.uncertainty_coef < math.inf:
-            raise ValueError(f"uncertainty_coef must be a finite number, at least 0, got {self.uncertainty_coef}")
+        check(
+            discount=(self.discount, number(above=0, at_most=1)), uncertainty_coef=(self.uncertainty_coef, number(at_least=0))
+        )
 
 
 class Plan(NamedTuple):

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, count
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from torch import nn
 
+from fcdl_envs.arguments import refuse
 from fcdl_envs.variables import Factors, Variable, consecutive_slices
 from sb3_fcdl.planning import BoxActions, DiscreteActions, MultiDiscreteActions
-from sb3_fcdl.world.moments import RunningMoments
+from sb3_fcdl.world.moments import RunningMoments, rounding_of
 
 Observations = th.Tensor | Mapping[str, th.Tensor]
 """A batch of observations as SB3 hands them on: one tensor, or of a ``Dict`` a tensor by key."""
@@ -67,7 +69,10 @@ class Factorization(nn.Module):
             self.register_buffer("action_low", th.tensor(action_space.low.ravel()), persistent=False)
             self.register_buffer("action_high", th.tensor(action_space.high.ravel()), persistent=False)
         # Columns of categorical variables keep mean 0 and standard deviation 1.
-        self.moments = RunningMoments(factors.state_width)
+        keys = dict(getattr(observation_space, "spaces", {}))
+        parts = [observation_space] if isinstance(factors.state, tuple) else [keys[key] for key in factors.state]
+        rounding = np.concatenate([np.full(_width(part), rounding_of(part.dtype)) for part in parts])
+        self.moments = RunningMoments(factors.state_width, rounding)
         self._state_radix = _mixed_radix(factors.state_variables)
 
     @property
@@ -112,7 +117,7 @@ class Factorization(nn.Module):
         """
         if isinstance(self.factors.state, tuple):
             assert isinstance(observation, th.Tensor)
-            state = _columns(self.observation_space, observation)
+            state = _columns(self.observation_space, observation, self.factors.state)
         else:
             state = self._of_keys(observation, tuple(self.factors.state))
         return state.double() if self.has_continuous else state.float()
@@ -172,7 +177,9 @@ class Factorization(nn.Module):
             numbers of a ``Box`` scaled to [-1, 1]
         :return: ``[..., A]``, float32
         """
-        return action.float() if isinstance(self.action_space, spaces.Box) else _columns(self.action_space, action)
+        if isinstance(self.action_space, spaces.Box):
+            return action.float()
+        return _columns(self.action_space, action, self.factors.action)
 
     def decode_action(self, action: th.Tensor) -> th.Tensor:
         """
@@ -222,7 +229,9 @@ class Factorization(nn.Module):
 
     def _of_keys(self, observation: Observations, keys: Sequence[str]) -> th.Tensor:
         assert not isinstance(observation, th.Tensor) and isinstance(self.observation_space, spaces.Dict)
-        return th.cat([_columns(self.observation_space[key], observation[key]) for key in keys], dim=-1)
+        parts, state = self.observation_space.spaces, dict(self.factors.state)  # type: ignore[arg-type]
+        columns = [_columns(parts[key], observation[key], state.get(key) or _variables(key, parts[key])) for key in keys]
+        return th.cat(columns, dim=-1)
 
 
 def values_of(variables: Sequence[Variable], columns: th.Tensor) -> np.ndarray:
@@ -248,7 +257,9 @@ def in_words(variables: Sequence[Variable], values: Iterable[float]) -> str:
 def default_factors(observation_space: spaces.Space, action_space: spaces.Space) -> Factors:
     """
     A variable for each entry of each space: ``obs[i]``, or ``key[i]`` of a ``Dict``, and ``action[i]``; without an index for
-    a ``Discrete``. Each entry of a ``Box`` is a continuous number, whatever its dtype.
+    a ``Discrete``. Each entry of a ``Box`` is a continuous number, whatever its dtype. Where two keys would give one name, as
+    ``x`` of two numbers and ``x[0]`` do, the second becomes ``x[0]_2``; where an observation holds ``action``, the action is
+    called ``agent_action``.
 
     :param observation_space: of a supported kind
     :param action_space: of a supported kind
@@ -257,9 +268,25 @@ def default_factors(observation_space: spaces.Space, action_space: spaces.Space)
     check_spaces(observation_space, action_space)
     if not isinstance(observation_space, spaces.Dict):
         return Factors(_variables("obs", observation_space), _variables("action", action_space))
-    state = {key: _variables(key, space) for key, space in observation_space.spaces.items()}
+    taken: set[str] = set()
+    # All keys that can have their own names have them before others are found for the rest.
+    state = {key: _unless_taken([key], space, taken) for key, space in observation_space.spaces.items()}
+    for key, space in observation_space.spaces.items():
+        state[key] = state[key] or _unless_taken((f"{key}_{n}" for n in count(2)), space, taken)
     # An observation may well hold the last action under this name.
-    return Factors(state, _variables("agent_action" if "action" in state else "action", action_space))
+    names = ["agent_action"] if "action" in state else ["action", "agent_action"]
+    action = _unless_taken(chain(names, (f"agent_action_{n}" for n in count(2))), action_space, taken)
+    return Factors(state, action)
+
+
+def _unless_taken(names: Iterable[str], space: spaces.Space, taken: set[str]) -> tuple[Variable, ...]:
+    """The variables of a space under the first of the names that leaves all that is taken alone; then they are taken."""
+    for name in names:
+        variables = _variables(name, space)
+        if taken.isdisjoint(variable.name for variable in variables):
+            taken.update(variable.name for variable in variables)
+            return variables
+    return ()
 
 
 def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
@@ -373,11 +400,13 @@ def _width(space: spaces.Space) -> int:
     return sum(_categories(space)) or math.prod(space.shape)
 
 
-def _columns(space: spaces.Space, values: th.Tensor) -> th.Tensor:
+def _columns(space: spaces.Space, values: th.Tensor, variables: Sequence[Variable]) -> th.Tensor:
     """
     :param space: of one observation or action
     :param values: ``[..., *shape]``; of a ``Discrete`` ``[B]``, or ``[..., 1]`` as SB3's buffers hold it
+    :param variables: of the space
     :return: one-hots or numbers, ``[..., width]``
+    :raises ValueError: if a category is not in the space; it would set a column of the next variable
     """
     assert space.shape is not None
     sizes = _categories(space)
@@ -385,9 +414,18 @@ def _columns(space: spaces.Space, values: th.Tensor) -> th.Tensor:
         values = values.reshape(*values.shape[: values.dim() - len(space.shape)], math.prod(space.shape))
     if not sizes:
         return values
-    first = np.array([columns.start for columns in consecutive_slices(sizes)]) - getattr(space, "start", 0)
+    start = np.broadcast_to(np.ravel(getattr(space, "start", 0)), len(sizes))
+    categories = values.long()
+    lowest, highest = (th.tensor(bound, device=values.device) for bound in (start, start + np.array(sizes) - 1))
+    # The last comparison finds NaN and fractions.
+    is_in = (categories >= lowest) & (categories <= highest) & (categories == values)
+    if not is_in.all():
+        index = (~is_in).nonzero()[0]
+        name, value = variables[int(index[-1])].name, values[tuple(index)].item()
+        refuse(name, value, f"an integer from {lowest[index[-1]]} to {highest[index[-1]]}, see {space}")
+    first = np.array([columns.start for columns in consecutive_slices(sizes)]) - start
     one_hots = th.zeros(*values.shape[:-1], sum(sizes), device=values.device)
-    return one_hots.scatter_(-1, values.long() + th.as_tensor(first, device=values.device), 1)
+    return one_hots.scatter_(-1, categories + th.as_tensor(first, device=values.device), 1)
 
 
 def _entries(space: spaces.Space, columns: th.Tensor) -> np.ndarray:
@@ -400,10 +438,14 @@ def _entries(space: spaces.Space, columns: th.Tensor) -> np.ndarray:
     """
     assert space.shape is not None
     if isinstance(space, spaces.Box):
-        values = columns.cpu().numpy()
+        values, low, high = columns.cpu().numpy(), space.low.ravel(), space.high.ravel()
         if np.issubdtype(space.dtype, np.integer):
             values = values.round()
-        values = values.clip(space.low.ravel(), space.high.ravel())
+            # As a float, the largest int64 is 2**63, which an int64 does not hold.
+            is_low, is_high = values <= low.astype(np.float64), values >= high.astype(np.float64)
+            values = np.where(is_low | is_high, 0, values).astype(space.dtype)
+            values = np.where(is_low, low, np.where(is_high, high, values))
+        values = values.clip(low, high)
     else:
         categories = [part.argmax(-1) for part in columns.split(_categories(space), dim=-1)]
         values = th.stack(categories, dim=-1).cpu().numpy() + getattr(space, "start", 0)

@@ -11,13 +11,15 @@ from torch.nn import functional as F
 
 from fcdl_envs.variables import Variable, consecutive_slices
 from sb3_fcdl.dynamics.stacked import StackedLinear
-from sb3_fcdl.world.moments import RunningMoments
+from sb3_fcdl.world.moments import MIN_RELATIVE_STD_OF_FLOAT32, RunningMoments
 
 # Width of the hidden layers of a head. A reward or an end is a simpler function than the dynamics.
 HIDDEN_DIM = 128
 
-# Of a reward or a probability, absolute and relative: buffers hold float32.
+# What may be the rounding of states and actions in a buffer: share of a typical deviation of the reward, and of a probability.
 TOLERANCE = 1e-3
+# What may be the rounding of the reward itself, which buffers hold as float32: share of the reward.
+ROUNDING = 1e-6
 
 
 class Outcomes(NamedTuple):
@@ -50,7 +52,7 @@ class RewardHead(nn.Module):
     def __init__(self, n_inputs: int) -> None:
         super().__init__()
         self.network = _network(n_inputs)
-        self.moments = RunningMoments(1)
+        self.moments = RunningMoments(1, MIN_RELATIVE_STD_OF_FLOAT32)  # as SB3's buffers hold rewards
 
     def forward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         """
@@ -213,7 +215,8 @@ def disagreements(
                 f"{name} must return one number for each of {len(recorded)} rows, [R], got shape {tuple(given.shape)}"
             )
         given = given.to(recorded)
-        agrees = (given - recorded).abs() <= TOLERANCE * (1 + recorded.abs())
+        tolerance = _tolerance(recorded) if name == "reward_fn" else TOLERANCE
+        agrees = (given - recorded).abs() <= tolerance
         if name == "termination_fn":  # a chance contradicts nothing
             agrees |= (given > 0) & (given < 1)
         differs = ~agrees
@@ -224,6 +227,19 @@ def disagreements(
                 f"for example: {describe(row)}; {name} gives {given[row]:g}, the environment gave {recorded[row]:g}"
             )
     return found
+
+
+def _tolerance(recorded: th.Tensor) -> th.Tensor:
+    """
+    By how much a reward function may be off: relative to how rewards vary, so that neither their unit nor a constant in them
+    matters.
+
+    :param recorded: rewards, ``[R]``
+    :return: ``[R]``, float64
+    """
+    recorded = recorded.double()
+    deviation = (recorded - recorded.median()).abs()
+    return TOLERANCE * (deviation.mean() + deviation) + ROUNDING * recorded.abs()
 
 
 def _balanced_nll(hazard: th.Tensor, ended: th.Tensor) -> th.Tensor:

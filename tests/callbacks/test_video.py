@@ -48,7 +48,7 @@ def test_the_policy_is_given_observations_as_vec_normalize_has_them(tmp_path, mo
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match="render_mode='rgb_array', got None"):
         VideoCallback(tiny_env())
-    with pytest.raises(ValueError, match="video_freq must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="video_freq must be an integer, at least 1"):
         VideoCallback(tiny_env(render_mode="rgb_array"), video_freq=0)
     with pytest.raises(ValueError, match="tensorboard_log"):
         tiny_fcdl().learn(10, VideoCallback(tiny_env(render_mode="rgb_array")))

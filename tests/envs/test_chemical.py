@@ -409,6 +409,41 @@ def test_seeds_of_a_batch_may_be_a_list():
         batch.reset(seed=[1])
 
 
+@pytest.mark.parametrize("seed", [7, np.int64(7), [7, 8], np.array([7, 8])])
+def test_generators_of_a_batch_are_those_of_sync_environments(seed):
+    batch, sync = ChemicalVectorEnv(2), SyncVectorEnv([ChemicalEnv] * 2)
+    batch.reset(seed=seed)
+    sync.reset(seed=[7, 8])
+    assert batch.np_random_seed == sync.np_random_seed == (7, 8)
+    batch.step(np.zeros(2, dtype=int))
+    assert [each.random() for each in batch.np_random] != [0.0, 0.0]
+    batch.reset(seed=seed)
+    sync.reset(seed=[7, 8])
+    assert [each.random() for each in batch.np_random] == [each.random() for each in sync.np_random]
+
+
+def test_an_environment_without_a_seed_keeps_its_generator():
+    batch = ChemicalVectorEnv(2)
+    first, second = batch.np_random_seed
+    assert first != second
+    assert batch.np_random[1].random() == np.random.default_rng(second).random()
+    generator = batch.np_random[1]
+    batch.reset(seed=[3, None])
+    assert batch.np_random_seed == (3, second)
+    assert batch.np_random[1] is generator
+    batch.reset()
+    assert batch.np_random_seed == (3, second)
+
+
+@pytest.mark.parametrize("seed", [-1, 7.0, "ab", [1, 2, 3], [1, 2.5], [1, -2], [[1, 2]]])
+def test_bad_seeds_are_named_and_change_nothing(seed):
+    batch = ChemicalVectorEnv(2)
+    batch.reset(seed=4)
+    with pytest.raises(ValueError, match=r"seed=.* is not allowed; seed must be a non-negative integer or 2 of them"):
+        batch.reset(seed=seed)
+    assert batch.np_random_seed == (4, 5)
+
+
 def test_action_masks_can_forbid_the_root():
     assert ChemicalEnv().action_masks().all()
     masks = ChemicalVectorEnv(3, forbid_root=True).action_masks()
@@ -453,6 +488,12 @@ def test_registering_again_changes_nothing():
     assert spec.max_episode_steps == 25
 
 
+@pytest.mark.parametrize("package", ["fcdl_envs", "sb3_fcdl"])
+def test_the_prefix_of_a_name_takes_the_place_of_an_import(package):
+    code = f"import gymnasium; print(gymnasium.make('{package}:{ENV_ID}', n_objects=4).unwrapped.system.n_objects)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "4\n"
+
+
 def test_import_needs_neither_torch_nor_sb3():
     code = "import sys, fcdl_envs.chemical; sys.exit(bool({'torch', 'stable_baselines3'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -463,15 +504,21 @@ def test_import_needs_neither_torch_nor_sb3():
     [
         ({"task": "exam"}, "task='exam' is not allowed; task must be one of train, test"),
         ({"n_noisy": 2}, "n_noisy=2 is not allowed; n_noisy must be 0 with task='train'"),
-        ({"task": "test", "n_noisy": 7}, "n_noisy=7 is not allowed; n_noisy must be within 0 .. n_objects - 4 = 6"),
+        (
+            {"task": "test", "n_noisy": 7},
+            "n_noisy=7 is not allowed; n_noisy must be an integer, at least 0 and at most n_objects - 4 = 6",
+        ),
         ({"task": "test", "n_noisy": -1}, "n_noisy=-1 is not allowed"),
         ({"noise": "colour"}, "noise='colour' is not allowed; noise must be one of scale, color, none"),
-        ({"noise_scale": 201.0}, "noise_scale=201.0 is not allowed; noise_scale must be within 0 .. 200.0"),
+        (
+            {"noise_scale": 201.0},
+            "noise_scale=201.0 is not allowed; noise_scale must be a finite number, at least 0 and at most 200.0",
+        ),
         ({"noise_scale": -1.0}, "noise_scale=-1.0 is not allowed"),
         ({"noise_scale": float("nan")}, "noise_scale=nan is not allowed"),
         ({"render_mode": "human"}, "render_mode='human' is not allowed; render_mode must be one of rgb_array, ansi"),
         ({"rule": "fork"}, "rule='fork' is not allowed; rule must be one of full_fork, full_chain, none"),
-        ({"n_objects": 3}, "n_objects=3 is not allowed; n_objects must be at least 4"),
+        ({"n_objects": 3}, "n_objects=3 is not allowed; n_objects must be an integer, at least 4"),
     ],
 )
 @pytest.mark.parametrize("env_class", [ChemicalEnv, ChemicalVectorEnv])
@@ -483,7 +530,7 @@ def test_bad_arguments_are_named(env_class, kwargs, message):
 
 @pytest.mark.parametrize("name", ["num_envs", "max_episode_steps"])
 def test_bad_sizes_are_named(name):
-    with pytest.raises(ValueError, match=f"{name}=0 is not allowed; {name} must be at least 1"):
+    with pytest.raises(ValueError, match=f"{name}=0 is not allowed; {name} must be an integer, at least 1"):
         ChemicalVectorEnv(**{name: 0})
 
 
@@ -493,3 +540,28 @@ def test_actions_outside_the_space_are_refused(action):
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"must be within 0 \.\. 49"):
         env.step(action)
+
+
+@pytest.mark.parametrize(
+    "actions", [np.array([7]), np.array([7, 7, 7]), np.array(7), np.array([[7, 7]]), [], [7.0, 7.0], [True, False], ["7", "7"]]
+)
+def test_a_batch_takes_one_integer_for_each_environment(actions):
+    env = ChemicalVectorEnv(2)
+    env.reset(seed=0)
+    before = str(env.get_state())
+    with pytest.raises(ValueError, match=r"actions=.* must be one integer for each environment, shape \(2,\), got shape"):
+        env.step(actions)
+    assert str(env.get_state()) == before
+    assert env.step([7, 7])[1].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("make", "action"), [(ChemicalEnv, 7), (lambda: ChemicalVectorEnv(2), np.array([7, 7]))], ids=["single", "batch"]
+)
+def test_there_is_no_step_before_the_first_reset(make, action):
+    env, other = make(), make()
+    with pytest.raises(gym.error.ResetNeeded, match="call reset before step"):
+        env.step(action)
+    env.reset(seed=0)
+    other.set_state(env.get_state())
+    assert np.array_equal(other.step(action)[0]["state"], env.step(action)[0]["state"])

@@ -251,7 +251,7 @@ def test_dynamics_seed_decides_the_networks():
         ("graph", np.tri(10, k=-1) / 2, "0 and 1"),
         ("n_objects", 3, "at least 4"),
         ("n_colors", 1, "at least 2"),
-        ("dynamics_seed", -1, "non-negative"),
+        ("dynamics_seed", -1, "at least 0"),
     ],
 )
 def test_bad_arguments_are_named(name, value, allowed):

@@ -261,9 +261,12 @@ def test_users_who_never_render_need_no_opengl():
     ("kwargs", "message"),
     [
         ({"task": "exam"}, "task='exam' is not allowed; task must be one of train, test"),
-        ({"box_std": -1.0}, "box_std=-1.0 is not allowed; box_std must be a number, at least 0"),
+        ({"box_std": -1.0}, "box_std=-1.0 is not allowed; box_std must be a finite number, at least 0"),
         ({"box_std": float("nan")}, "box_std=nan is not allowed"),
-        ({"ball_speed": (0.3, 0.1)}, "ball_speed=(0.3, 0.1) is not allowed; ball_speed must be two numbers"),
+        (
+            {"ball_speed": (0.3, 0.1)},
+            "ball_speed=(0.3, 0.1) is not allowed; ball_speed must be 2 values",
+        ),
         ({"render_mode": "human"}, "render_mode='human' is not allowed; render_mode must be one of rgb_array, or None"),
     ],
 )
@@ -277,8 +280,11 @@ def test_bad_arguments_are_named(kwargs, message):
     ("options", "message"),
     [
         ({"box_colour": 1}, "option='box_colour' is not allowed; option must be one of ball_color, box_color, ball_position"),
-        ({"ball_color": 2}, "ball_color=2 is not allowed; ball_color must be 0 (black) or 1 (red)"),
-        ({"box_position": (1.0, 2.0, 3.0)}, "box_position=(1.0, 2.0, 3.0) is not allowed; box_position must be two numbers"),
+        ({"ball_color": 2}, "ball_color=2 is not allowed; ball_color must be an integer, at least 0 and at most 1"),
+        (
+            {"box_position": (1.0, 2.0, 3.0)},
+            "box_position=(1.0, 2.0, 3.0) is not allowed; box_position must be",
+        ),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -293,6 +299,15 @@ def test_actions_that_are_not_three_numbers_are_refused(action):
     env.reset(seed=0)
     with pytest.raises(ValueError, match="it must be three finite numbers"):
         env.step(action)
+
+
+def test_there_is_no_step_before_the_first_reset():
+    env, other = MagneticEnv(), MagneticEnv()
+    with pytest.raises(gym.error.ResetNeeded, match="call reset before step"):
+        env.step(np.zeros(3))
+    env.reset(seed=0)
+    other.set_state(env.get_state())
+    assert np.array_equal(other.step(np.ones(3))[0], env.step(np.ones(3))[0])
 
 
 @needs_rendering

@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 
@@ -21,6 +22,61 @@ def test_text_names_the_parents_of_every_child():
 def test_shape_must_fit_the_names():
     with pytest.raises(ValueError, match=r"\(2, 2\)"):
         CausalGraph(np.zeros((2, 3)), ("x", "y"), ("x", "y"))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"probabilities": [[0.0, NAN, 1.0], [0.0] * 3]}, r"in \[0, 1\], got nan for x' <- y"),
+        ({"probabilities": [[0.0] * 3, [0.0, 0.0, 1.0001]]}, r"in \[0, 1\], got 1.0001 for y' <- push"),
+        ({"probabilities": [[-1e-9, 0.0, 0.0], [0.0] * 3]}, r"in \[0, 1\], got -1e-09 for x' <- x"),
+        ({"probabilities": [[math.inf, 0.0, 0.0], [0.0] * 3]}, r"in \[0, 1\], got inf for x' <- x"),
+        ({"probabilities": [["1", "0", "0"], ["0"] * 3]}, "must be numbers"),
+        ({"probabilities": [[None] * 3] * 2}, "must be numbers"),
+        ({"probabilities": [[0.0] * 3, [0.0] * 2]}, "must be numbers"),
+        ({"probabilities": [0.0] * 6}, r"shape \(6,\), the names ask for \(2, 3\)"),
+        ({"probabilities": [[0.0] * 2] * 3}, r"shape \(3, 2\), the names ask for \(2, 3\)"),
+        ({"threshold": "0.5"}, "threshold must be a number in .* got '0.5'"),
+        ({"threshold": NAN}, "threshold must be a number in .* got nan"),
+        ({"threshold": 1.5}, "threshold must be a number in .* got 1.5"),
+        ({"threshold": -0.1}, "threshold must be a number in .* got -0.1"),
+        ({"threshold": None}, "threshold must be a number in .* got None"),
+        ({"label": 5}, "label must be text, got 5"),
+        ({"child_names": ["x", "x"]}, "child_names must be unique, got x more than once"),
+        ({"parent_names": ["push", "y", "push"]}, "parent_names must be unique, got push more than once"),
+        ({"child_names": [1, 2]}, r"child_names must be a list of names, at least one, got \[1, 2\]"),
+        ({"child_names": "xy"}, "child_names must be a list of names, at least one, got 'xy'"),
+        ({"child_names": None}, "child_names must be a list of names, at least one, got None"),
+        ({"child_names": [], "probabilities": []}, r"child_names must be a list of names, at least one, got \[\]"),
+    ],
+)
+def test_what_is_no_graph_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(GRAPH, **changes)
+    with pytest.raises(ValueError, match=message):
+        CausalGraph.from_json(json.dumps({**json.loads(GRAPH.to_json()), **changes}))
+
+
+def test_bounds_and_lists_are_taken():
+    graph = CausalGraph([[0, 1]], ["x"], ["x", "y"], threshold=0)
+    assert graph.edges.tolist() == [[False, True]]
+    assert graph.diff(CausalGraph(np.array([[True, True]]), ("x",), ("x", "y"), threshold=1)).removed == (("y", "x"),)
+
+
+def test_parts_are_graphs_of_the_same_variables():
+    with pytest.raises(ValueError, match="parts must be CausalGraphs, got 'x'"):
+        replace(GRAPH, parts=("x",))
+    with pytest.raises(ValueError, match="different variables"):
+        replace(GRAPH, parts=(replace(GRAPH, child_names=("x", "z")),))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "null", "{", '{"label": ""}'])
+def test_what_is_no_json_of_a_graph_is_refused(text):
+    with pytest.raises(ValueError, match="not the JSON of a CausalGraph"):
+        CausalGraph.from_json(text)
 
 
 def test_unknown_variable_is_named_with_the_known_ones():

@@ -471,10 +471,10 @@ def test_generators_leave_the_global_one_alone(name: str, actions: Actions) -> N
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"horizon": 0}, "horizon must be at least 1, got 0"),
-        ({"n_iterations": -1}, "n_iterations must be at least 1, got -1"),
-        ({"n_candidates": 0}, "n_candidates must be at least 1, got 0"),
-        ({"time_budget_ms": 0}, "time_budget_ms must be above 0, or None for no limit, got 0"),
+        ({"horizon": 0}, "horizon=0 is not allowed; horizon must be an integer, at least 1"),
+        ({"n_iterations": -1}, "n_iterations=-1 is not allowed; n_iterations must be an integer, at least 1"),
+        ({"n_candidates": 0}, "n_candidates=0 is not allowed; n_candidates must be an integer, at least 1"),
+        ({"time_budget_ms": 0}, "time_budget_ms=0 is not allowed; time_budget_ms must be a number, above 0, or None"),
     ],
 )
 def test_wrong_argument_is_named(name: str, kwargs: dict[str, float], message: str) -> None:
@@ -483,13 +483,28 @@ def test_wrong_argument_is_named(name: str, kwargs: dict[str, float], message: s
 
 
 @pytest.mark.parametrize(
+    ("planner_class", "n_candidates", "n_elites"),
+    [
+        *[(CEM, 64, 32), (CEM, 200, 32), (CEM, 63, 31), (CEM, 8, 4), (CEM, 3, 1), (CEM, 2, 1), (CEM, 1, 1)],
+        *[(ICEM, 64, 10), (ICEM, 128, 10), (ICEM, 20, 10), (ICEM, 19, 9), (ICEM, 8, 4), (ICEM, 1, 1)],
+    ],
+)
+def test_elites_follow_the_candidates_unless_they_are_given(
+    planner_class: type[Planner], n_candidates: int, n_elites: int
+) -> None:
+    assert planner_class(DISCRETE, n_candidates=n_candidates).n_elites == n_elites
+    assert planner_class(DISCRETE, n_candidates=n_candidates, n_elites=n_candidates).n_elites == n_candidates
+    Tables(DISCRETE).plan(planner_class(DISCRETE, horizon=2, n_iterations=2, n_candidates=n_candidates))
+
+
+@pytest.mark.parametrize(
     ("planner_class", "kwargs", "message"),
     [
-        (ICEM, {"n_elites": 0}, "n_elites must be from 1 to n_candidates = 64, got 0"),
-        (ICEM, {"n_elites": 65}, "n_elites must be from 1 to n_candidates = 64, got 65"),
-        (ICEM, {"noise_exponent": -1.0}, "noise_exponent must not be negative, got -1.0"),
-        (MPPI, {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
-        (CEM, {"n_elites": 65}, "n_elites must be from 1 to n_candidates = 64, got 65"),
+        (ICEM, {"n_elites": 0}, "n_elites=0 is not allowed; .* at least 1 and at most n_candidates = 64, or None"),
+        (ICEM, {"n_elites": 65}, "n_elites=65 is not allowed; .* at least 1 and at most n_candidates = 64, or None"),
+        (ICEM, {"noise_exponent": -1.0}, "noise_exponent=-1.0 is not allowed; .* at least 0"),
+        (MPPI, {"temperature": 0.0}, "temperature=0.0 is not allowed; .* above 0"),
+        (CEM, {"n_elites": 65}, "n_elites=65 is not allowed; .* at least 1 and at most n_candidates = 64, or None"),
     ],
 )
 def test_wrong_argument_of_one_planner_is_named(planner_class: type[Planner], kwargs: dict[str, float], message: str) -> None:

@@ -236,6 +236,86 @@ def test_an_observation_comes_back_by_key_and_within_its_bounds():
     assert integers.observation(th.tensor([[3.6, 11.0, -2.0]]), th.zeros(1, 0)).tolist() == [[4, 10, 0]]
 
 
+@pytest.mark.parametrize(
+    ("spaces_by_key", "action", "expected"),
+    [
+        ({"x": spaces.Box(0, 1, (2,)), "x[0]": spaces.Discrete(2)}, spaces.Discrete(2), ("x[0]", "x[1]", "x[0]_2", "action")),
+        ({"x[0]": spaces.Discrete(2), "x": spaces.Box(0, 1, (1,))}, spaces.Discrete(2), ("x[0]", "x[0]_2", "action")),
+        (
+            {"x": spaces.Box(0, 1, (1,)), "x[0]": spaces.Discrete(2), "x[0]_2": spaces.Discrete(3)},
+            *(spaces.Discrete(2), ("x[0]", "x[0]_3", "x[0]_2", "action")),
+        ),
+        (
+            {"action": spaces.Discrete(2), "agent_action": spaces.Discrete(2)},
+            *(spaces.Discrete(2), ("action", "agent_action", "agent_action_2")),
+        ),
+        ({"action[0]": spaces.Discrete(2)}, spaces.Box(-1, 1, (1,)), ("action[0]", "agent_action[0]")),
+        ({"action": spaces.Box(0, 1, (1,))}, spaces.Discrete(2), ("action[0]", "agent_action")),
+        ({"agent_action": spaces.Discrete(2)}, spaces.Discrete(2), ("agent_action", "action")),
+    ],
+)
+def test_default_names_are_unique(spaces_by_key, action, expected):
+    assert Factorization(spaces.Dict(spaces_by_key), action).factors.parent_names == expected
+
+
+COUNTS = spaces.MultiDiscrete([3, 4], start=[0, -1])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[2, 2], [3, 0]], r"obs\[0\]=3 is not allowed; obs\[0\] must be an integer from 0 to 2"),
+        ([[-1, 0]], r"obs\[0\]=-1 is not allowed"),
+        ([[0, 3]], r"obs\[1\]=3 is not allowed; obs\[1\] must be an integer from -1 to 2"),
+        ([[0, -2]], r"obs\[1\]=-2 is not allowed"),
+        ([[0.5, 0.0]], r"obs\[0\]=0.5 is not allowed"),
+        ([[0.0, float("nan")]], r"obs\[1\]=nan is not allowed"),
+        ([[0.0, float("inf")]], r"obs\[1\]=inf is not allowed"),
+    ],
+)
+def test_a_category_that_is_not_in_the_space_is_named(values, message):
+    factored = Factorization(COUNTS, COUNTS)
+    with pytest.raises(ValueError, match=message):
+        factored.encode_state(th.tensor(values))
+    with pytest.raises(ValueError, match=message.replace("obs", "action")):
+        factored.encode_action(th.tensor(values))
+    with pytest.raises(ValueError, match=message.replace("obs", "counts")):
+        Factorization(spaces.Dict(counts=COUNTS), COUNTS).encode_state({"counts": th.tensor(values)})
+
+
+def test_the_first_and_last_categories_are_taken():
+    rows = th.tensor([[0, -1], [2, 2], [1, 0]])
+    expected = [[1, 0, 0, 1, 0, 0, 0], [0, 0, 1, 0, 0, 0, 1], [0, 1, 0, 0, 1, 0, 0]]
+    for values in (rows, rows.float(), rows.to(th.int8)):
+        assert Factorization(COUNTS, COUNTS).encode_state(values).tolist() == expected
+    bits = Factorization(spaces.MultiBinary(2), spaces.Discrete(2, start=5))
+    assert bits.encode_state(th.tensor([[True, False]])).tolist() == [[0, 1, 1, 0]]
+    assert bits.encode_action(th.tensor([[6], [5]])).tolist() == [[0, 1], [1, 0]]
+    for wrong in (4, 7):
+        with pytest.raises(ValueError, match=f"action={wrong} is not allowed; action must be an integer from 5 to 6"):
+            bits.encode_action(th.tensor([[5], [wrong]]))
+    with pytest.raises(ValueError, match=r"obs\[1\]=2 is not allowed"):
+        bits.encode_state(th.tensor([[1, 2]]))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int32, np.uint8])
+def test_integers_beyond_their_dtype_become_its_ends(dtype):
+    info = np.iinfo(dtype)
+    factored = Factorization(spaces.Box(info.min, info.max, (1,), dtype), spaces.Discrete(2))
+    rows = th.tensor([[2.0**70], [float(info.max)], [-(2.0**70)], [3.4], [float(info.min)]], dtype=th.float64)
+    back = factored.observation(rows, rows[:, :0])
+    assert back.dtype == dtype
+    assert back.ravel().tolist() == [info.max, info.max, info.min, 3, info.min]
+
+
+def test_integers_near_the_ends_stay_within_the_bounds():
+    low, high = -(2**63) + 5, 2**63 - 5
+    factored = Factorization(spaces.Box(low, high, (1,), np.int64), spaces.Discrete(2))
+    rows = th.tensor([[2.0**63], [2.0**63 - 2048], [-(2.0**63)], [-(2.0**63) + 2048]], dtype=th.float64)
+    back = factored.observation(rows, rows[:, :0]).ravel().tolist()
+    assert back == [high, 2**63 - 2048, low, -(2**63) + 2048]
+
+
 def test_constant_columns_and_huge_numbers_stay_small():
     factored = Factorization(spaces.Box(-np.inf, np.inf, (4,), np.float64), spaces.Discrete(2))
     rows = th.tensor([[1e30, 1.7e9 + 100.0 * step, 5.0, 1e25 * step] for step in range(50)], dtype=th.float64)

@@ -355,6 +355,42 @@ def test_disagreements_are_counted_and_shown():
         disagreements(recorded, None, th.zeros(4, 1), str)
 
 
+UNITS = [1e-30, 1e-6, 3e-4, 1.0, 1e7]
+COSTS = th.tensor([0.0, -0.3, -1.1, -0.6, -8.0])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("constant", [0.0, 1.0, -20.0])
+def test_the_unit_of_a_reward_and_a_constant_in_it_do_not_matter(unit, constant):
+    recorded = outcomes(th.zeros(5, 1), reward=unit * (constant + COSTS))
+    rounded = unit * (constant + COSTS * 1.0005)
+    assert disagreements(recorded, rounded, None, str) == []
+    (sentence,) = disagreements(recorded, unit * (constant - COSTS), None, str)
+    assert "reward_fn disagrees with the environment in 4 of 5" in sentence
+    (sentence,) = disagreements(recorded, unit * (constant + COSTS * 1.02), None, str)
+    assert "reward_fn disagrees with the environment in 4 of 5" in sentence
+    (sentence,) = disagreements(recorded, unit * (constant + 0.1 + COSTS), None, str)
+    assert "reward_fn disagrees with the environment in 5 of 5" in sentence
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_same_reward_everywhere_is_known_but_for_its_rounding(unit):
+    recorded = outcomes(th.zeros(3, 1), reward=th.full((3,), unit))
+    assert disagreements(recorded, th.full((3,), unit * (1 + 5e-7)), None, str) == []
+    for wrong in (0.0, -unit, 1.0001 * unit, th.inf):
+        assert "in 3 of 3" in disagreements(recorded, th.full((3,), wrong), None, str)[0]
+
+
+def test_rare_rewards_and_none_at_all_are_compared():
+    rare = outcomes(th.zeros(100, 1), reward=th.tensor([*[0.0] * 99, 1.0]))
+    assert disagreements(rare, rare.reward, None, str) == []
+    assert "in 1 of 100" in disagreements(rare, th.zeros(100), None, str)[0]
+    assert "in 99 of 100" in disagreements(rare, rare.reward.where(rare.reward > 0, 3e-4), None, str)[0]
+    never = outcomes(th.zeros(3, 1), reward=th.zeros(3))
+    assert disagreements(never, th.zeros(3), None, str) == []
+    assert "in 1 of 3" in disagreements(never, th.tensor([0.0, 1e-7, 0.0]), None, str)[0]
+
+
 def test_a_chance_of_an_end_contradicts_no_transition():
     recorded = outcomes(th.zeros(5, 1), terminated=th.tensor([True, False, True, False, False]))
     assert disagreements(recorded, None, th.tensor([0.3, 0.3, 1.0, 0.0, 0.999]), str) == []

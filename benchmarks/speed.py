@@ -19,7 +19,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import gymnasium as gym
 import numpy as np
@@ -207,8 +207,8 @@ def roofline_rows(model: FCDL, size: Size, costs: Sequence[Row], seconds: float)
 
 def planned_rows(model: FCDL, observation: dict[str, np.ndarray]) -> int:
     """How many states and actions go through the model in a plan: each asks once for its reward."""
-    world = model.policy.world
-    with patch.object(world, "reward_fn", side_effect=world.reward_fn) as reward_fn:
+    world, reward_fn = model.policy.world, Mock(side_effect=model.policy.world.reward_fn)
+    with patch.object(world, "given", world.given._replace(reward_fn=reward_fn)):
         model.predict(observation)
     return sum(len(call.args[0]) for call in reward_fn.call_args_list)
 

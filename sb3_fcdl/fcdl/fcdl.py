@@ -18,6 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
@@ -272,12 +273,19 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         if self.env is not None:
-            self.declared = declared_by(self.env, self.reward_fn, self.termination_fn)
+            declared = declared_by(self.env, self.reward_fn, self.termination_fn)
+            if self.declared is not None and self.heads is not None:
+                # Of a file: the environment may be another one.
+                check_fits(declared, self.declared.factors, self.heads)
+            self.declared = declared
         elif self.declared is not None:
             self.declared = self.declared.with_given(self.reward_fn, self.termination_fn)
         assert self.declared is not None
         # The user's dictionary stays as it was: load() compares it with the saved one.
         user_kwargs = self.policy_kwargs
+        own = {"reward_fn", "termination_fn", "dynamics", "dynamics_kwargs", "planner", "planner_kwargs", "gamma"}
+        if twice := sorted(own & user_kwargs.keys()):
+            raise TypeError(f"policy_kwargs has {', '.join(twice)}: give it to FCDL itself, which hands it to the policy")
         self.policy_kwargs = {
             "factors": self.declared.factors,
             "reward_fn": self.declared.reward_fn,
@@ -380,7 +388,16 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
             "planner": type(self.policy.planner).__name__,
             "horizon": self.policy.planner.horizon,
         }
-        names = ("learning_starts", "batch_size", "gradient_steps", "train_horizon", "exploration_rate", "seed", "n_envs")
+        names = (
+            "learning_starts",
+            "batch_size",
+            "gradient_steps",
+            "train_horizon",
+            "exploration_rate",
+            "gamma",
+            "seed",
+            "n_envs",
+        )
         chosen |= {name: getattr(self, name) for name in names}
         chosen |= {"learning_rate": self.lr_schedule(1), "train_freq": self.train_freq.frequency}  # type: ignore[union-attr]
         for kwargs in ("dynamics_kwargs", "planner_kwargs"):
@@ -429,7 +446,8 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         present = getattr(self, "replay_buffer", None)
         self.replay_buffer = None
         try:
-            super().load_replay_buffer(path, truncate_last_traj)
+            with open_path(path, "r", suffix="pkl") as file:
+                super().load_replay_buffer(file, truncate_last_traj)
             loaded = self.replay_buffer
         except (AssertionError, AttributeError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is no replay buffer, or it is damaged: {error!r}") from error
@@ -439,7 +457,7 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         for name in ("n_envs", "observation_space", "action_space"):
             theirs, ours = getattr(loaded, name), getattr(self, name)
             if theirs != ours:
-                raise ValueError(f"{path} holds transitions with {name} = {theirs}, the model has {ours}")
+                raise ValueError(f"{path} holds transitions with {name} = {theirs}, the model has {name} = {ours}")
         check_keeps_ends(loaded, self.policy.learner)
         check_buffer(self.policy.world.factors, loaded)
         self.replay_buffer = loaded

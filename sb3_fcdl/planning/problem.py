@@ -57,7 +57,7 @@ class Problem:
         states, and changes nothing else. None: there are too many states
     :param discount: of the rewards, per environment step, in (0, 1]
     :param uncertainty_coef: price of a step's uncertainty, in units of the reward, as MOPO has one of the predicted deviation
-        (Yu et al., 2020); 0: none
+        (Yu et al., 2020); 0: none. With it a step must tell its uncertainty
     :raises ValueError: if ``discount`` is not in (0, 1], or ``uncertainty_coef`` negative or not finite
     """
 

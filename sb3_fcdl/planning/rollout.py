@@ -112,8 +112,10 @@ class Rollout(ABC):
             if problem.termination is not None:
                 ended.append(problem.termination(before, encoded, after).to(state.dtype))
         reward = th.cat(rewards)
-        if problem.uncertainty_coef and uncertainty is not None:
-            reward = reward - problem.uncertainty_coef * uncertainty
+        if problem.uncertainty_coef:
+            if uncertainty is None:
+                raise ValueError("uncertainty_coef is a price of uncertainty, and the problem's step tells none")
+            reward = reward - problem.uncertainty_coef * uncertainty.to(reward.dtype)
         return reward, th.cat(ended) if ended else None
 
 

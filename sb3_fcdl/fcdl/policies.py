@@ -212,6 +212,10 @@ class FCDLPolicy(BasePolicy):
         actions = self.world.factorization.env_actions(plan.actions[:, 0])
         return (actions if is_batch else actions.squeeze(axis=0)), state_of(plan)
 
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        """See ``BasePolicy.unscale_action``; never outside the bounds by a rounding."""
+        return self.world.factorization.unscaled(scaled_action)
+
     def local_graph(self, observation: Observations, action: np.ndarray | int) -> CausalGraph:
         """
         The graph that the model uses for one observation and action.

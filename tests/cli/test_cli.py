@@ -1,13 +1,16 @@
 """The command line: its help, its errors, and a short run from training to a table."""
 
+import csv
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from tiny import ends_after
 from toy import squeezed
 
@@ -120,49 +123,113 @@ class Crash(Exception):
     """The machine goes down."""
 
 
-def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr("sb3_fcdl.cli.commands.CHECKPOINT_FREQUENCY", 100)
-    sizes = ["--env-kwargs", *SMALL, "--dynamics-kwargs", "hidden_dim=16", "n_codes=4", "--planner-kwargs", "n_iterations=2"]
-    train = FCDL.train
+SIZES = ["--env-kwargs", *SMALL, "--dynamics-kwargs", "hidden_dim=16", "n_codes=4", "--planner-kwargs", "n_iterations=2"]
 
+
+def rows_of(*paths):
+    """The curve in these files, but for times; numbers as they are written."""
+    rows = [row for path in paths for row in csv.DictReader(path.read_text().splitlines())]
+    return [
+        {key: value for key, value in row.items() if value and (not key.startswith("time/") or key == "time/total_timesteps")}
+        for row in rows
+    ]
+
+
+def assert_same_run(folder, other):
+    """Weights, optimizer, buffer and evaluations bit for bit."""
+    models = [FCDL.load(path / "model.zip") for path in (folder, other)]
+    ours, theirs = (model.policy.state_dict() for model in models)
+    assert ours.keys() == theirs.keys() and all(th.equal(ours[key], theirs[key]) for key in ours)
+    ours, theirs = (model.policy.optimizer.state_dict()["state"] for model in models)
+    assert all(th.equal(ours[key]["exp_avg_sq"], theirs[key]["exp_avg_sq"]) for key in ours)
+    best = [FCDL.load(path / "best_model.zip").policy.state_dict() for path in (folder, other)]
+    assert all(th.equal(best[0][key], best[1][key]) for key in best[0])
+    evaluations = [dict(np.load(path / "evaluations.npz")) for path in (folder, other)]
+    assert all(np.array_equal(evaluations[0][key], evaluations[1][key]) for key in evaluations[1])
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    log_dir = tmp_path_factory.mktemp("whole")
+    assert main(["train", "--timesteps", "300", "--seed", "1", "--eval-freq", "70", "--log-dir", str(log_dir), *SIZES]) == 0
+    return log_dir / "Chemical-v0_full_fork_seed1_1"
+
+
+def test_a_run_that_crashed_goes_on_bit_for_bit(tmp_path, monkeypatch, whole_run):
+    monkeypatch.setattr("sb3_fcdl.cli.commands.CHECKPOINT_FREQUENCY", 100)
     with monkeypatch.context() as until_crash:
-        until_crash.setattr(FCDL, "train", ends_after(12, Crash))
+        until_crash.setattr(FCDL, "train", ends_after(13, Crash))
         with pytest.raises(Crash):
-            main(["train", "--timesteps", "300", "--seed", "1", "--eval-freq", "100", "--log-dir", str(tmp_path), *sizes])
+            main(["train", "--timesteps", "300", "--seed", "1", "--eval-freq", "70", "--log-dir", str(tmp_path), *SIZES])
     folder = tmp_path / "Chemical-v0_full_fork_seed1_1"
     before = json.loads((folder / "train.json").read_text())
     assert before["timesteps"] == 200 and not (folder / "model.zip").exists()
-    # An interrupted run may have evaluated after its last checkpoint, too.
-    with np.load(folder / "evaluations.npz") as found:
-        evaluations = dict(found)
-    assert evaluations["timesteps"].tolist() == [100, 200]
-    np.savez(folder / "evaluations.npz", **{**evaluations, "timesteps": [100, 210], "results": [[1.0] * 10, [1e6] * 10]})
-    best = (folder / "best_model.zip").read_bytes()
-    windows, resumed = [], []
+    # What the run wrote after its checkpoint is repeated: an evaluation, rows of the curve.
+    assert dict(np.load(folder / "evaluations.npz"))["timesteps"].tolist() == [70, 140, 210]
+    assert rows_of(folder / "progress.csv")[-1]["time/total_timesteps"] == "210"
 
-    def look(model, **kwargs):
-        windows.append(model._window_rng.bit_generator.state)
-        resumed.append(model)
-        train(model, **kwargs)
-
-    monkeypatch.setattr(FCDL, "train", look)
     assert main(["train", "--resume", str(folder)]) == 0
-    with np.load(folder / "evaluations.npz") as found:
-        assert found["timesteps"].tolist() == [100, 300] and found["results"][0].tolist() == [1.0] * 10
-    assert (folder / "best_model.zip").read_bytes() == best
-    # Neither the first states nor the windows are those that the run began with.
-    assert windows[0] != np.random.default_rng(1).bit_generator.state
-    observations = resumed[0].replay_buffer.observations
-    assert any(not np.array_equal(values[0], values[20]) for values in observations.values())
+    assert_same_run(folder, whole_run)
+    curve = rows_of(folder / "progress.csv", folder / "progress_from_200.csv")
+    assert len(curve) >= 4 and curve == rows_of(whole_run / "progress.csv")
     after = json.loads((folder / "train.json").read_text())
     assert after["timesteps"] == 300 and after["wall_s"] > before["wall_s"]
     assert {key: after[key] for key in ("env_kwargs", "arguments")} == {
         key: before[key] for key in ("env_kwargs", "arguments")
     }
-    assert list(folder.glob("checkpoint*")) == [] and (folder / "progress_from_200.csv").exists()
+    assert list(folder.glob("checkpoint*")) == [] and is_finished(folder)
+
+
+def test_a_run_that_has_ended_is_trained_on(capsys, tmp_path, whole_run):
+    folder = tmp_path / whole_run.name
+    shutil.copytree(whole_run, folder)
+    for more in ([], ["--timesteps", "300"]):
+        assert "has 300 timesteps: give --timesteps above that" in error_of(capsys, "train", "--resume", str(folder), *more)
+    assert main(["train", "--resume", str(folder), "--timesteps", "380"]) == 0
+    assert is_finished(folder) and sorted(path.name for path in folder.glob("*_[0-9]*")) == [
+        "end_380",
+        "progress_from_300.csv",
+    ]
+    record = json.loads((folder / "train.json").read_text())
+    assert record["timesteps"] == record["arguments"]["timesteps"] == 380
     model = FCDL.load(folder / "model.zip")
-    # 9 updates before the checkpoint, which comes before the update of its step; 10 after it.
-    assert model.num_timesteps == 300 and model._n_updates == 19
+    # One update for ten transitions after the first 100.
+    assert model.num_timesteps == 380 and model._n_updates == 28
+    assert dict(np.load(folder / "evaluations.npz"))["timesteps"].tolist() == [70, 140, 210, 280, 350]
+
+
+OPAQUE = """
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Simulated(CartPoleEnv):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.simulator = memoryview(b"in C")
+
+gymnasium.register("Simulated-v0", Simulated, max_episode_steps=20)
+"""
+
+
+def test_a_resumed_run_says_if_it_is_no_repetition(capsys, tmp_path, monkeypatch):
+    (tmp_path / "opaque.py").write_text(OPAQUE)
+    monkeypatch.syspath_prepend(tmp_path)
+    quick = ["--dynamics-kwargs", "hidden_dim=16", "--planner-kwargs", "horizon=2", "--log-dir", str(tmp_path / "runs")]
+    try:
+        assert main(["train", "--env", "opaque:Simulated-v0", "--timesteps", "60", "--eval-freq", "30", *quick]) == 0
+        folder = tmp_path / "runs" / "Simulated-v0_seed0_1"
+        found = dict(np.load(folder / "evaluations.npz"))
+        np.savez(folder / "evaluations.npz", **{**found, "results": np.full_like(found["results"], 1e6)})
+        best = (folder / "best_model.zip").read_bytes()
+        capsys.readouterr()
+        assert main(["train", "--resume", str(folder), "--timesteps", "90"]) == 0
+    finally:
+        gym.registry.pop("Simulated-v0", None)
+        sys.modules.pop("opaque", None)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "goes on in new episodes and is no repetition" in said
+    # It will not meet the best model again.
+    assert (folder / "best_model.zip").read_bytes() == best
 
 
 @pytest.mark.parametrize("frequency", [1000, 70, 10], ids=["none before", "one before", "one of the same step"])

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_fcdl.fcdl import FCDL
 from sb3_fcdl.runs.checkpoint import complete_run, save_checkpoint
 from sb3_fcdl.runs.record import TrainRecord
+from sb3_fcdl.runs.stop import StoppedBySignal, StopRequest
 
 
 class RunCheckpointCallback(BaseCallback):
@@ -23,22 +24,34 @@ class RunCheckpointCallback(BaseCallback):
     :param record: what the run is; timesteps and time before this part of it
     :param frequency: timesteps between two checkpoints
     :param evaluation: the environments that the run is evaluated in; None: it is not
+    :param stop: once a signal has come, the next rollout raises ``StoppedBySignal`` instead, behind a checkpoint
     """
 
-    def __init__(self, folder: Path, record: TrainRecord, frequency: int, evaluation: VecEnv | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        record: TrainRecord,
+        frequency: int,
+        evaluation: VecEnv | None = None,
+        stop: StopRequest | None = None,
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.record = record
         self.frequency = frequency
         self.evaluation = evaluation
+        self.stop = stop
         self._last_save = record.timesteps
 
     def _on_training_start(self) -> None:
         self._start = time.perf_counter()
 
     def _on_rollout_start(self) -> None:
-        if self.num_timesteps - self._last_save >= self.frequency:
+        is_stopped = self.stop is not None and self.stop.signal is not None
+        if is_stopped or self.num_timesteps - self._last_save >= self.frequency:
             self.save()
+        if is_stopped:
+            raise StoppedBySignal
 
     def _on_step(self) -> bool:
         return True

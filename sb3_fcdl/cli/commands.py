@@ -1,6 +1,7 @@
 """The commands of ``sb3-fcdl``. Each takes the options that ``make_parser`` reads for it."""
 
 import argparse
+import errno
 import json
 import re
 import sys
@@ -29,52 +30,66 @@ from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.presets import preset
 from sb3_fcdl.runs import Run, format_table
-from sb3_fcdl.runs.checkpoint import is_finished, load_checkpoint, put_back_curves, put_back_evaluation, save_model
+from sb3_fcdl.runs.checkpoint import is_finished, load_checkpoint, missing, put_back_curves, put_back_evaluation, save_model
 from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files
 from sb3_fcdl.runs.profile import available_devices, format_speeds, load_on, measure_model, recommendation
 from sb3_fcdl.runs.record import TrainRecord, machine, package_versions
+from sb3_fcdl.runs.stop import StoppedBySignal, StopRequest
 from sb3_fcdl.training.checkpoint import MODEL
 
 # Timesteps between two checkpoints: some minutes of training, while a checkpoint takes less than a second.
 CHECKPOINT_FREQUENCY = 10_000
-# The exit code of a program that Ctrl-C ended: a script of several runs stops there.
-INTERRUPTED = 130
+# What a full or read-only disk says. Other errors of the operating system may be the environment's.
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def train(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl train``"""
-    with _mistakes_end_the_program():
-        start = _new_run(arguments) if arguments.resume is None else _old_run(arguments)
-        model, folder, record = start.model, start.folder, start.record
-        arguments = argparse.Namespace(**{**record.arguments, "progress": arguments.progress})
-        evaluation = _eval_callback(arguments, start) if arguments.eval_freq else None
-        checkpoint = RunCheckpointCallback(folder, record, CHECKPOINT_FREQUENCY, evaluation.eval_env if evaluation else None)
-        callbacks: list[BaseCallback] = [checkpoint, *([evaluation] if evaluation is not None else [])]
-        if start.checkpoint is not None:
-            put_back_curves(start.checkpoint)
+    with StopRequest() as stop:
+        with _mistakes_end_the_program():
+            start = _new_run(arguments) if arguments.resume is None else _old_run(arguments)
+            arguments = argparse.Namespace(**{**start.record.arguments, "progress": arguments.progress})
+            evaluation = _eval_callback(arguments, start) if arguments.eval_freq else None
+            environments = None if evaluation is None else evaluation.eval_env
+            checkpoint = RunCheckpointCallback(start.folder, start.record, CHECKPOINT_FREQUENCY, environments, stop)
+        callbacks: list[BaseCallback] = [checkpoint, *([] if evaluation is None else [evaluation])]
+        with _full_disks_end_the_program(start):
+            is_complete = _learn(arguments, start, callbacks)
+            if is_complete:
+                checkpoint.finish()
+            else:
+                save_model(start.folder, start.model)
+    n_timesteps = start.model.num_timesteps
+    if not is_complete:
+        print(f"interrupted after {n_timesteps} timesteps; go on with: {_go_on(start.folder)}", file=sys.stderr)
+        sys.exit(stop.status)
+    wall_s = checkpoint.current_record.wall_s
+    print(f"{n_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {start.folder / MODEL}")
+
+
+def _learn(arguments: argparse.Namespace, start: "_Start", callbacks: list[BaseCallback]) -> bool:
+    """:return: whether the run is complete; False: a signal stopped it"""
+    model, n_before = start.model, start.record.timesteps
+    if start.checkpoint is not None:
+        put_back_curves(start.checkpoint)
     formats = ["tensorboard", "csv"] + ([] if arguments.progress else ["stdout"])
-    suffix = f"_from_{record.timesteps}" if record.timesteps else ""
-    model.set_logger(Logger(str(folder), [make_output_format(name, str(folder), suffix) for name in formats]))
-    n_left = arguments.timesteps - record.timesteps
+    suffix = f"_from_{n_before}" if n_before else ""
+    folder, is_new = str(start.folder), start.checkpoint is None
+    model.set_logger(Logger(folder, [make_output_format(name, folder, suffix) for name in formats]))
     # If all episodes have one length, n_envs of them end in the same step: log once then, not once for every four.
     log_interval = arguments.n_envs
-    is_new = start.checkpoint is None
-    is_interrupted = False
+    n_left = arguments.timesteps - n_before
     try:
         model.learn(n_left, callbacks, log_interval, reset_num_timesteps=is_new, progress_bar=arguments.progress)
-    except KeyboardInterrupt:
-        is_interrupted = True
+    except StoppedBySignal:
+        return False
     finally:
         model.logger.close()
-    if is_interrupted:
-        save_model(folder, model)
-        checkpoint.save()
-        go_on = f"{PROGRAM} train --resume {folder}"
-        print(f"interrupted after {model.num_timesteps} timesteps; the model is kept. Go on with\n  {go_on}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    checkpoint.finish()
-    wall_s = checkpoint.current_record.wall_s
-    print(f"{model.num_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {folder / MODEL}")
+    return True
+
+
+def _go_on(folder: Path) -> str:
+    return f"{PROGRAM} train --resume {folder}"
 
 
 class _Start(NamedTuple):
@@ -100,7 +115,11 @@ def _new_run(arguments: argparse.Namespace) -> _Start:
     model = _make_model(arguments, make_env(arguments.env, arguments.n_envs, env_kwargs))
     name = _run_name(arguments, env_kwargs)
     folder = Path(arguments.log_dir) / f"{name}_{get_latest_run_id(arguments.log_dir, name) + 1}"
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"cannot make the folder {folder} ({reason}): choose another --log-dir, a folder to write in") from error
     said = {key: value for key, value in vars(arguments).items() if key not in ("command", "resume")}
     record = TrainRecord(arguments.dynamics.upper(), arguments.env, env_kwargs, arguments.seed, 0, 0.0, said)
     return _Start(model, folder, record, None)
@@ -315,6 +334,32 @@ def _load_model(path: Path, env_id: str, env_kwargs: dict[str, Any]) -> FCDL:
         raise ValueError(f"{path} was trained on {model.observation_space}, the environment has {env.observation_space}")
     env.close()
     return model
+
+
+@contextmanager
+def _full_disks_end_the_program(start: _Start) -> Iterator[None]:
+    """Report in one line that a run cannot be written, and how to go on, and exit with code 2."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = _not_written(error)
+        if reason is None:
+            raise
+        can_go_on = any(not missing(path) for path in start.folder.glob("*_[0-9]*"))
+        then = f"go on with: {_go_on(start.folder)}" if can_go_on else "train anew, as there is no checkpoint yet"
+        print(f"{PROGRAM}: error: cannot write to {start.folder} ({reason}): make room there, then {then}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _not_written(error: BaseException | None) -> str | None:
+    """What the operating system says of a file that it does not write; None: the error, and what it came from, is another."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NOT_WRITTEN:
+            return error.strerror
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error):
+            return "torch cannot write"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextmanager

@@ -37,7 +37,8 @@ what it writes: LOG_DIR/RUN/, where RUN is ENV_OPTIONS_DYNAMICS_seedSEED_K (with
   progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
   best_model.zip          with --eval-freq: the model of the best evaluation; all of them are in evaluations.npz
   checkpoint_N/           what --resume continues from, every 10 000 timesteps; end_N/ when the run has ended
-Ctrl-C ends the training early and keeps the model and a checkpoint. --resume continues from the last checkpoint bit for bit,
+Ctrl-C and SIGTERM end the training early and keep the model and a checkpoint of that timestep (exit status 130 and 143); a
+second one ends the program at once and leaves the last checkpoint. --resume continues from the last checkpoint bit for bit,
 as if the run had not stopped, on the same machine and versions. Its curve goes on in progress_from_N.csv; rows of progress.csv
 from after the checkpoint are removed there, as the resumed run logs them again (TensorBoard shows them twice). If the state of
 an environment cannot be saved (a simulator in C without get_state() and set_state()), the resumed run says so and goes on in

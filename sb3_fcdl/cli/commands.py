@@ -1,14 +1,17 @@
 """The commands of ``sb3-fcdl``. Each takes the options that ``make_parser`` reads for it."""
 
 import argparse
+import errno
 import json
 import re
 import sys
+import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -21,78 +24,124 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_fcdl.benchmark import benchmark_of, evaluate_predictions
 from sb3_fcdl.callbacks import RunCheckpointCallback, TaskEvalCallback
 from sb3_fcdl.cli.env_options import DEFAULT_ENV, env_options, name_parts
-from sb3_fcdl.cli.options import PROGRAM
+from sb3_fcdl.cli.options import DEFAULT_TIMESTEPS, PROGRAM
 from sb3_fcdl.evaluation import evaluate_shift, evaluate_tasks, format_accuracy, format_graphs, make_env, parse_shift
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.presets import preset
 from sb3_fcdl.runs import Run, format_table
-from sb3_fcdl.runs.checkpoint import MODEL, load_checkpoint
+from sb3_fcdl.runs.checkpoint import is_finished, load_checkpoint, missing, put_back_curves, put_back_evaluation, save_model
 from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files
 from sb3_fcdl.runs.profile import available_devices, format_speeds, load_on, measure_model, recommendation
 from sb3_fcdl.runs.record import TrainRecord, machine, package_versions
+from sb3_fcdl.runs.stop import StoppedBySignal, StopRequest
+from sb3_fcdl.training.checkpoint import MODEL
 
 # Timesteps between two checkpoints: some minutes of training, while a checkpoint takes less than a second.
 CHECKPOINT_FREQUENCY = 10_000
-# The exit code of a program that Ctrl-C ended: a script of several runs stops there.
-INTERRUPTED = 130
+# What a full or read-only disk says. Other errors of the operating system may be the environment's.
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def train(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl train``"""
-    with _mistakes_end_the_program():
-        model, folder, record = _new_run(arguments) if arguments.resume is None else _old_run(Path(arguments.resume))
-        arguments = argparse.Namespace(**{**record.arguments, "progress": arguments.progress})
-        checkpoint = RunCheckpointCallback(folder, record, CHECKPOINT_FREQUENCY)
-        callbacks: list[BaseCallback] = [checkpoint]
-        if arguments.eval_freq:
-            callbacks.append(_eval_callback(arguments, record, folder))
+    with StopRequest() as stop:
+        with _mistakes_end_the_program():
+            start = _new_run(arguments) if arguments.resume is None else _old_run(arguments)
+            arguments = argparse.Namespace(**{**start.record.arguments, "progress": arguments.progress})
+            evaluation = _eval_callback(arguments, start) if arguments.eval_freq else None
+            environments = None if evaluation is None else evaluation.eval_env
+            checkpoint = RunCheckpointCallback(start.folder, start.record, CHECKPOINT_FREQUENCY, environments, stop)
+        callbacks: list[BaseCallback] = [checkpoint, *([] if evaluation is None else [evaluation])]
+        with _full_disks_end_the_program(start):
+            is_complete = _learn(arguments, start, callbacks)
+            if is_complete:
+                checkpoint.finish()
+            else:
+                save_model(start.folder, start.model)
+    n_timesteps = start.model.num_timesteps
+    if not is_complete:
+        print(f"interrupted after {n_timesteps} timesteps; go on with: {_go_on(start.folder)}", file=sys.stderr)
+        sys.exit(stop.status)
+    wall_s = checkpoint.current_record.wall_s
+    print(f"{n_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {start.folder / MODEL}")
+
+
+def _learn(arguments: argparse.Namespace, start: "_Start", callbacks: list[BaseCallback]) -> bool:
+    """:return: whether the run is complete; False: a signal stopped it"""
+    model, n_before = start.model, start.record.timesteps
+    if start.checkpoint is not None:
+        put_back_curves(start.checkpoint)
     formats = ["tensorboard", "csv"] + ([] if arguments.progress else ["stdout"])
-    suffix = f"_from_{record.timesteps}" if record.timesteps else ""
-    model.set_logger(Logger(str(folder), [make_output_format(name, str(folder), suffix) for name in formats]))
-    n_left = arguments.timesteps - record.timesteps
+    suffix = f"_from_{n_before}" if n_before else ""
+    folder, is_new = str(start.folder), start.checkpoint is None
+    model.set_logger(Logger(folder, [make_output_format(name, folder, suffix) for name in formats]))
     # If all episodes have one length, n_envs of them end in the same step: log once then, not once for every four.
     log_interval = arguments.n_envs
-    is_new = record.timesteps == 0
-    is_interrupted = False
+    n_left = arguments.timesteps - n_before
     try:
         model.learn(n_left, callbacks, log_interval, reset_num_timesteps=is_new, progress_bar=arguments.progress)
-    except KeyboardInterrupt:
-        is_interrupted = True
+    except StoppedBySignal:
+        return False
     finally:
         model.logger.close()
-    model.save(folder / MODEL)
-    if is_interrupted:
-        checkpoint.save()
-        go_on = f"{PROGRAM} train --resume {folder}"
-        print(f"interrupted after {model.num_timesteps} timesteps; the model is kept. Go on with\n  {go_on}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    checkpoint.finish()
-    wall_s = checkpoint.current_record.wall_s
-    print(f"{model.num_timesteps} timesteps in {wall_s:.0f} s. Next:\n  {PROGRAM} evaluate --model {folder / MODEL}")
+    return True
 
 
-def _new_run(arguments: argparse.Namespace) -> tuple[FCDL, Path, TrainRecord]:
+def _go_on(folder: Path) -> str:
+    return f"{PROGRAM} train --resume {folder}"
+
+
+class _Start(NamedTuple):
+    """
+    Where a run starts from.
+
+    :param model: new, or resumed
+    :param folder: the run's
+    :param record: of the run so far
+    :param checkpoint: folder of the checkpoint that it is resumed from; None: it is new
+    """
+
+    model: FCDL
+    folder: Path
+    record: TrainRecord
+    checkpoint: Path | None
+
+
+def _new_run(arguments: argparse.Namespace) -> _Start:
+    if arguments.timesteps is None:
+        arguments.timesteps = DEFAULT_TIMESTEPS
     env_kwargs = _env_kwargs(arguments)
     model = _make_model(arguments, make_env(arguments.env, arguments.n_envs, env_kwargs))
     name = _run_name(arguments, env_kwargs)
     folder = Path(arguments.log_dir) / f"{name}_{get_latest_run_id(arguments.log_dir, name) + 1}"
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"cannot make the folder {folder} ({reason}): choose another --log-dir, a folder to write in") from error
     said = {key: value for key, value in vars(arguments).items() if key not in ("command", "resume")}
     record = TrainRecord(arguments.dynamics.upper(), arguments.env, env_kwargs, arguments.seed, 0, 0.0, said)
-    return model, folder, record
+    return _Start(model, folder, record, None)
 
 
-def _old_run(folder: Path) -> tuple[FCDL, Path, TrainRecord]:
+def _old_run(arguments: argparse.Namespace) -> _Start:
+    folder = Path(arguments.resume)
 
-    def load(path: Path) -> FCDL:
-        record = TrainRecord.load(path.parent)
-        return FCDL.load(path, env=make_env(record.env, record.arguments["n_envs"], record.env_kwargs))
+    def resume(path: Path) -> FCDL:
+        record = TrainRecord.load(path)
+        return FCDL.resume(path, make_env(record.env, record.arguments["n_envs"], record.env_kwargs))
 
-    model, record = load_checkpoint(folder, load)
-    # The seed of the run itself would repeat its first episodes, random actions and windows.
-    model.set_random_seed(int(np.random.SeedSequence([record.seed, record.timesteps]).generate_state(1)[0]))
-    return model, folder, record
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        path, model, record = load_checkpoint(folder, resume)
+    for warning in caught:
+        print(f"{PROGRAM}: {warning.message}", file=sys.stderr)
+    timesteps = arguments.timesteps or record.arguments["timesteps"]
+    if timesteps <= record.timesteps and (arguments.timesteps is not None or is_finished(folder)):
+        raise ValueError(f"the run in {folder} has {record.timesteps} timesteps: give --timesteps above that to train on")
+    record = replace(record, arguments={**record.arguments, "timesteps": timesteps})
+    return _Start(model, folder, record, path)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -201,8 +250,8 @@ def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
     return FCDL(FCDLPolicy, env, **settings)
 
 
-def _eval_callback(arguments: argparse.Namespace, record: TrainRecord, folder: Path) -> EvalCallback:
-    env_kwargs = record.env_kwargs
+def _eval_callback(arguments: argparse.Namespace, start: _Start) -> EvalCallback:
+    env_kwargs, folder = start.record.env_kwargs, start.folder
     env = make_env(arguments.env, arguments.n_envs, env_kwargs)
     env.seed(EVALUATION_SEED_OFFSET + arguments.seed)
     benchmark = benchmark_of(arguments.env)
@@ -219,7 +268,10 @@ def _eval_callback(arguments: argparse.Namespace, record: TrainRecord, folder: P
         callback_after_eval=on_tests if tests else None,
         verbose=0,
     )
-    _take_up(callback, folder / "evaluations.npz", record.timesteps)
+    if start.checkpoint is not None:
+        callback.n_calls = start.record.timesteps // arguments.n_envs
+        is_repeated = put_back_evaluation(start.checkpoint, env) and start.model._last_obs is not None
+        _take_up(callback, start.checkpoint, best_of=start.checkpoint if is_repeated else folder)
     return callback
 
 
@@ -237,18 +289,27 @@ def _eval_callback_class(env: VecEnv) -> type[EvalCallback]:
     return MaskableEvalCallback
 
 
-def _take_up(callback: EvalCallback, path: Path, timesteps: int) -> None:
-    """Restores the evaluations of an interrupted run, so that its best model is replaced by a better one only."""
-    if not path.exists():
-        return
-    with np.load(path) as found:
-        callback.best_mean_reward = float(found["results"].mean(axis=1).max())
-        is_kept = found["timesteps"] <= timesteps
-        callback.evaluations_timesteps = found["timesteps"][is_kept].tolist()
-        callback.evaluations_results = found["results"][is_kept].tolist()
-        callback.evaluations_length = found["ep_lengths"][is_kept].tolist()
-        if "successes" in found:
-            callback.evaluations_successes = found["successes"][is_kept].tolist()
+def _take_up(callback: EvalCallback, checkpoint: Path, best_of: Path) -> None:
+    """
+    Restores the evaluations of an interrupted run, so that its best model is replaced by a better one only.
+
+    :param callback: of the resumed run
+    :param checkpoint: with the evaluations before it
+    :param best_of: the folder whose evaluations the best model is to exceed: the run's own if it will not repeat them
+    """
+    for folder in (best_of, checkpoint):
+        try:
+            with np.load(folder / "evaluations.npz") as file:
+                found = dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            # There is none yet, or the run was killed while it wrote them.
+            continue
+        callback.best_mean_reward = max(callback.best_mean_reward, float(found["results"].mean(axis=1).max()))
+        if folder == checkpoint:
+            callback.evaluations_timesteps = found["timesteps"].tolist()
+            callback.evaluations_results = found["results"].tolist()
+            callback.evaluations_length = found["ep_lengths"].tolist()
+            callback.evaluations_successes = found["successes"].tolist() if "successes" in found else []
 
 
 def _load_record(path: Path, env_kwargs: dict[str, Any]) -> Any:
@@ -273,6 +334,32 @@ def _load_model(path: Path, env_id: str, env_kwargs: dict[str, Any]) -> FCDL:
         raise ValueError(f"{path} was trained on {model.observation_space}, the environment has {env.observation_space}")
     env.close()
     return model
+
+
+@contextmanager
+def _full_disks_end_the_program(start: _Start) -> Iterator[None]:
+    """Report in one line that a run cannot be written, and how to go on, and exit with code 2."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = _not_written(error)
+        if reason is None:
+            raise
+        can_go_on = any(not missing(path) for path in start.folder.glob("*_[0-9]*"))
+        then = f"go on with: {_go_on(start.folder)}" if can_go_on else "train anew, as there is no checkpoint yet"
+        print(f"{PROGRAM}: error: cannot write to {start.folder} ({reason}): make room there, then {then}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _not_written(error: BaseException | None) -> str | None:
+    """What the operating system says of a file that it does not write; None: the error, and what it came from, is another."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NOT_WRITTEN:
+            return error.strerror
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error):
+            return "torch cannot write"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextmanager

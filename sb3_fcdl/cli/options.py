@@ -7,6 +7,7 @@ from typing import Any
 from sb3_fcdl.cli.env_options import DEFAULT_ENV, add_env_options, environments_in_words, option_examples
 
 PROGRAM = "sb3-fcdl"
+DEFAULT_TIMESTEPS = 30_000
 DESCRIPTION = """\
 Causal world models for Stable-Baselines3.
 
@@ -35,15 +36,21 @@ what it writes: LOG_DIR/RUN/, where RUN is ENV_OPTIONS_DYNAMICS_seedSEED_K (with
   train.json              arguments, versions, machine and wall-clock time
   progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
   best_model.zip          with --eval-freq: the model of the best evaluation; all of them are in evaluations.npz
-  checkpoint_N/           until the run has ended: what --resume continues from, every 10 000 timesteps
-Ctrl-C ends the training early and keeps the model and a checkpoint. --resume continues from the last checkpoint, with new
-episodes and new random numbers; its curve is progress_from_N.csv.
+  checkpoint_N/           what --resume continues from, every 10 000 timesteps; end_N/ when the run has ended
+Ctrl-C and SIGTERM end the training early and keep the model and a checkpoint of that timestep (exit status 130 and 143); a
+second one ends the program at once and leaves the last checkpoint. --resume continues from the last checkpoint bit for bit,
+as if the run had not stopped, on the same machine and versions. Its curve goes on in progress_from_N.csv; rows of progress.csv
+from after the checkpoint are removed there, as the resumed run logs them again (TensorBoard shows them twice). If the state of
+an environment cannot be saved (a simulator in C without get_state() and set_state()), the resumed run says so and goes on in
+new episodes.
+A run that has ended is trained on by --resume with a larger --timesteps; its replay buffer keeps its size.
 
 examples:
   {PROGRAM} train --timesteps 30000 --seed 0 --log-dir runs --progress
   {PROGRAM} train --env CartPole-v1 --dynamics-kwargs n_codes=8 --planner-kwargs n_candidates=128
 {option_examples(PROGRAM, "train", "--env {env_id}")}
   {PROGRAM} train --resume runs/RUN
+  {PROGRAM} train --resume runs/RUN --timesteps 60000
 """
 EVALUATE_EPILOG = f"""\
 The environment is that of train.json beside the model. The columns are its training task (`train`) and its test tasks. All
@@ -146,7 +153,12 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="settings known for the environment: default or paper (default: %(default)s)",
     )
-    add("--timesteps", type=_positive, default=30_000, metavar="N", help="transitions to learn from (default: %(default)s)")
+    add(
+        "--timesteps",
+        type=_positive,
+        metavar="N",
+        help=f"transitions to learn from; with --resume: in all, above those of the run (default: {DEFAULT_TIMESTEPS})",
+    )
     add(
         "--seed",
         type=int,
@@ -182,7 +194,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="transitions between evaluations of 10 episodes a task, logged as eval/* (default: none)",
     )
-    add("--resume", metavar="FOLDER", help="continue an interrupted run, with its own arguments except --progress")
+    add("--resume", metavar="FOLDER", help="continue a run, with its own arguments except --progress and --timesteps")
     add("--progress", action="store_true", help="a progress bar instead of the log on the terminal (needs tqdm and rich)")
 
 

@@ -60,8 +60,14 @@ class TrainRecord:
     FILE_NAME = "train.json"
 
     def save(self, folder: Path) -> None:
-        """:param folder: the run's folder"""
-        (folder / self.FILE_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        """
+        Written aside and renamed: the record before stays until this one is complete.
+
+        :param folder: the run's folder
+        """
+        partial = folder / f"partial_{self.FILE_NAME}"
+        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(partial, folder / self.FILE_NAME)
 
     @classmethod
     def load(cls, folder: Path) -> "TrainRecord":

@@ -188,7 +188,7 @@ class FCDLPolicy(BasePolicy):
         Plan, and return the first action of the plan.
 
         :param observation: one observation or a batch of ``B``
-        :param state: what the last call returned: the rest of its plans, ``([B, K, H, *],)``. None: start anew
+        :param state: what the last call returned: the rest of its plans, ``([B, L, H, *],)``. None: start anew
         :param episode_start: which environments start anew, ``[B]``, bool; none if None
         :param deterministic: whether the action is a function of weights, observation, state and mask alone
         :param action_masks: allowed actions, ``[A]`` or ``[B, A]``, bool; all if None. Of several dimensions those of the
@@ -286,7 +286,7 @@ def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarra
     """
     The warm start of a planner out of what SB3 hands to ``predict``.
 
-    :param state: what the last call returned, ``([B, K, H, *],)``; None: there is none
+    :param state: what the last call returned, ``([B, L, H, *],)``; None: there is none
     :param episode_start: which environments start anew, ``[B]``, bool; none if None
     """
     if state is None:

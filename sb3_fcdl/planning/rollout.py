@@ -41,8 +41,7 @@ class Rollout(ABC):
         """
         The return of each sequence, see :class:`~sb3_fcdl.planning.problem.Problem`; ``-inf`` where it is not finite.
 
-        :param sequences: ``[B, N, H]`` int64 for discrete actions, ``[B, N, H, M]`` int64 for multi-discrete ones,
-            ``[B, N, H, A]`` float for a box
+        :param sequences: ``[B, N, H, *]``, where ``*`` is the shape of one action; int64, for a box float
         :return: returns, ``[B, N]``
         """
         n_envs, n_candidates, horizon = sequences.shape[:3]

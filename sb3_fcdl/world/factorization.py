@@ -192,7 +192,7 @@ class Factorization(nn.Module):
 
     def env_actions(self, planned: th.Tensor) -> np.ndarray:
         """
-        :param planned: actions of a plan, ``[B]`` or ``[B, M]`` int64, or ``[B, A]`` float
+        :param planned: actions of a plan, ``[B, *]``, see ``Plan``
         :return: as the environment takes them, ``[B, *action_space.shape]``
         """
         space = self.action_space

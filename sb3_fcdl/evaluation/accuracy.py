@@ -14,6 +14,7 @@ from sb3_fcdl.evaluation.paired import joined, one_step, paired_envs, policy_of,
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.observations import Observations
+from sb3_fcdl.world.world_model import WorldModel
 
 BayesStep = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """
@@ -70,22 +71,11 @@ def evaluate_accuracy(
     :raises ValueError: if there is no categorical variable
     """
     first = policy_of(next(iter(models.values())))
-    variables = first.world.factors.state_variables
-    is_categorical = np.array([variable.is_categorical for variable in variables])
-    if not is_categorical.any():
+    assert first is not None
+    states = _States(first.world)
+    if not states.is_categorical.any():
         raise ValueError(f"{env_id} has no categorical variable to predict right or wrong")
-
-    def raw(observations: Observations) -> th.Tensor:
-        return first.world.factorization.raw_state(obs_as_tensor(observations, first.device))
-
-    def categories(state: th.Tensor) -> np.ndarray:
-        return first.dynamics.layout.categories(state).cpu().numpy()
-
-    def is_shown(seen: th.Tensor, true: th.Tensor) -> np.ndarray:
-        same = [part.all(-1) for part in (seen == true).split([variable.width for variable in variables], dim=-1)]
-        return th.stack(same, dim=-1).cpu().numpy()[:, is_categorical]
-
-    chance = np.array([1 / variable.n_categories for variable in variables if variable.is_categorical])
+    chance = np.array([1 / variable.n_categories for variable in states.variables if variable.is_categorical])
     predictors = {name: one_step(model) for name, model in models.items()}
     results: dict[str, list[AccuracyResult]] = {}
     for task in tasks:
@@ -93,12 +83,12 @@ def evaluate_accuracy(
         right: dict[str, list[np.ndarray]] = defaultdict(list)
         envs = paired_envs(env_id, env_kwargs, task, clean_kwargs, n_envs)
         for step in joined(random_steps(envs, n_steps, seed)):
-            state = raw(step.observations[-1])
-            now, after = categories(state), categories(raw(step.next_observations[-1]))
-            counts.append(is_shown(raw(step.observations[0]), state))
+            state = states.raw(step.observations[-1])
+            now, after = states.categories(state), states.categories(states.raw(step.next_observations[-1]))
+            counts.append(states.is_shown(states.raw(step.observations[0]), state))
             predicted = {NO_CHANGE: now}
             for name, predict in predictors.items():
-                predicted[name] = categories(predict(step.observations[0], step.actions).next_state.mode())
+                predicted[name] = states.categories(predict(step.observations[0], step.actions).next_state.mode())
             if bayes_step is not None:
                 predicted[BAYES] = bayes_step(now, step.actions)
             right[CHANCE].append(np.broadcast_to(chance, now.shape))
@@ -108,6 +98,32 @@ def evaluate_accuracy(
             accuracy = np.concatenate(hits)[np.concatenate(counts)].mean()
             results.setdefault(name, []).append(AccuracyResult(task.name, float(accuracy)))
     return results
+
+
+class _States:
+    """
+    States as an environment shows them, and their categories.
+
+    :param world: knows the variables
+    """
+
+    def __init__(self, world: WorldModel) -> None:
+        self.world = world
+        self.variables = world.factors.state_variables
+        self.is_categorical = np.array([variable.is_categorical for variable in self.variables])
+
+    def raw(self, observations: Observations) -> th.Tensor:
+        """In the environment's units, ``[B, D]``."""
+        return self.world.factorization.raw_state(obs_as_tensor(observations, self.world.device))
+
+    def categories(self, state: th.Tensor) -> np.ndarray:
+        """Of the categorical variables, ``[B, n]``."""
+        return self.world.dynamics.layout.categories(state).cpu().numpy()
+
+    def is_shown(self, seen: th.Tensor, true: th.Tensor) -> np.ndarray:
+        """Which of the categorical variables are shown as they are, ``[B, n]``, bool."""
+        same = [(seen == true)[:, columns].all(-1) for columns in self.world.factors.state_slices]
+        return th.stack(same, dim=-1).cpu().numpy()[:, self.is_categorical]
 
 
 def format_accuracy(results: Mapping[str, Sequence[AccuracyResult]]) -> str:

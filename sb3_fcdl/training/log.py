@@ -51,9 +51,9 @@ class ModelLog:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from what ``get_state`` returned."""
-        samples = state.pop("_graph_samples")
+        samples, device = state.pop("_graph_samples"), self.world.device
         vars(self).update(state)
-        self._graph_samples.extend(samples)
+        self._graph_samples.extend((before.to(device), action.to(device), graph) for before, action, graph in samples)
 
     def start(self) -> None:
         """A run begins: the next record has a report."""

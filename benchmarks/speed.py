@@ -207,7 +207,7 @@ def roofline_rows(model: FCDL, size: Size, costs: Sequence[Row], seconds: float)
 
 def planned_rows(model: FCDL, observation: dict[str, np.ndarray]) -> int:
     """How many states and actions go through the model in a plan: each asks once for its reward."""
-    with patch.object(model.policy, "reward_fn", side_effect=model.policy.reward_fn) as reward_fn:
+    with patch.object(model.policy.world, "reward_fn", side_effect=model.policy.world.reward_fn) as reward_fn:
         model.predict(observation)
     return sum(len(call.args[0]) for call in reward_fn.call_args_list)
 

@@ -146,11 +146,7 @@ def first_observations(size: Size, n_envs: int) -> dict[str, np.ndarray]:
 @contextmanager
 def dense_path() -> Iterator[None]:
     """The same results, from matrix products and without a memo."""
-
-    def plain_rollout(*args: Any) -> PlainRollout:
-        return PlainRollout(*args[:-1])
-
-    with patch.object(rule, "uses_tables", lambda device: False), patch.object(planner, "make_rollout", plain_rollout):
+    with patch.object(rule, "uses_tables", lambda device: False), patch.object(planner, "make_rollout", PlainRollout):
         yield
 
 

@@ -55,6 +55,9 @@ def load_buffer(replay_buffer: ReplayBuffer, path: str | Path) -> None:
     if arrays.keys() != saved.keys():
         raise ValueError(f"{path} holds the arrays {sorted(saved)}, a {type(replay_buffer).__name__} has {sorted(arrays)}")
     for name, values in saved.items():
+        if values.shape[1:] != arrays[name].shape[1:] or len(values) > len(arrays[name]):
+            raise ValueError(f"{path} holds {name} of shape {values.shape}, the model has {arrays[name].shape}")
+    for name, values in saved.items():
         arrays[name][: len(values)] = values
     for name in own:
         setattr(replay_buffer, name, numbers[name])

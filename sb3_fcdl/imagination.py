@@ -14,6 +14,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from fcdl_envs.arguments import check, integer
 from sb3_fcdl.buffers import sample_windows
 from sb3_fcdl.observations import Observations, map_observations
+from sb3_fcdl.world.declared import checked_mask
+from sb3_fcdl.world.gate import check_buffer, is_finite, is_usable
 from sb3_fcdl.world.world_model import WorldModel
 
 ActionMaskFn = Callable[[Observations], np.ndarray]
@@ -70,6 +72,8 @@ class ImaginedVecEnv(VecEnv):
         return map_observations(np.copy, self._observations)
 
     def step_async(self, actions: np.ndarray) -> None:
+        if not is_finite(actions):
+            raise ValueError(f"actions={actions} are not allowed; they must be finite numbers")
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -112,6 +116,8 @@ class ImaginedVecEnv(VecEnv):
     def _starts(self, n_starts: int) -> Observations:
         """:return: recorded observations, ``[n_starts, *obs_shape]``"""
         observations = sample_windows(self.replay_buffer, n_starts, 1, self._rng).observations
+        if not is_usable(self.world.factorization, observations):
+            check_buffer(self.world.factorization, self.replay_buffer)
         # Buffers hold a Discrete observation as [1].
         parts = getattr(self.observation_space, "spaces", self.observation_space)
         return map_observations(lambda array, space: array.reshape(n_starts, *space.shape), observations, parts)
@@ -123,7 +129,8 @@ class ImaginedVecEnv(VecEnv):
 
     def _action_masks(self) -> np.ndarray:
         assert self.action_mask_fn is not None
-        return self.action_mask_fn(map_observations(np.copy, self._observations))
+        masks = self.action_mask_fn(map_observations(np.copy, self._observations))
+        return np.stack([checked_mask(mask, self.action_space, index) for index, mask in enumerate(masks)])
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         known: dict[str, Any] = {"render_mode": None}

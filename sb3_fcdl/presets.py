@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from sb3_fcdl.dynamics import DynamicsModel, fcdl_paper
+from sb3_fcdl.dynamics import DYNAMICS, DynamicsModel, fcdl_paper
 from sb3_fcdl.planning import Planner, planner_class
 from sb3_fcdl.planning.actions import Actions
 
@@ -110,7 +110,8 @@ def preset(env_id: str, name: str = DEFAULT, dynamics: str | type[DynamicsModel]
     :raises ValueError: if the environment has no preset of that name
     """
     settings = _settings(env_id, name)
-    of_model = settings.by_dynamics.get(dynamics, {}) if isinstance(dynamics, str) else {}
+    names = {model: known for known, model in DYNAMICS.items()}
+    of_model = settings.by_dynamics.get(dynamics if isinstance(dynamics, str) else names.get(dynamics, ""), {})
     arguments = deepcopy({**settings.common, "dynamics": dynamics, "dynamics_kwargs": dict(of_model)})
     for key, value in changes.items():
         before = arguments.get(key)

@@ -22,8 +22,8 @@ from sb3_fcdl.observations import Observations
 from sb3_fcdl.training.experience import Experience, check_keeps_ends
 from sb3_fcdl.training.log import ModelLog
 from sb3_fcdl.training.trainer import Trainer
-from sb3_fcdl.world.declared import Declared, check_fits, declared_by
-from sb3_fcdl.world.gate import check_buffer, check_step, originals
+from sb3_fcdl.world.declared import Declared, check_fits, check_functions, check_order_of_wrappers, published_by
+from sb3_fcdl.world.gate import check_buffer, check_observations, check_step, originals
 
 
 class DynamicsCallback(ModelViews, BaseCallback):
@@ -161,7 +161,7 @@ class DynamicsCallback(ModelViews, BaseCallback):
                 theirs, ours = self.model.replay_buffer.observation_space, self.model.observation_space
                 raise ValueError(f"the host's replay buffer holds transitions of {theirs}, the host has {ours}")
             check_keeps_ends(self.model.replay_buffer, self.policy.learner)
-            check_buffer(self.policy.world.factors, self.model.replay_buffer)
+            check_buffer(self.policy.world.factorization, self.model.replay_buffer)
             self.replay_buffer = self.model.replay_buffer
             self.experience.take_scale()
         capacity = self.replay_buffer.buffer_size * self.replay_buffer.n_envs
@@ -171,6 +171,7 @@ class DynamicsCallback(ModelViews, BaseCallback):
                 "nothing would be learned; lower it, or pass a larger buffer_size"
             )
         self.model_log.start()
+        self._host = self.model
 
     def _check_place(self) -> None:
         if self.parent is not None:
@@ -205,25 +206,21 @@ class DynamicsCallback(ModelViews, BaseCallback):
         if isinstance(host, OnPolicyAlgorithm):
             self._recorder = _Recorder(host, self.buffer_size)
             self.replay_buffer = self._recorder.replay_buffer
-        self._host = host
 
     def _declared(self) -> Declared:
-        """
-        :raises ValueError: if the environment shows the host something else than what ``VecNormalize`` makes of observations
-        """
-        normalizer = self.model.get_vec_normalize_env()
-        if normalizer is not None and normalizer.observation_space != self.model.observation_space:
-            raise ValueError(
-                "a wrapper outside of VecNormalize, such as VecFrameStack, changes observations, so that those in the "
-                "environment's units are not known: put VecNormalize outermost"
-            )
-        return declared_by(self.training_env, self.reward_fn, self.termination_fn, sees_own_units=True)
+        """What is given, and else what the environment publishes."""
+        check_order_of_wrappers(self.training_env)
+        declared = published_by(self.training_env).with_given(self.reward_fn, self.termination_fn)
+        check_functions(declared, self.training_env, sees_own_units=True)
+        return declared
 
     def _on_step(self) -> bool:
         normalizer = self.model.get_vec_normalize_env()
+        before = _last_observations(self.model if self._recorder is None else self._recorder)
+        check_observations(self.policy.world.factorization, before, "the environment observed")
         seen, paid = originals(self.locals["new_obs"], self.locals["rewards"], normalizer)
         infos = self.locals["infos"]
-        check_step(self.policy.world.factors, seen, self.locals["actions"], paid, infos, self.num_timesteps)
+        check_step(self.policy.world.factorization, seen, self.locals["actions"], paid, infos, self.num_timesteps)
         if self._recorder is None:
             self.trainer.observe(_last_observations(self.model), self.locals["buffer_actions"], self.locals["infos"])
         else:

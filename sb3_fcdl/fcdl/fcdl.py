@@ -31,14 +31,16 @@ from sb3_fcdl.world.declared import (
     Declared,
     action_masks_of,
     check_fits,
+    check_functions,
     check_normalized,
-    declared_by,
+    check_order_of_wrappers,
     factors_of,
     normalizes,
+    published_by,
     sampling_mask,
 )
 from sb3_fcdl.world.factorization import check_spaces
-from sb3_fcdl.world.gate import check_buffer, check_step, originals
+from sb3_fcdl.world.gate import check_buffer, check_observations, check_step, originals
 
 SelfFCDL = TypeVar("SelfFCDL", bound="FCDL")
 
@@ -160,7 +162,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
         # As SB3's load() sets them: their setters are for later.
         vars(self).update(reward_fn=reward_fn, termination_fn=termination_fn)
         # Not known when a model is loaded without an environment: load() fills them in from the file.
-        self.declared: Declared | None = None
+        self.published: Declared | None = None
         self.heads: list[str] | None = None
         if _init_setup_model:
             self._setup_model()
@@ -175,8 +177,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
 
     @reward_fn.setter
     def reward_fn(self, reward_fn: RewardFn | str | None) -> None:
-        vars(self)["reward_fn"] = reward_fn
-        self._declare()
+        self._give(reward_fn=reward_fn)
 
     @property
     def termination_fn(self) -> TerminationFn | str | None:
@@ -185,26 +186,24 @@ class FCDL(ModelViews, ResumableAlgorithm):
 
     @termination_fn.setter
     def termination_fn(self, termination_fn: TerminationFn | str | None) -> None:
-        vars(self)["termination_fn"] = termination_fn
-        self._declare()
+        self._give(termination_fn=termination_fn)
 
-    def _declare(self) -> None:
-        """Takes up what is said of the environment, where there is a policy already."""
-        if getattr(self, "policy", None) is None:
-            return
-        if self.env is not None:
-            self.declared = declared_by(self.env, self.reward_fn, self.termination_fn)
-        elif self.declared is not None:
-            self.declared = self.declared.with_given(self.reward_fn, self.termination_fn)
-        assert self.declared is not None
-        self.policy.give(self.declared.reward_fn, self.declared.termination_fn)
-        self.trainer.has_checked_outcomes = False
+    def _give(self, **given: Any) -> None:
+        """Takes up what the user gives, unless it is refused."""
+        functions = {"reward_fn": self.reward_fn, "termination_fn": self.termination_fn, **given}
+        if self.published is not None:
+            declared = self.published.with_given(**functions)
+            check_functions(declared, self.env)
+            self.policy.give(declared.reward_fn, declared.termination_fn)
+            self.trainer.has_checked_outcomes = False
+        vars(self).update(given)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         # SB3 comes through here whenever it is given an environment: constructor, set_env, load.
         check_spaces(env.observation_space, env.action_space)
         wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        check_order_of_wrappers(wrapped)
         normalizer = unwrap_vec_normalize(wrapped)
         if normalizer is not None and normalizer.norm_obs:
             check_normalized(factors_of(wrapped), normalizer.norm_obs_keys)
@@ -234,53 +233,57 @@ class FCDL(ModelViews, ResumableAlgorithm):
         """
         wrapped = self._wrap_env(env, self.verbose)
         check_for_correct_spaces(wrapped, self.observation_space, self.action_space)
-        declared = self.check_env_fits(wrapped)
+        published = self.check_env_fits(wrapped)
         super().set_env(wrapped, force_reset)
-        self.declared = declared
+        self.published = published
+        declared = published.with_given(self.reward_fn, self.termination_fn)
         self.policy.give(declared.reward_fn, declared.termination_fn)
         self.trainer.has_checked_outcomes = False
 
     def check_env_fits(self, env: VecEnv) -> Declared:
         """
         :param env: that the model is to be used in
-        :return: what is said of it
+        :return: what it publishes
         :raises ValueError: if it has other variables than the model, units other than those that the model learned in, or
             nobody says what the model does not learn
         """
-        declared = declared_by(env, self.reward_fn, self.termination_fn)
-        check_fits(declared, self.policy.world.factors, list(self.policy.world.heads))
-        learned_normalized = bool(self.policy.world.factorization.is_normalized)
-        if self._n_updates and learned_normalized != normalizes(env):
+        world, published = self.policy.world, published_by(env)
+        declared = published.with_given(self.reward_fn, self.termination_fn)
+        check_functions(declared, env)
+        check_fits(declared, world.factors, list(world.heads))
+        has_learned = self._n_updates > 0 or bool(world.factorization.moments.count)
+        learned_normalized = bool(world.factorization.is_normalized)
+        if has_learned and learned_normalized != normalizes(env):
             trained, given = ("with", "without") if learned_normalized else ("without", "with")
             raise ValueError(
                 f"the model learned from observations {trained} VecNormalize, the environment is {given} it: predictions "
                 "would be in other units. Load the statistics with VecNormalize.load(), or pass norm_obs=False to a new one"
             )
-        return declared
+        return published
 
     def set_random_seed(self, seed: int | None = None) -> None:
         super().set_random_seed(seed)
         self._window_rng = np.random.default_rng(seed)
 
     def _setup_model(self) -> None:
+        before = self.published
         if self.env is not None:
-            declared = declared_by(self.env, self.reward_fn, self.termination_fn)
-            if self.declared is not None and self.heads is not None:
-                # Of a file: the environment may be another one.
-                check_fits(declared, self.declared.factors, self.heads)
-            self.declared = declared
-        elif self.declared is not None:
-            self.declared = self.declared.with_given(self.reward_fn, self.termination_fn)
-        assert self.declared is not None
+            self.published = published_by(self.env)
+        assert self.published is not None
+        declared = self.published.with_given(self.reward_fn, self.termination_fn)
+        check_functions(declared, self.env)
+        if before is not None and self.heads is not None:
+            # Of a file: the environment may be another one.
+            check_fits(declared, before.factors, self.heads)
         # The user's dictionary stays as it was: load() compares it with the saved one.
         user_kwargs = self.policy_kwargs
         own = {"reward_fn", "termination_fn", "dynamics", "dynamics_kwargs", "planner", "planner_kwargs", "gamma"}
         if twice := sorted(own & user_kwargs.keys()):
             raise TypeError(f"policy_kwargs has {', '.join(twice)}: give it to FCDL itself, which hands it to the policy")
         self.policy_kwargs = {
-            "factors": self.declared.factors,
-            "reward_fn": self.declared.reward_fn,
-            "termination_fn": self.declared.termination_fn,
+            "factors": declared.factors,
+            "reward_fn": declared.reward_fn,
+            "termination_fn": declared.termination_fn,
             "heads": self.heads,
             "dynamics": self.dynamics_name,
             "dynamics_kwargs": self.dynamics_kwargs,
@@ -289,8 +292,10 @@ class FCDL(ModelViews, ResumableAlgorithm):
             "gamma": self.gamma,
             **user_kwargs,
         }
-        super()._setup_model()
-        self.policy_kwargs = user_kwargs
+        try:
+            super()._setup_model()
+        finally:
+            self.policy_kwargs = user_kwargs
         policy = self.policy
         self.heads = list(policy.world.heads)
         self.model_log = ModelLog(policy.world, policy.planner.horizon)
@@ -314,6 +319,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         assert self.env is not None
+        self._is_between_rollouts = False
         masks = action_masks_of(self.env)
         actions = self._random_actions(n_envs, masks)
         last_plan, self._last_plan = self._last_plan, None
@@ -345,8 +351,12 @@ class FCDL(ModelViews, ResumableAlgorithm):
     ) -> None:
         assert self._last_obs is not None
         # What was recorded is checked before it is stored, so that the buffer never holds what cannot be learned from.
-        seen, paid = originals(new_obs, reward, self._vec_normalize_env)
-        check_step(self.policy.world.factors, seen, buffer_action, paid, infos, self.num_timesteps)
+        factorization, normalizer = self.policy.learner.factorization, self._vec_normalize_env
+        seen, paid = originals(new_obs, reward, normalizer)
+        before = self._last_obs if normalizer is None else self._last_original_obs
+        check_observations(factorization, before, "the environment observed")  # type: ignore[arg-type]
+        factorization.is_normalized.fill_(float(normalizer is not None and normalizer.norm_obs))
+        check_step(factorization, seen, buffer_action, paid, infos, self.num_timesteps)
         self.trainer.observe(self._last_obs, buffer_action, infos)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         # SB3 does this for on-policy algorithms only.
@@ -415,7 +425,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
     ) -> SelfFCDL:
         if reset_num_timesteps:
             self.model_log.start()
-        return super().learn(
+        super().learn(
             total_timesteps=total_timesteps,
             callback=callback,
             log_interval=log_interval,
@@ -423,6 +433,8 @@ class FCDL(ModelViews, ResumableAlgorithm):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
+        self._is_between_rollouts = True
+        return self
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """
@@ -448,12 +460,20 @@ class FCDL(ModelViews, ResumableAlgorithm):
             if theirs != ours:
                 raise ValueError(f"{path} holds transitions with {name} = {theirs}, the model has {name} = {ours}")
         check_keeps_ends(loaded, self.policy.learner)
-        check_buffer(self.policy.world.factors, loaded)
+        check_buffer(self.policy.world.factorization, loaded)
         self.replay_buffer = loaded
         self.experience.take_scale()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "model_log", "trainer", "_window_rng", "_last_plan", "_resumed"]
+        return [
+            *super()._excluded_save_params(),
+            "model_log",
+            "trainer",
+            "_window_rng",
+            "_last_plan",
+            "_resumed",
+            "_is_between_rollouts",
+        ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

@@ -204,9 +204,7 @@ class FCDLPolicy(BasePolicy):
                 "predict() was given a tuple instead of an observation. You are probably mixing the Gym and the SB3 VecEnv "
                 "API: `obs, info = env.reset()` (Gym) vs `obs = vec_env.reset()` (SB3 VecEnv)."
             )
-        remedy = "Give the policy finite numbers, such as the last ones that were observed"
-        check_observations(self.world.factors, observation, "predict() was given", remedy)
-        tensors, is_batch = self.obs_to_tensor(observation)
+        tensors, is_batch = self._read(observation, "predict()")
         with th.no_grad():
             plan = self.plan(tensors, deterministic, self._masks(action_masks), warm_start_of(state, episode_start))
         actions = self.world.factorization.env_actions(plan.actions[:, 0])
@@ -225,7 +223,7 @@ class FCDLPolicy(BasePolicy):
         :return: the graph, labelled with its context
         :raises ValueError: if a batch was given, or the model has no graph
         """
-        tensors, is_batch = self.obs_to_tensor(observation)
+        tensors, is_batch = self._read(observation, "local_graph()")
         if is_batch:
             raise ValueError("local_graph() explains one observation, it was given a batch")
         world = self.world
@@ -247,11 +245,22 @@ class FCDLPolicy(BasePolicy):
         :param action_masks: allowed actions, see ``predict``
         :raises ValueError: if a batch was given
         """
-        tensors, is_batch = self.obs_to_tensor(observation)
+        tensors, is_batch = self._read(observation, "explain()")
         if is_batch:
             raise ValueError("explain() is about one observation, it was given a batch: pick a row")
         state, goal = self.world.encode(tensors), self.world.goal(tensors)
         return explain(Question(self.world, self.planner, self.problem, state, goal, self._masks(action_masks)))
+
+    def _read(self, observation: Observations, who: str) -> tuple[PyTorchObs, bool]:
+        """
+        An observation or a batch as tensors, and whether it is a batch.
+
+        :raises ValueError: if a number is NaN or infinite, or a category outside of its space
+        """
+        seen = observation if isinstance(observation, dict) else np.asarray(observation)
+        remedy = "Give the policy what can be observed, such as what was observed last"
+        check_observations(self.world.factorization, seen, f"{who} was given", remedy)
+        return self.obs_to_tensor(seen)
 
     def _masks(self, action_masks: np.ndarray | None) -> th.Tensor | None:
         """Masks of one environment or a batch, as ``plan`` takes them."""

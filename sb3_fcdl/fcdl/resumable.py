@@ -11,13 +11,15 @@ import torch as th
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
 
 from sb3_fcdl.buffer_files import load_buffer, save_buffer
 from sb3_fcdl.training.checkpoint import (
     BUFFER,
     MODEL,
     STATE,
+    complete_one,
+    put_back_environments,
     put_back_generators,
     put_back_log,
     replaced,
@@ -45,6 +47,8 @@ class ResumableAlgorithm(OffPolicyAlgorithm):
     _last_plan: tuple[np.ndarray, ...] | None
     # What a checkpoint says of generators and log, until learn() begins.
     _resumed: dict[str, Any] | None = None
+    # Whether all that was collected is stored, and what was to be learned from it learned.
+    _is_between_rollouts = True
 
     def save_checkpoint(self, folder: str | pathlib.Path) -> None:
         """
@@ -53,13 +57,25 @@ class ResumableAlgorithm(OffPolicyAlgorithm):
         ``learn`` has returned.
 
         :param folder: made, or replaced once the new checkpoint is complete
+        :raises RuntimeError: within a rollout or an update: the step is counted, and its transition not yet stored
+        :raises ValueError: if the replay buffer holds objects, see ``save_buffer``
         """
+        if not self._is_between_rollouts:
+            raise RuntimeError(
+                "a checkpoint is taken between two rollouts, where every step is stored and learned from: call "
+                "save_checkpoint in _on_rollout_start of a callback, not in _on_step, or when learn() has returned"
+            )
         assert self.replay_buffer is not None and self.env is not None
+        # What a checkpoint said, and no learn() has taken up, still holds.
+        pending = self._resumed or {
+            "generators": take_generators(self._window_rng, self.action_space),
+            "log": take_log(self.model_log, getattr(self, "_logger", None)),
+        }
         state = {
             **take_environments(self.env),
-            "generators": take_generators(self._window_rng, self.action_space),
+            "generators": pending["generators"],
+            "log": pending["log"],
             "last_plan": take(self._last_plan),
-            "log": take_log(self.model_log, self.logger),
         }
         with replaced(pathlib.Path(folder)) as partial:
             self.save(partial / MODEL)
@@ -80,7 +96,7 @@ class ResumableAlgorithm(OffPolicyAlgorithm):
         :param kwargs: see ``load``
         :raises ValueError: if the checkpoint is damaged, or of another environment
         """
-        folder = pathlib.Path(folder)
+        folder = complete_one(pathlib.Path(folder))
         for name in (MODEL, BUFFER, STATE):
             if not (folder / name).is_file():
                 raise ValueError(f"{folder} is no checkpoint, or not a complete one: it has no {name}")
@@ -91,15 +107,16 @@ class ResumableAlgorithm(OffPolicyAlgorithm):
             raise ValueError(f"the checkpoint {folder} is damaged ({error!r}): resume an older one") from error
         assert model.env is not None and model.replay_buffer is not None
         load_buffer(model.replay_buffer, folder / BUFFER)
-        if state["environments"] is None:
+        # Environments and random actions draw from one generator, as they did.
+        model.action_space = model.env.action_space
+        reason = state.get("reason") or put_back_environments(state["environments"], model.env)
+        if reason:
             warnings.warn(
-                f"the state of the environments is not in the checkpoint ({state['reason']}): the run goes on in new episodes "
-                "and is no repetition. An environment with get_state() and set_state() is put into the state that it had",
+                f"the environments cannot be put into the state that they had ({reason}): the run goes on in new episodes and "
+                "is no repetition. Give the environment get_state() and set_state()",
                 stacklevel=2,
             )
             model._last_obs = None
-        else:
-            put_back(state["environments"], model.env)
         model.go_on_from(state)
         return model
 
@@ -112,6 +129,11 @@ class ResumableAlgorithm(OffPolicyAlgorithm):
         self._last_plan = put_back(state["last_plan"])
         self._resumed = state
 
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        # What was collected before has been learned from.
+        self._is_between_rollouts = True
+        return super().collect_rollouts(*args, **kwargs)
+
     def _setup_learn(
         self,
         total_timesteps: int,
@@ -121,7 +143,13 @@ class ResumableAlgorithm(OffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         ready = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        self._is_between_rollouts = True
         state, self._resumed = self._resumed, None
+        if state is not None and reset_num_timesteps:
+            warnings.warn(
+                "learn() starts a new run with the resumed model: pass reset_num_timesteps=False to go on with the old one",
+                stacklevel=3,
+            )
         if state is not None and not reset_num_timesteps:
             put_back_log(state["log"], self.model_log, self.logger)
             # Last: whatever came before may have drawn from them.

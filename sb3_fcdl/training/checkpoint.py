@@ -31,6 +31,21 @@ def take_environments(env: VecEnv) -> dict[str, Any]:
         return {"environments": None, "reason": str(error)}
 
 
+def put_back_environments(state: Any, env: VecEnv) -> str:
+    """
+    :param state: what ``take_environments`` returned under ``"environments"``
+    :param env: made alike
+    :return: why it could not be put back; empty: it is
+    """
+    # Many environments make what they hold when they are reset.
+    env.reset()
+    try:
+        put_back(state, env)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def take_generators(window_rng: np.random.Generator, action_space: gym.Space) -> dict[str, Any]:
     """
     :param window_rng: draws what is trained on
@@ -58,12 +73,14 @@ def put_back_generators(state: dict[str, Any], window_rng: np.random.Generator, 
         th.cuda.set_rng_state_all(state["cuda"])
 
 
-def take_log(log: ModelLog, logger: Logger) -> dict[str, Any]:
+def take_log(log: ModelLog, logger: Logger | None) -> dict[str, Any]:
     """
     :param log: of the model
-    :param logger: of the run
+    :param logger: of the run; None: there was none yet
     :return: what has been measured and not yet written
     """
+    if logger is None:
+        return {"log": take(log.get_state()), "values": {}, "counts": {}, "excluded": {}}
     recorded = {key: value.item() if isinstance(value, np.generic) else value for key, value in logger.name_to_value.items()}
     values = {key: value for key, value in recorded.items() if isinstance(value, int | float | str)}
     counts = {key: int(logger.name_to_count[key]) for key in values}
@@ -77,6 +94,12 @@ def put_back_log(state: dict[str, Any], log: ModelLog, logger: Logger) -> None:
     logger.name_to_value.update(state["values"])
     logger.name_to_count.update(state["counts"])
     logger.name_to_excluded.update({key: put_back(each) for key, each in state["excluded"].items()})
+
+
+def complete_one(folder: Path) -> Path:
+    """The folder, or the one before, if a crash came between the two renames of ``replaced``."""
+    before = folder.with_name(f"{folder.name}.before")
+    return before if before.exists() and not folder.exists() else folder
 
 
 @contextmanager
@@ -104,6 +127,8 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Has the operating system write a file or folder to the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folder
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_fcdl.buffers import WindowBatch, sample_distinct_windows, sample_ends, sample_windows
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.observations import Observations
-from sb3_fcdl.world.gate import check_buffer, is_finite
+from sb3_fcdl.world.gate import check_buffer, is_finite, is_usable
 from sb3_fcdl.world.rewards import Outcomes
 from sb3_fcdl.world.world_model import WorldModel
 
@@ -158,9 +158,12 @@ class Experience:
         return None if batch is None else self._encoded(batch)[1]
 
     def _encoded(self, batch: WindowBatch) -> tuple[Windows, Outcomes]:
-        if not is_finite(batch.observations, batch.next_observations, batch.actions, batch.rewards):
+        factorization = self.world.factorization
+        is_good = is_usable(factorization, batch.observations, batch.next_observations)
+        if not (is_good and is_finite(batch.actions, batch.rewards)):
             # Somebody has filled the buffer without us: say what is wrong with it.
-            check_buffer(self.world.factors, self.replay_buffer)
+            check_buffer(factorization, self.replay_buffer)
+            raise ValueError("the replay buffer holds numbers that nothing can be learned from")
         world, device = self.world, self.world.device
         before, after = self._given(batch.observations), self._given(batch.next_observations)
         action = world.encode_action(th.as_tensor(batch.actions, device=device))

@@ -51,8 +51,8 @@ class ModelLog:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from what ``get_state`` returned."""
-        samples, device = state.pop("_graph_samples"), self.world.device
-        vars(self).update(state)
+        samples, device = state["_graph_samples"], self.world.device
+        vars(self).update({name: value for name, value in state.items() if name != "_graph_samples"})
         self._graph_samples.extend((before.to(device), action.to(device), graph) for before, action, graph in samples)
 
     def start(self) -> None:

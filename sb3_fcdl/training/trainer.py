@@ -11,7 +11,6 @@ from stable_baselines3.common.utils import obs_as_tensor
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.training.experience import Experience
 from sb3_fcdl.training.log import ModelLog
-from sb3_fcdl.world.gate import check_observations
 from sb3_fcdl.world.world_model import WorldModel
 
 
@@ -52,10 +51,8 @@ class Trainer:
         :param observations: before the step, as the model is given them, ``[n_envs, *obs_shape]``
         :param buffer_actions: as SB3's buffers hold them, ``[n_envs, action_dim]``
         :param infos: of the step
-        :raises ValueError: if an observation is NaN or infinite
         """
         world = self.learner
-        check_observations(world.factors, observations, "the environment observed")
         tensors = obs_as_tensor(observations, world.device)
         world.factorization.observe(tensors)
         told = self._true_graphs(infos)
@@ -75,12 +72,16 @@ class Trainer:
             graph = info.get("local_graph")
             if graph is None:
                 continue
-            if np.shape(graph) == shape:
+            try:
+                found = np.shape(graph)
+            except ValueError:  # rows of different lengths
+                found = ()
+            if found == shape:
                 told[env] = np.asarray(graph, dtype=bool)
             elif not self._has_warned_of_graph:
                 self._has_warned_of_graph = True
                 warnings.warn(
-                    f'info["local_graph"] of environment {env} has shape {np.shape(graph)}, the variables ask for {shape}: '
+                    f'info["local_graph"] of environment {env} has shape {found}, the variables ask for {shape}: '
                     "it is left out of causal/shd and causal/f1",
                     stacklevel=2,
                 )

@@ -38,34 +38,33 @@ class Declared:
         return Declared(self.factors, reward_fn or self.reward_fn, termination_fn or self.termination_fn)
 
 
-def declared_by(
-    env: VecEnv,
-    reward_fn: RewardFn | str | None = None,
-    termination_fn: TerminationFn | str | None = None,
-    sees_own_units: bool = False,
-) -> Declared:
+def published_by(env: VecEnv) -> Declared:
     """
     :param env: may publish a ``factorization``, a ``reward_fn`` and a ``termination_fn``
-    :param reward_fn: what the user gives; it goes before what the environment publishes
-    :param termination_fn: likewise
+    :return: what it publishes. An environment that publishes its reward alone ends by time limits alone
+    """
+    reward_fn = _published(env, "reward_fn")
+    return Declared(
+        factors_of(env), reward_fn, _published(env, "termination_fn") or (None if reward_fn is None else never_ends)
+    )
+
+
+def check_functions(declared: Declared, env: VecEnv | None, sees_own_units: bool = False) -> None:
+    """
+    :param declared: what is given or published
+    :param env: where it is to hold; None: nowhere yet
     :param sees_own_units: whether the model is given the environment's units even where there is a ``VecNormalize``
-    :return: all of it. An environment that publishes its reward alone ends by time limits alone
     :raises ValueError: if a function could not be saved with the model, or is given in the environment's units while
         ``VecNormalize`` hides them
     """
-    published = _published(env, "reward_fn")
-    otherwise = None if published is None else never_ends
-    own = Declared(factors_of(env), published, _published(env, "termination_fn") or otherwise)
-    declared = own.with_given(reward_fn, termination_fn)
     _check_saves("reward_fn", declared.reward_fn)
     _check_saves("termination_fn", declared.termination_fn)
     is_given = declared.reward_fn is not None or declared.termination_fn not in (None, never_ends)
-    if is_given and normalizes(env) and not sees_own_units:
+    if is_given and env is not None and normalizes(env) and not sees_own_units:
         raise ValueError(
             "reward_fn and termination_fn are written in the environment's units, which VecNormalize hides: pass "
             "norm_obs=False to it. FCDL has a normalization of its own"
         )
-    return declared
 
 
 def check_fits(declared: Declared, factors: Factors, heads: Sequence[str]) -> None:
@@ -75,7 +74,7 @@ def check_fits(declared: Declared, factors: Factors, heads: Sequence[str]) -> No
     :param heads: what the model learns beside the dynamics: ``"reward"``, ``"termination"``
     :raises ValueError: if the environment has other variables, or nobody says what the model does not learn
     """
-    if declared.factors != factors:
+    if declared.factors != factors or _keys(declared.factors) != _keys(factors):
         raise ValueError(f"the environment has other variables than the model: {_difference(declared.factors, factors)}")
     for head in ("reward", "termination"):
         if getattr(declared, f"{head}_fn") is None and head not in heads:
@@ -88,6 +87,16 @@ def check_fits(declared: Declared, factors: Factors, heads: Sequence[str]) -> No
 def factors_of(env: VecEnv) -> Factors:
     """The variables that the environment names, or else those of its spaces."""
     return _published(env, "factorization") or default_factors(env.observation_space, env.action_space)
+
+
+def check_order_of_wrappers(env: VecEnv) -> None:
+    """:raises ValueError: if a wrapper outside of ``VecNormalize`` changes observations"""
+    normalizer = unwrap_vec_normalize(env)
+    if normalizer is not None and normalizer.observation_space != env.observation_space:
+        raise ValueError(
+            "a wrapper outside of VecNormalize, such as VecFrameStack, changes observations, so that those in the "
+            "environment's units are not known: put VecNormalize outermost"
+        )
 
 
 def normalizes(env: Any) -> bool:
@@ -161,6 +170,11 @@ def check_normalized(factors: Factors, keys: Sequence[str] | None) -> None:
             f"VecNormalize would turn the categories of {', '.join(categorical)} into other numbers: pass norm_obs=False to "
             "it, or norm_obs_keys without them"
         )
+
+
+def _keys(factors: Factors) -> list[str]:
+    """Of a ``Dict`` observation, in the order of their columns."""
+    return list(factors.state) if isinstance(factors.state, dict) else []
 
 
 def _difference(theirs: Factors, ours: Factors) -> str:

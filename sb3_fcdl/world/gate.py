@@ -1,38 +1,41 @@
 """The gate where recorded numbers enter: what a model cannot learn from is refused here, by name."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
-from fcdl_envs.variables import Factors, consecutive_slices
 from sb3_fcdl.observations import Observations
+from sb3_fcdl.world.factorization import Factorization
 
-REMEDY = "FCDL learns from finite numbers. Nothing has been learned from this one, and the model is as it was"
+REMEDY = "FCDL learns from finite numbers within their spaces. This one was not stored, and the model is as it was"
+OF_A_BUFFER = "FCDL learns from finite numbers within their spaces: take such transitions out before you load or fill a buffer"
 
 
 def check_observations(
-    factors: Factors, observations: Observations, where: str, remedy: str = REMEDY, env: int | None = None
+    factorization: Factorization, observations: Observations, where: str, remedy: str = REMEDY, env: int | None = None
 ) -> None:
     """
-    :param factors: what the columns mean
+    :param factorization: knows the spaces and what their columns mean
     :param observations: ``[n_envs, *obs_shape]``, or a single one
     :param where: what errors call the place
-    :param env: the environment of a single one; None: the rows are environments
     :param remedy: what errors say at the end
-    :raises ValueError: if one is NaN or infinite; names variable, value and environment
+    :param env: the environment of a single one; None: the rows are environments
+    :raises ValueError: if a number is NaN or infinite, or a category outside of its space; names variable, value, environment
     """
-    for key, array in observations.items() if isinstance(observations, dict) else (("", observations),):
-        place = _first_bad(array)
-        if place is not None:
-            row, column = (0, place) if array.ndim < 2 else divmod(place, int(np.prod(array.shape[1:])))
-            value, number = array.reshape(-1)[place], row if env is None else env
-            raise ValueError(f"{where} {_name(factors, key, column)} = {value} in environment {number}. {remedy}")
+    for key, space, array in _parts(factorization, observations):
+        bad = _first_bad(space, array)
+        if bad is not None:
+            row, column = divmod(bad, _width(space))
+            name, value = _name(factorization, key, space, column), np.asarray(array).reshape(-1)[bad]
+            raise ValueError(f"{where} {name} = {value} in environment {row if env is None else env}. {remedy}")
 
 
 def check_step(
-    factors: Factors,
+    factorization: Factorization,
     next_observations: Observations,
     actions: np.ndarray,
     rewards: np.ndarray,
@@ -40,26 +43,25 @@ def check_step(
     timestep: int,
 ) -> None:
     """
-    :param factors: what the columns mean
+    :param factorization: knows the spaces and what their columns mean
     :param next_observations: what the step led to, ``[n_envs, *obs_shape]``
     :param actions: ``[n_envs, *]``
     :param rewards: ``[n_envs]``
     :param infos: of the step; the last observation of an ended episode is in them
     :param timestep: that errors name
-    :raises ValueError: if a number is NaN or infinite; names variable, value, environment and timestep
+    :raises ValueError: if a number is NaN or infinite, or a category outside of its space; names variable, value, environment
+        and timestep
     """
     where = f"at timestep {timestep} the environment"
-    check_observations(factors, next_observations, f"{where} observed")
+    check_observations(factorization, next_observations, f"{where} observed")
     for env, info in enumerate(infos):
         if "terminal_observation" in info:
-            last = info["terminal_observation"]
-            ended = {key: np.asarray(each)[np.newaxis] for key, each in last.items()} if isinstance(last, dict) else last
-            check_observations(factors, ended, f"{where} ended an episode with", env=env)
+            check_observations(factorization, info["terminal_observation"], f"{where} ended an episode with", env=env)
     for name, numbers, verb in (("reward", rewards, "paid"), ("action", actions, "was given")):
-        place = _first_bad(numbers)
-        if place is not None:
-            env = place * len(numbers) // numbers.size
-            raise ValueError(f"{where} {verb} {name} = {numbers.reshape(-1)[place]} in environment {env}. {REMEDY}")
+        bad = _first_bad(None, numbers)
+        if bad is not None:
+            env, value = bad * len(numbers) // numbers.size, numbers.reshape(-1)[bad]
+            raise ValueError(f"{where} {verb} {name} = {value} in environment {env}. {REMEDY}")
 
 
 def originals(
@@ -76,45 +78,91 @@ def originals(
     return vec_normalize.get_original_obs(), vec_normalize.get_original_reward()
 
 
-def check_buffer(factors: Factors, replay_buffer: ReplayBuffer) -> None:
+def check_buffer(factorization: Factorization, replay_buffer: ReplayBuffer) -> None:
     """
-    :param factors: what the columns mean
+    :param factorization: knows the spaces and what their columns mean
     :param replay_buffer: that was filled by somebody else
-    :raises ValueError: if it holds a number that is NaN or infinite; names variable, value, environment and row
+    :raises ValueError: if it holds a number that is NaN or infinite, or a category outside of its space; names variable,
+        value, environment and row
     """
-    arrays: dict[str, Any] = {"observation": replay_buffer.observations, "action": replay_buffer.actions}
-    arrays |= {"reward": replay_buffer.rewards}
-    if not replay_buffer.optimize_memory_usage:
-        arrays["next observation"] = replay_buffer.next_observations
     n_rows = replay_buffer.size()
-    for what, value in arrays.items():
-        for key, array in value.items() if isinstance(value, dict) else (("", value),):
-            stored = array[:n_rows]
-            place = _first_bad(stored)
-            if place is None:
-                continue
-            row, env, column = np.unravel_index(place, (n_rows, stored.shape[1], stored[0, 0].size))
-            name = f"{what} {_name(factors, key, int(column))}" if "observation" in what else what
-            number = stored.reshape(-1)[place]
-            raise ValueError(f"the replay buffer holds {name} = {number} in row {row} of environment {env}. {REMEDY}")
+    # With optimize_memory_usage the newest next observation stands where the next one will be observed.
+    n_observed = min(n_rows + int(replay_buffer.optimize_memory_usage), replay_buffer.buffer_size)
+    recorded = [("observation ", replay_buffer.observations, n_observed)]
+    if not replay_buffer.optimize_memory_usage:
+        recorded.append(("next observation ", replay_buffer.next_observations, n_rows))
+    places: list[tuple[str, spaces.Space | None, Any, str]] = [
+        (what, space, array[:n], key)
+        for what, observations, n in recorded
+        for key, space, array in _parts(factorization, observations)
+    ]
+    action_space = factorization.action_space
+    places += [
+        ("action", None if isinstance(action_space, spaces.Box) else action_space, replay_buffer.actions[:n_rows], ""),
+        ("reward", None, replay_buffer.rewards[:n_rows], ""),
+    ]
+    for what, space, stored, key in places:
+        bad = _first_bad(space, stored)
+        if bad is not None:
+            row, env, column = np.unravel_index(bad, (len(stored), stored.shape[1], stored[0, 0].size))
+            name = what + (_name(factorization, key, space, int(column)) if space is not None and what != "action" else "")
+            value = stored.reshape(-1)[bad]
+            raise ValueError(f"the replay buffer holds {name} = {value} in row {row} of environment {env}. {OF_A_BUFFER}")
 
 
-def is_finite(*recorded: Observations) -> bool:
-    """Whether all numbers are, of arrays or dictionaries of arrays."""
-    arrays = [array for each in recorded for array in (each.values() if isinstance(each, dict) else (each,))]
-    return all(_first_bad(array) is None for array in arrays)
+def is_usable(factorization: Factorization, *recorded: Observations) -> bool:
+    """Whether all numbers of these observations are finite and in their spaces."""
+    return all(_first_bad(space, array) is None for each in recorded for _, space, array in _parts(factorization, each))
 
 
-def _first_bad(array: Any) -> int | None:
-    """Index of the first number in the flat array that is not finite."""
+def is_finite(*arrays: np.ndarray) -> bool:
+    """Whether all numbers are."""
+    return all(_first_bad(None, array) is None for array in arrays)
+
+
+def _parts(factorization: Factorization, observations: Observations) -> Iterator[tuple[str, spaces.Space, Any]]:
+    """Key, space and numbers of each part of observations; the key of what is no ``Dict`` is empty."""
+    space = factorization.observation_space
+    if isinstance(observations, dict):
+        assert isinstance(space, spaces.Dict)
+        yield from ((key, space[key], array) for key, array in observations.items() if key in space.spaces)
+    else:
+        yield "", space, observations
+
+
+def _first_bad(space: spaces.Space | None, array: Any) -> int | None:
+    """Index, in the flat array, of the first number that is not finite or not in its space."""
     numbers = np.asarray(array)
-    if numbers.dtype.kind != "f" or np.isfinite(numbers).all():
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        return int(np.flatnonzero(~np.isfinite(numbers.reshape(-1)))[0])
+    if space is None or isinstance(space, spaces.Box):
         return None
-    return int(np.flatnonzero(~np.isfinite(numbers.reshape(-1)))[0])
+    low, high = _bounds(space)
+    rows = numbers.reshape(-1, len(low))
+    is_outside = (rows < low) | (rows > high)
+    return int(np.flatnonzero(is_outside)[0]) if is_outside.any() else None
 
 
-def _name(factors: Factors, key: str, column: int) -> str:
-    """Of a column of an observation; of what is no state variable the key."""
-    variables = factors.state.get(key, ()) if isinstance(factors.state, dict) else factors.state
-    slices = consecutive_slices(variable.width for variable in variables)
-    return next((each.name for each, columns in zip(variables, slices, strict=True) if column < columns.stop), key)
+def _bounds(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest category of each variable."""
+    if isinstance(space, spaces.MultiBinary):
+        return np.zeros(_width(space), int), np.ones(_width(space), int)
+    sizes = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec)  # type: ignore[attr-defined]
+    start = np.broadcast_to(np.ravel(space.start), len(sizes))  # type: ignore[attr-defined]
+    return start, start + sizes - 1
+
+
+def _width(space: spaces.Space) -> int:
+    """Numbers that an observation of this space is given in."""
+    return int(np.prod(space.shape or ()))
+
+
+def _name(factorization: Factorization, key: str, space: spaces.Space, column: int) -> str:
+    """Of a number of an observation; of what is no state variable the key."""
+    state = factorization.factors.state
+    variables = state.get(key, ()) if isinstance(state, dict) else state
+    if isinstance(space, spaces.Box):
+        owners = [variable for variable in variables for _ in range(variable.width)]
+    else:
+        owners = list(variables)
+    return owners[column].name if column < len(owners) else key

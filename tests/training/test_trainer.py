@@ -117,9 +117,9 @@ def test_model_remembers_what_vec_normalize_changed() -> None:
     env = VecNormalize(make_vec_env(lambda: gym.make("Pendulum-v1")))
     model = tiny_fcdl(env, policy="MlpPolicy", **SMALL, learning_starts=1000).learn(30)
     flags = [world.factorization.is_normalized for world in (model.policy.learner, model.policy.world)]
-    assert not any(flags)
-    model.trainer.train(model.experience, 1, 8)
+    # From the first observation on: that is what the scale of the variables is of.
     assert all(flags)
+    model.trainer.train(model.experience, 1, 8)
     env.norm_obs = False
     before = weights(model.policy)
     with pytest.raises(ValueError, match="the model learned from observations as VecNormalize had made them"):

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from random_env import RandomEnv
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
@@ -12,7 +13,8 @@ from tiny import tiny_fcdl
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.callbacks import DynamicsCallback
-from sb3_fcdl.world.gate import check_buffer, check_observations, is_finite
+from sb3_fcdl.world.factorization import Factorization
+from sb3_fcdl.world.gate import check_buffer, check_observations, is_usable
 
 SMALL = {
     "learning_starts": 20,
@@ -131,15 +133,47 @@ def test_prediction_from_a_number_that_is_none_is_refused():
 
 
 def test_names_of_columns():
-    rooms = {"room": np.zeros((2, 3)), "own": np.zeros((2, 1)), "wanted": np.zeros((2, 4)), "n": np.zeros((2, 1), int)}
+    rooms = {"room": np.zeros((2, 3)), "own": np.zeros((2, 1)), "wanted": np.zeros((2, 4))}
+    boxes = {key: spaces.Box(-np.inf, np.inf, array.shape[1:]) for key, array in rooms.items()}
+    factorization = Factorization(spaces.Dict(boxes), spaces.Discrete(2), FACTORS)
     for key, column, name in (("room", 1, "lamp"), ("room", 2, "heat"), ("own", 0, "battery"), ("wanted", 3, "wanted")):
         seen = {each: array.copy() for each, array in rooms.items()}
         seen[key][1, column] = np.nan
-        assert not is_finite(seen)
+        assert not is_usable(factorization, seen)
         with pytest.raises(ValueError, match=f"it saw {name} = nan in environment 1"):
-            check_observations(FACTORS, seen, "it saw")
-    assert is_finite(rooms)
-    check_observations(FACTORS, rooms, "it saw")
+            check_observations(factorization, seen, "it saw")
+    assert is_usable(factorization, rooms)
+    check_observations(factorization, rooms, "it saw")
+
+
+@pytest.mark.parametrize(
+    ("space", "good", "bad", "name"),
+    [
+        (spaces.Discrete(3, start=-1), [[-1], [1]], [[0], [2]], "obs = 2"),
+        (spaces.Discrete(3), [0, 2], [0, 3], "obs = 3"),
+        (spaces.MultiDiscrete([3, 4]), [[2, 3], [0, 0]], [[2, 3], [3, 0]], r"obs\[0\] = 3"),
+        (spaces.MultiDiscrete([3, 4]), [[2, 3], [0, 0]], [[0, 0], [0, -1]], r"obs\[1\] = -1"),
+        (spaces.MultiBinary(2), [[0, 1], [1, 1]], [[0, 1], [1, 2]], r"obs\[1\] = 2"),
+    ],
+)
+def test_categories_outside_their_space_are_named(space, good, bad, name):
+    factorization = Factorization(space, spaces.Discrete(2))
+    check_observations(factorization, np.array(good), "it saw")
+    with pytest.raises(ValueError, match=f"it saw {name} in environment 1"):
+        check_observations(factorization, np.array(bad), "it saw")
+
+
+def test_a_category_outside_its_space_is_not_stored():
+    class Wrong(RandomEnv):
+        def step(self, action):
+            observation, *rest = super().step(action)
+            self.n = getattr(self, "n", 0) + 1
+            return (np.array([3, 0]) if self.n == 15 else observation), *rest
+
+    model = tiny_fcdl(Wrong(spaces.MultiDiscrete([3, 4]), spaces.Discrete(2)), policy="MlpPolicy", **SMALL)
+    with pytest.raises(ValueError, match=r"at timestep 15 the environment observed obs\[0\] = 3 in environment 0"):
+        model.learn(40)
+    assert model.replay_buffer.size() == 14
 
 
 def test_time_limits_that_look_like_ends_are_not_learned():
@@ -158,4 +192,31 @@ def test_rows_behind_the_last_one_do_not_count():
     buffer = ReplayBuffer(10, space, spaces.Discrete(2))
     buffer.add(np.zeros((1, 1)), np.ones((1, 1)), np.zeros((1, 1)), np.ones(1), np.zeros(1), [{}])
     buffer.observations[5] = np.nan
-    check_buffer(Factors((Variable("x"),), (Variable("a", 2),)), buffer)
+    check_buffer(Factorization(space, spaces.Discrete(2)), buffer)
+
+
+def test_the_newest_observation_of_a_buffer_that_saves_memory_counts():
+    space = spaces.Box(-np.inf, np.inf, (1,))
+    buffer = ReplayBuffer(10, space, spaces.Discrete(2), optimize_memory_usage=True, handle_timeout_termination=False)
+    buffer.add(np.zeros((1, 1)), np.full((1, 1), np.nan), np.zeros((1, 1)), np.ones(1), np.zeros(1), [{}])
+    with pytest.raises(ValueError, match=r"observation obs\[0\] = nan in row 1"):
+        check_buffer(Factorization(space, spaces.Discrete(2)), buffer)
+
+
+def test_looking_at_a_number_that_is_none_is_refused():
+    model = tiny_fcdl(Broken(), policy="MultiInputPolicy", **{**SMALL, "dynamics": "fcdl"})
+    bad = {"x": np.array([0, np.nan], np.float32), "goal": np.zeros(1, np.float32)}
+    for look in (lambda: model.explain(bad), lambda: model.local_graph(bad, np.zeros(1, np.float32))):
+        with pytest.raises(ValueError, match=r"\(\) was given speed = nan"):
+            look()
+
+
+def test_what_is_imagined_from_or_with_must_be_finite():
+    model = tiny_fcdl(Broken(), policy="MultiInputPolicy", **SMALL).learn(40)
+    env = model.imagined_env(2)
+    env.reset()
+    with pytest.raises(ValueError, match="must be finite numbers"):
+        env.step(np.full((2, 1), np.nan, np.float32))
+    model.replay_buffer.observations["x"][:] = np.nan
+    with pytest.raises(ValueError, match="the replay buffer holds observation place = nan in row 0"):
+        env.reset()

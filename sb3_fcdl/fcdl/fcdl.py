@@ -6,7 +6,7 @@ import pickle
 import time
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
@@ -25,6 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from fcdl_envs.variables import Factors
 from sb3_fcdl.buffer_files import load_buffer, save_buffer
 from sb3_fcdl.dynamics import DynamicsModel
+from sb3_fcdl.fcdl import model_files
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.views import ModelViews
 from sb3_fcdl.observations import Observations
@@ -219,19 +221,66 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         return wrapped
 
     @classmethod
-    def load(cls: type[SelfFCDL], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, **kwargs: Any) -> SelfFCDL:
+    def load(
+        cls: type[SelfFCDL], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, trusted: bool = True, **kwargs: Any
+    ) -> SelfFCDL:
         """
         See ``BaseAlgorithm.load``; arguments of the constructor replace the saved ones.
 
-        :raises ValueError: if ``dynamics`` or ``planner`` is unknown
+        :param trusted: False: runs no code from the file, which unpickling it does, and imports nothing that it names. Takes
+            ``env``, ``device`` and arguments of the constructor. What is no data, such as a ``reward_fn`` or a class of one's
+            own, must then be passed, or be published by ``env``
+        :raises ValueError: if ``dynamics`` or ``planner`` is unknown, or something must be passed; says what
         :raises RuntimeError: if the saved weights are those of another ``dynamics``
         """
+        if not trusted:
+            return cls._load_portable(path, *args, **kwargs)
         # SB3 sets attributes by the names of these arguments.
         attributes = {"dynamics": "dynamics_name", "planner": "planner_name"}
         model = super().load(path, *args, **{attributes.get(name, name): value for name, value in kwargs.items()})
         if model.env is not None:
             model.check_env_fits(model.env)
         return model
+
+    @classmethod
+    def _load_portable(
+        cls: type[SelfFCDL],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfFCDL:
+        if not force_reset:
+            raise ValueError(
+                "only a trusted file goes on in the middle of an episode: leave force_reset and trusted as they are"
+            )
+        data = model_files.algorithm_data(path, None if env is None else cls._wrap_env(env), kwargs)
+        model = cls(data.pop("policy_class"), data.pop("env"), device=device, _init_setup_model=False)
+        vars(model).update(data)
+        model._setup_model()
+        # Reads the weights alone, and no pickles.
+        model.set_parameters(path, device=device)  # type: ignore[arg-type]
+        if model.env is not None:
+            model.check_env_fits(model.env)
+        return model
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """See ``BaseAlgorithm.save``; the file also holds the configuration as JSON, for ``load(..., trusted=False)``."""
+        archive = io.BytesIO()
+        super().save(archive, exclude, include)
+        model_files.add_configuration(archive, model_files.algorithm_configuration(self))
+        file = open_path(path, "w", suffix="zip")
+        try:
+            file.write(archive.getvalue())
+        finally:
+            if file is not path:
+                file.close()
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
@@ -420,8 +469,8 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """
-        See ``OffPolicyAlgorithm.load_replay_buffer``. A model that has observed nothing takes the scale of the variables
-        from the buffer.
+        See ``OffPolicyAlgorithm.load_replay_buffer``. A path that ends in ``.npz`` is read without unpickling, so
+        that the file runs no code. A model that has observed nothing takes the scale of the variables from the buffer.
 
         :raises ValueError: if the buffer is of another number of environments, of other spaces, or no buffer, or holds a
             number that is not finite; the present one is kept
@@ -429,8 +478,11 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         present = getattr(self, "replay_buffer", None)
         self.replay_buffer = None
         try:
-            super().load_replay_buffer(path, truncate_last_traj)
-            loaded = self.replay_buffer
+            if model_files.is_npz(path):
+                loaded: ReplayBuffer | None = model_files.read_buffer(self, path, truncate_last_traj)
+            else:
+                super().load_replay_buffer(path, truncate_last_traj)
+                loaded = self.replay_buffer
         except (AssertionError, AttributeError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is no replay buffer, or it is damaged: {error!r}") from error
         finally:
@@ -444,6 +496,13 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         check_buffer(self.policy.world.factors, loaded)
         self.replay_buffer = loaded
         self.experience.take_scale()
+
+    def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
+        """See ``OffPolicyAlgorithm.save_replay_buffer``; a path that ends in ``.npz`` gets arrays instead of a pickle."""
+        if not model_files.is_npz(path):
+            return super().save_replay_buffer(path)
+        assert self.replay_buffer is not None
+        save_buffer(self.replay_buffer, str(path))
 
     def save_checkpoint(self, folder: str | pathlib.Path) -> None:
         """

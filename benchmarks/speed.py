@@ -19,7 +19,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import gymnasium as gym
 import numpy as np
@@ -148,7 +148,7 @@ def dense_path() -> Iterator[None]:
     """The same results, from matrix products and without a memo."""
 
     def plain_rollout(*args: Any) -> PlainRollout:
-        return PlainRollout(*args[:-1])
+        return PlainRollout(*args)
 
     with patch.object(rule, "uses_tables", lambda device: False), patch.object(planner, "make_rollout", plain_rollout):
         yield
@@ -207,7 +207,8 @@ def roofline_rows(model: FCDL, size: Size, costs: Sequence[Row], seconds: float)
 
 def planned_rows(model: FCDL, observation: dict[str, np.ndarray]) -> int:
     """How many states and actions go through the model in a plan: each asks once for its reward."""
-    with patch.object(model.policy, "reward_fn", side_effect=model.policy.reward_fn) as reward_fn:
+    world, reward_fn = model.policy.world, Mock(side_effect=model.policy.world.reward_fn)
+    with patch.object(world, "given", world.given._replace(reward_fn=reward_fn)):
         model.predict(observation)
     return sum(len(call.args[0]) for call in reward_fn.call_args_list)
 

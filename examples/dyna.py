@@ -49,7 +49,7 @@ class Dyna(BaseCallback):
         self.model.replay_buffer.imagined = self.imagined
 
     def _on_step(self) -> bool:
-        self.world.policy.factorization.observe(th.as_tensor(self.locals["new_obs"]))
+        self.world.policy.world.factorization.observe(th.as_tensor(self.locals["new_obs"]))
         now, start = self.num_timesteps, 2 * self.model.learning_starts
         if now == start or (now > start and now % MODEL_FREQ == 0):
             self.world.train(gradient_steps=N_FIRST_UPDATES if now == start else 1, batch_size=256)

@@ -40,8 +40,9 @@ def main() -> None:
     explanation.plot().savefig(arguments.output / "explanation.png", dpi=80)
 
     print()
-    for name in model.policy.factors.state_names:
-        now = int(explanation.plan.values[0, model.policy.factors.state_names.index(name)])
+    names = model.policy.world.factors.state_names
+    for name in names:
+        now = int(explanation.plan.values[0, names.index(name)])
         print(explanation.do(**{name: (now + 1) % ENV_KWARGS["n_colors"]}))
 
 

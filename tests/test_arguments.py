@@ -30,7 +30,6 @@ INTEGERS: dict[Callable[..., Any], dict[str, list[Any]]] = {
 OR_NONE: dict[Callable[..., Any], dict[str, list[Any]]] = {planner: {"n_elites": [*COUNT, 65]} for planner in (CEM, ICEM)}
 FLOATS: dict[Callable[..., Any], dict[str, list[Any]]] = {
     ChemicalEnv: {"noise_scale": [-1, 200.1, NAN, INF, HUGE]},
-    CEM: {"discount": [*POSITIVE, 1.01, INF]},
     ICEM: {"noise_exponent": [-0.1, NAN, INF]},
     MPPI: {"temperature": [*POSITIVE, INF], "time_budget_ms": POSITIVE},
 }
@@ -66,5 +65,5 @@ def test_wrong_arguments_are_named_with_their_value_and_what_is_allowed() -> Non
 
 @pytest.mark.parametrize("make", [CEM, ICEM, MPPI])
 def test_integers_of_numpy_are_integers(make: Callable[..., Any]) -> None:
-    planner = build(make, horizon=np.int64(2), n_candidates=np.int32(9), n_iterations=np.uint8(1), discount=np.float32(0.5))
-    assert (planner.horizon, planner.n_candidates, planner.n_iterations, planner.discount) == (2, 9, 1, 0.5)
+    planner = build(make, horizon=np.int64(2), n_candidates=np.int32(9), n_iterations=np.uint8(1))
+    assert (planner.horizon, planner.n_candidates, planner.n_iterations) == (2, 9, 1)

@@ -12,7 +12,9 @@ from sb3_fcdl.dynamics.graph.quantizer import LatentQuantizer
 from sb3_fcdl.planning import PLANNERS
 from sb3_fcdl.presets import preset
 
-DOCS = pathlib.Path(__file__).parent.parent / "docs"
+ROOT = pathlib.Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+SOURCES = [path for folder in ("sb3_fcdl", "envs", "tests") for path in (ROOT / folder).rglob("*.py")]
 
 
 def test_a_model_of_ones_own_learns_and_acts():
@@ -87,7 +89,10 @@ def test_examples_on_environments_run(tmp_path, monkeypatch):
             assert names["model"].replay_buffer.pos == 200 and names["model"]._n_updates == 2
         if "required_edges" in example:
             assert names["model"].dynamics.free_entries.sum() == 4 * 5 - 6
-    assert len(examples) == 6 and names["action"].shape == (1,)
+        if "save_checkpoint" in example:
+            assert names["resumed"].num_timesteps == 20 and names["resumed"].replay_buffer.pos == 220
+    assert len(examples) == 7 and names["action"].shape == (1,)
+    assert not names["never"](th.full((3, 3), 9.0), None, None).any()
     assert [variable.width for variable in names["factorization"].state] == [2, 1, 1]
 
 
@@ -111,3 +116,18 @@ def test_examples_on_vectors_of_environments_run(page, shorter, timesteps):
         assert masks.tolist() == [[False, True], [True, True]] and names["env"].has_attr("action_masks")
     else:
         assert names["env"].num_envs == 4 and names["env"].reset().shape == (4, 4)
+
+
+def test_files_and_names_of_the_architecture_exist():
+    """Of a file the end of its path is enough; of a name that somewhere something is called so."""
+    code = "\n".join(path.read_text() for path in SOURCES)
+    code = re.sub(r'"""(.*?)"""', "", code, flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", (DOCS / "architecture.md").read_text(), flags=re.DOTALL)
+    named = {name.partition("(")[0] for name in re.findall(r"`([^`]+)`", text) if " " not in name}
+    paths = {name for name in named if name.endswith((".py", ".md", ".toml", "/"))}
+    present = [f"/{path.relative_to(ROOT)}" for path in [*SOURCES, *DOCS.glob("*.md"), ROOT / "pyproject.toml"]]
+    assert len(paths) > 20
+    missing = [name for name in paths if not any(f"/{name}" in each for each in present)]
+    words = {word for name in named - paths for word in re.findall(r"[A-Za-z_]{3,}", name)}
+    missing += [word for word in words if not word.startswith("My") and not re.search(rf"\b{word}\b", code)]
+    assert missing == []

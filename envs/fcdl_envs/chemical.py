@@ -82,6 +82,9 @@ class ChemicalEnv(_Published, gym.Env[Any, np.int64]):
     count, and so does the root wherever its colour changes the parents. In the local regime, when the action is known,
     an object depends on itself and the action alone.
 
+    ``info["transition_graph"]`` is finer: what the next colours depend on while the regime and the painted object are known,
+    see ``ChemicalSystem.transition_graph``. What is repainted or redrawn no longer depends on the colour that it had.
+
     ## Action
 
     ``Discrete(n_objects * n_colors)``: ``object * n_colors + color`` paints the object. ``action_masks()`` allows all actions,
@@ -184,7 +187,8 @@ class ChemicalEnv(_Published, gym.Env[Any, np.int64]):
         :raises ResetNeeded: before the first ``reset``
         """
         rewards, infos = self._episodes.step(np.array([action]))
-        info = {"local_graph": infos["local_graph"][0], "is_success": bool(infos["is_success"][0])}
+        graphs = {name: infos[name][0] for name in ("local_graph", "transition_graph")}
+        info = {**graphs, "is_success": bool(infos["is_success"][0])}
         return self._observe(), float(rewards[0]), False, False, info
 
     def render(self) -> Any:

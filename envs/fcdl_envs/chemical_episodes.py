@@ -122,8 +122,13 @@ class ChemicalEpisodes:
             self._draw_block(np.flatnonzero(used_up))
         matched = (self.colors == self.goals)[:, self.match_set].sum(axis=1)
         self.succeeded |= matched == len(self.match_set)
-        graphs = self.system.local_graph(self.system.regime(self.colors))
-        return matched / len(self.match_set), {"local_graph": graphs, "is_success": self.succeeded.copy()}
+        regime = self.system.regime(self.colors)
+        infos = {
+            "local_graph": self.system.local_graph(regime),
+            "transition_graph": self.system.transition_graph(regime, actions),
+            "is_success": self.succeeded.copy(),
+        }
+        return matched / len(self.match_set), infos
 
     def observe(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """

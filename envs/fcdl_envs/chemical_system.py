@@ -166,7 +166,11 @@ class ChemicalSystem:
         self._graphs = np.stack([everywhere, everywhere & _local_graph(rule, n_objects)])
         # [regime, object acted on, reached object]
         self._reach = np.stack([_ancestors(graph).T for graph in self._graphs])
-        self._transition_graphs = self._find_transition_graphs()
+        self._regime_graphs = self._find_regime_graphs()
+        # [regime, object acted on, child, parent]
+        self._transition_graphs = np.stack(
+            [[self._find_transition_graph(regime, node) for node in range(n_objects)] for regime in (GLOBAL, LOCAL)]
+        )
         networks = draw_networks(n_objects, n_colors, np.random.default_rng(dynamics_seed))
         self._conditionals = [
             [_Conditional(np.flatnonzero(parents), *network) for parents, network in zip(graph, networks, strict=True)]
@@ -176,7 +180,7 @@ class ChemicalSystem:
     @property
     def global_graph(self) -> np.ndarray:
         """What the next colours can depend on anywhere: ``[V, V+1]`` bool, ``graph[child, parent]``, the action last."""
-        return self._transition_graphs[GLOBAL].copy()
+        return self._regime_graphs[GLOBAL].copy()
 
     def local_graph(self, regime: np.ndarray) -> np.ndarray:
         """
@@ -185,7 +189,22 @@ class ChemicalSystem:
         :param regime: 0 outside, 1 in the local regime, ``[B]``
         :return: ``[B, V, V+1]`` bool, ``graph[child, parent]``, the action last
         """
-        return self._transition_graphs[regime]
+        return self._regime_graphs[regime]
+
+    def transition_graph(self, regime: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """
+        The parents that matter at one state and action: those that move the distribution of the child when they change and
+        regime and object acted on stay as they are. No truth is finer.
+
+        An object that is not redrawn depends on itself alone, the object acted on upon the action alone. A redrawn object
+        depends on the action and on those objects that are parents of it, or of redrawn ancestors of it, and not redrawn
+        themselves: what is overwritten no longer matters, its own colour neither.
+
+        :param regime: after the action, 0 outside, 1 in the local regime, ``[B]``
+        :param actions: ``object * C + color``, ``[B]``
+        :return: ``[B, V, V+1]`` bool, ``graph[child, parent]``, the action last
+        """
+        return self._transition_graphs[regime, np.asarray(actions) // self.n_colors]
 
     def instantaneous_graph(self, colors: Colors) -> np.ndarray:
         """
@@ -266,7 +285,22 @@ class ChemicalSystem:
                 if rows.size:
                     yield self._conditionals[each][node], node, rows
 
-    def _find_transition_graphs(self) -> np.ndarray:
+    def _find_transition_graph(self, regime: int, node: int) -> np.ndarray:
+        """See :meth:`transition_graph`, ``[V, V+1]``."""
+        is_redrawn = self._reach[regime, node]
+        graph = np.eye(self.n_objects, self.n_objects + 1, dtype=bool)
+        graph[node] = False
+        graph[node, -1] = True
+        for child in np.flatnonzero(is_redrawn):  # in causal order
+            parents = self._graphs[regime][child]
+            graph[child] = False
+            graph[child, :-1] = parents & ~is_redrawn
+            graph[child, node] = False
+            graph[child] |= graph[parents & is_redrawn].any(axis=0)
+            graph[child, -1] = True
+        return graph
+
+    def _find_regime_graphs(self) -> np.ndarray:
         """
         Edges from one step to the next, ``[regime, V, V+1]``.
 

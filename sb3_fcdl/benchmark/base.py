@@ -99,8 +99,8 @@ class ReferencePolicy(ABC):
 
 class PlanningReference(ABC):
     """
-    A planner on the true dynamics, with the signature of SB3's ``predict``. It reads the true state of the environments that
-    it is attached to; ``evaluate_tasks`` attaches it.
+    A planner on the true dynamics, undiscounted as returns are, with the signature of SB3's ``predict``. It reads the true
+    state of the environments that it is attached to; ``evaluate_tasks`` attaches it.
 
     :param planner: what it plans with
     :param seed: of the planner

@@ -4,17 +4,13 @@ import io
 import pathlib
 import pickle
 import time
-import warnings
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -23,37 +19,34 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from fcdl_envs.variables import Factors
-from sb3_fcdl.buffer_files import load_buffer, save_buffer
+from sb3_fcdl.buffer_files import save_buffer
 from sb3_fcdl.dynamics import DynamicsModel
 from sb3_fcdl.fcdl import model_files
 from sb3_fcdl.fcdl.policies import FCDLPolicy
+from sb3_fcdl.fcdl.resumable import ResumableAlgorithm
 from sb3_fcdl.fcdl.views import ModelViews
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Planner, RewardFn, TerminationFn
-from sb3_fcdl.training.checkpoint import (
-    BUFFER,
-    MODEL,
-    STATE,
-    put_back_generators,
-    put_back_log,
-    replaced,
-    take_environments,
-    take_generators,
-    take_log,
-)
 from sb3_fcdl.training.experience import Experience, check_keeps_ends
 from sb3_fcdl.training.log import ModelLog
-from sb3_fcdl.training.snapshot import put_back, take
 from sb3_fcdl.training.trainer import Trainer
-from sb3_fcdl.world.declared import Declared, action_masks_of, check_fits, declared_by, factors_of, mask_sizes, normalizes
+from sb3_fcdl.world.declared import (
+    Declared,
+    action_masks_of,
+    check_fits,
+    check_normalized,
+    declared_by,
+    factors_of,
+    normalizes,
+    sampling_mask,
+)
 from sb3_fcdl.world.factorization import check_spaces
 from sb3_fcdl.world.gate import check_buffer, check_step, originals
 
 SelfFCDL = TypeVar("SelfFCDL", bound="FCDL")
 
 
-class FCDL(ModelViews, OffPolicyAlgorithm):
+class FCDL(ModelViews, ResumableAlgorithm):
     """
     Fine-Grained Causal Dynamics Learning (Hwang et al., ICML 2024), planned with by model-predictive control.
 
@@ -217,7 +210,7 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
         normalizer = unwrap_vec_normalize(wrapped)
         if normalizer is not None and normalizer.norm_obs:
-            _check_normalized(factors_of(wrapped), normalizer.norm_obs_keys)
+            check_normalized(factors_of(wrapped), normalizer.norm_obs_keys)
         return wrapped
 
     @classmethod
@@ -321,12 +314,19 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         if self.env is not None:
-            self.declared = declared_by(self.env, self.reward_fn, self.termination_fn)
+            declared = declared_by(self.env, self.reward_fn, self.termination_fn)
+            if self.declared is not None and self.heads is not None:
+                # Of a file: the environment may be another one.
+                check_fits(declared, self.declared.factors, self.heads)
+            self.declared = declared
         elif self.declared is not None:
             self.declared = self.declared.with_given(self.reward_fn, self.termination_fn)
         assert self.declared is not None
         # The user's dictionary stays as it was: load() compares it with the saved one.
         user_kwargs = self.policy_kwargs
+        own = {"reward_fn", "termination_fn", "dynamics", "dynamics_kwargs", "planner", "planner_kwargs", "gamma"}
+        if twice := sorted(own & user_kwargs.keys()):
+            raise TypeError(f"policy_kwargs has {', '.join(twice)}: give it to FCDL itself, which hands it to the policy")
         self.policy_kwargs = {
             "factors": self.declared.factors,
             "reward_fn": self.declared.reward_fn,
@@ -348,8 +348,6 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
             policy.learner, policy.world, policy.optimizer, policy.average_decay, self.model_log, self._n_updates
         )
         check_keeps_ends(self.replay_buffer, policy.learner)
-        # What a checkpoint says of generators and log, until learn() begins.
-        self._resumed: dict[str, Any] | None = None
         # What the planner knows of the plans that it is carrying out, see FCDLPolicy.predict.
         self._last_plan: tuple[np.ndarray, ...] | None = None
 
@@ -384,7 +382,7 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
     def _random_actions(self, n_envs: int, masks: np.ndarray | None) -> np.ndarray:
         if masks is None:
             return np.array([self.action_space.sample() for _ in range(n_envs)])
-        return np.array([self.action_space.sample(mask=_sample_mask(self.action_space, row)) for row in masks])
+        return np.array([self.action_space.sample(mask=sampling_mask(self.action_space, row)) for row in masks])
 
     def _store_transition(
         self,
@@ -429,7 +427,16 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
             "planner": type(self.policy.planner).__name__,
             "horizon": self.policy.planner.horizon,
         }
-        names = ("learning_starts", "batch_size", "gradient_steps", "train_horizon", "exploration_rate", "seed", "n_envs")
+        names = (
+            "learning_starts",
+            "batch_size",
+            "gradient_steps",
+            "train_horizon",
+            "exploration_rate",
+            "gamma",
+            "seed",
+            "n_envs",
+        )
         chosen |= {name: getattr(self, name) for name in names}
         chosen |= {"learning_rate": self.lr_schedule(1), "train_freq": self.train_freq.frequency}  # type: ignore[union-attr]
         for kwargs in ("dynamics_kwargs", "planner_kwargs"):
@@ -481,7 +488,8 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
             if model_files.is_npz(path):
                 loaded: ReplayBuffer | None = model_files.read_buffer(self, path, truncate_last_traj)
             else:
-                super().load_replay_buffer(path, truncate_last_traj)
+                with open_path(path, "r", suffix="pkl") as file:
+                    super().load_replay_buffer(file, truncate_last_traj)
                 loaded = self.replay_buffer
         except (AssertionError, AttributeError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is no replay buffer, or it is damaged: {error!r}") from error
@@ -491,7 +499,7 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         for name in ("n_envs", "observation_space", "action_space"):
             theirs, ours = getattr(loaded, name), getattr(self, name)
             if theirs != ours:
-                raise ValueError(f"{path} holds transitions with {name} = {theirs}, the model has {ours}")
+                raise ValueError(f"{path} holds transitions with {name} = {theirs}, the model has {name} = {ours}")
         check_keeps_ends(loaded, self.policy.learner)
         check_buffer(self.policy.world.factors, loaded)
         self.replay_buffer = loaded
@@ -504,115 +512,8 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         assert self.replay_buffer is not None
         save_buffer(self.replay_buffer, str(path))
 
-    def save_checkpoint(self, folder: str | pathlib.Path) -> None:
-        """
-        Write all that a run needs to go on as if it had not stopped: model, replay buffer, environments, generators, and what
-        has been measured but not logged. Call it between two rollouts: from a callback's ``_on_rollout_start``, or when
-        ``learn`` has returned.
-
-        :param folder: made, or replaced once the new checkpoint is complete
-        """
-        assert self.replay_buffer is not None and self.env is not None
-        state = {
-            **take_environments(self.env),
-            "generators": take_generators(self._window_rng, self.action_space),
-            "last_plan": take(self._last_plan),
-            "log": take_log(self.model_log, self.logger),
-        }
-        with replaced(pathlib.Path(folder)) as partial:
-            self.save(partial / MODEL)
-            save_buffer(self.replay_buffer, partial / BUFFER)
-            th.save(state, partial / STATE)
-
-    @classmethod
-    def resume(cls: type[SelfFCDL], folder: str | pathlib.Path, env: GymEnv | str, **kwargs: Any) -> SelfFCDL:
-        """
-        The model of a checkpoint, with its replay buffer, in new environments that are put into the state of the old ones.
-        ``learn(n, reset_num_timesteps=False)`` then goes on bit for bit as the interrupted run would have, on the same machine
-        and versions. Warns where the environments' state cannot be taken: the run then goes on in new episodes.
-
-        Like ``load`` it unpickles: resume checkpoints that you trust.
-
-        :param folder: what ``save_checkpoint`` wrote
-        :param env: made as for the run, or its registered name
-        :param kwargs: see ``load``
-        :raises ValueError: if the checkpoint is damaged, or of another environment
-        """
-        folder = pathlib.Path(folder)
-        for name in (MODEL, BUFFER, STATE):
-            if not (folder / name).is_file():
-                raise ValueError(f"{folder} is no checkpoint, or not a complete one: it has no {name}")
-        try:
-            state = th.load(folder / STATE, weights_only=True)
-            model = cls.load(folder / MODEL, env=maybe_make_env(env, verbose=0), force_reset=False, **kwargs)
-        except (EOFError, OSError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            raise ValueError(f"the checkpoint {folder} is damaged ({error!r}): resume an older one") from error
-        assert model.env is not None and model.replay_buffer is not None
-        load_buffer(model.replay_buffer, folder / BUFFER)
-        if state["environments"] is None:
-            warnings.warn(
-                f"the state of the environments is not in the checkpoint ({state['reason']}): the run goes on in new episodes "
-                "and is no repetition. An environment with get_state() and set_state() is put into the state that it had",
-                stacklevel=2,
-            )
-            model._last_obs = None
-        else:
-            put_back(state["environments"], model.env)
-        model.go_on_from(state)
-        return model
-
-    def go_on_from(self, state: dict[str, Any]) -> None:
-        """
-        Take up plans now, generators and log when ``learn`` begins.
-
-        :param state: of a checkpoint
-        """
-        self._last_plan = put_back(state["last_plan"])
-        self._resumed = state
-
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
-        ready = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        state, self._resumed = self._resumed, None
-        if state is not None and not reset_num_timesteps:
-            put_back_log(state["log"], self.model_log, self.logger)
-            # Last: whatever came before may have drawn from them.
-            put_back_generators(state["generators"], self._window_rng, self.action_space)
-        return ready
-
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "model_log", "trainer", "_window_rng", "_last_plan", "_resumed"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
-
-
-def _check_normalized(factors: Factors, keys: Sequence[str] | None) -> None:
-    """
-    :raises ValueError: if VecNormalize would turn one-hot variables into other numbers
-    """
-    observed = factors.state if isinstance(factors.state, dict) else {"": factors.state}
-    touched = [name for name in observed if keys is None or name in keys]
-    categorical = [variable.name for name in touched for variable in observed[name] if variable.is_categorical]
-    if categorical:
-        raise ValueError(
-            f"VecNormalize would turn the categories of {', '.join(categorical)} into other numbers: pass norm_obs=False to "
-            "it, or norm_obs_keys without them"
-        )
-
-
-def _sample_mask(space: spaces.Space, mask: np.ndarray) -> Any:
-    """The mask of one action, in sb3-contrib's convention, as the space's own ``sample`` wants it."""
-    mask = mask.astype(np.int8)
-    if isinstance(space, spaces.MultiDiscrete):
-        return tuple(np.split(mask, np.cumsum(mask_sizes(space))[:-1]))
-    if isinstance(space, spaces.MultiBinary):
-        zero, one = mask.reshape(-1, 2).T
-        return np.where(zero & one, 2, one).astype(np.int8)
-    return mask

@@ -96,9 +96,9 @@ class FCDLPolicy(BasePolicy):
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if optimizer_kwargs is None and optimizer_class is th.optim.Adam:
+        if optimizer_class is th.optim.Adam and not {"foreach", "differentiable"} & (optimizer_kwargs or {}).keys():
             # One pass over the weights instead of one a parameter: six times faster on a CPU, same numbers.
-            optimizer_kwargs = {"fused": True}
+            optimizer_kwargs = {"fused": True, **(optimizer_kwargs or {})}
         super().__init__(
             observation_space,
             action_space,
@@ -193,7 +193,7 @@ class FCDLPolicy(BasePolicy):
         Plan, and return the first action of the plan.
 
         :param observation: one observation or a batch of ``B``
-        :param state: what the last call returned: the rest of its plans, ``([B, K, H, *],)``. None: start anew
+        :param state: what the last call returned: the rest of its plans, ``([B, L, H, *],)``. None: start anew
         :param episode_start: which environments start anew, ``[B]``, bool; none if None
         :param deterministic: whether the action is a function of weights, observation, state and mask alone
         :param action_masks: allowed actions, ``[A]`` or ``[B, A]``, bool; all if None. Of several dimensions those of the
@@ -216,6 +216,10 @@ class FCDLPolicy(BasePolicy):
             plan = self.plan(tensors, deterministic, self._masks(action_masks), warm_start_of(state, episode_start))
         actions = self.world.factorization.env_actions(plan.actions[:, 0])
         return (actions if is_batch else actions.squeeze(axis=0)), state_of(plan)
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        """See ``BasePolicy.unscale_action``; never outside the bounds by a rounding."""
+        return self.world.factorization.unscaled(scaled_action)
 
     def local_graph(self, observation: Observations, action: np.ndarray | int) -> CausalGraph:
         """
@@ -322,7 +326,7 @@ def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarra
     """
     The warm start of a planner out of what SB3 hands to ``predict``.
 
-    :param state: what the last call returned, ``([B, K, H, *],)``; None: there is none
+    :param state: what the last call returned, ``([B, L, H, *],)``; None: there is none
     :param episode_start: which environments start anew, ``[B]``, bool; none if None
     """
     if state is None:

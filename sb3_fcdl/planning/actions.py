@@ -57,8 +57,8 @@ class DiscreteActions:
 @dataclass(frozen=True)
 class MultiDiscreteActions:
     """
-    A vector of M whole numbers, an int64 each; encoded as their one-hots, one after the other. A vector of M bits is one
-    with ``sizes`` ``(2,) * M``.
+    A vector of whole numbers, an int64 each; encoded as their one-hots, one after the other. A vector of n bits is one with
+    ``sizes`` ``(2,) * n``.
 
     :param sizes: number of values of each dimension
     :raises ValueError: if there is no dimension, or one without a value
@@ -82,7 +82,7 @@ class MultiDiscreteActions:
 
     def encode(self, actions: th.Tensor, dtype: th.dtype) -> th.Tensor:
         """
-        :param actions: ``[R, M]``, int64
+        :param actions: ``[R, len(sizes)]``, int64
         :param dtype: of the result
         :return: ``[R, sum(sizes)]``
         """
@@ -92,7 +92,7 @@ class MultiDiscreteActions:
 
     def number(self, actions: th.Tensor) -> th.Tensor:
         """
-        :param actions: ``[R, M]``, int64
+        :param actions: ``[R, len(sizes)]``, int64
         :return: a number below ``n`` for each, ``[R]``: its digits, in mixed radix
         """
         return (actions * self._place_values(actions.device)).sum(dim=-1)

@@ -14,8 +14,8 @@ class SequenceDistribution(ABC):
     """
     A distribution over sequences of H actions for each of B environments. It never changes: a fit is a new one.
 
-    A sequence is ``[H]`` int64 for discrete actions, ``[H, M]`` int64 for multi-discrete ones, ``[H, A]`` float for a box; in
-    the shapes below ``*`` is nothing, M or A.
+    A sequence is ``[H, *]``, where ``*`` is the shape of one action: nothing for discrete actions, the number of sizes for
+    multi-discrete ones, A for a box. It is int64, for a box float.
     """
 
     @abstractmethod
@@ -29,9 +29,9 @@ class SequenceDistribution(ABC):
     @abstractmethod
     def completed(self, known: th.Tensor, samples: th.Tensor) -> th.Tensor:
         """
-        :param known: sequences with gaps, ``[B, K, H, *]``, float, NaN in the gaps
-        :param samples: what to fill the gaps with, ``[B, K, H, *]``; it also replaces what cannot be drawn
-        :return: sequences that can be drawn, ``[B, K, H, *]``
+        :param known: sequences with gaps, ``[B, L, H, *]``, float, NaN in the gaps
+        :param samples: what to fill the gaps with, ``[B, L, H, *]``; it also replaces what cannot be drawn
+        :return: sequences that can be drawn, ``[B, L, H, *]``
         """
 
     @abstractmethod
@@ -64,10 +64,10 @@ class CategoricalSequences(SequenceDistribution):
     One categorical distribution for each environment, step and dimension. Whole numbers in place of probabilities: there is
     no rounding error, in whatever order a device sums up, and a value of frequency 0 is never drawn.
 
-    In the shapes P counts the dimensions of all steps, ``H * M``, and C the values of the largest dimension.
+    In the shapes, n counts the dimensions of all steps, and C the values of the largest dimension.
 
     :param actions: what an action is
-    :param frequency: of each value, ``[B, P, C]``, float32
+    :param frequency: of each value, ``[B, n, C]``, float32
     """
 
     actions: CategoricalActions
@@ -123,7 +123,7 @@ class CategoricalSequences(SequenceDistribution):
         return self._sequences(noise.uniform(*self.frequency.shape[1:]).where(highest, -1).argmax(dim=2))
 
     def _sequences(self, values: th.Tensor) -> th.Tensor:
-        """``[..., P]`` as ``[..., H, *]``."""
+        """``[..., n]`` as ``[..., H, *]``."""
         return values.unflatten(-1, (-1, *self.actions.shape))
 
 
@@ -197,7 +197,7 @@ def initial_distribution(
     :param horizon: length of a sequence, in env steps, H
     :param state: encoded current state, ``[B, D]``; continuous actions have its dtype
     :param action_mask: the values allowed at the first step, ``[B, sum(sizes)]``, bool; None: all
-    :param known: sequences with gaps, ``[B, K, H, *]``, NaN in the gaps. The distribution is centred on the first, if any
+    :param known: sequences with gaps, ``[B, L, H, *]``, NaN in the gaps. The distribution is centred on the first, if any
     :raises ValueError: if ``action_mask`` has another shape, allows an environment no action, or is given for a box
     """
     if not isinstance(actions, BoxActions):
@@ -208,7 +208,7 @@ def initial_distribution(
 
 
 def _by_dimension(columns: th.Tensor, sizes: tuple[int, ...]) -> th.Tensor:
-    """``[B, sum(sizes)]`` as ``[B, M, C]``, with zeros where a dimension has less than C values."""
+    """``[B, sum(sizes)]`` as ``[B, len(sizes), C]``, with zeros where a dimension has less than C values."""
     largest = max(sizes)
     dimensions = columns.split(sizes, dim=1)
     return th.stack([th.nn.functional.pad(each, (0, largest - each.shape[1])) for each in dimensions], dim=1)

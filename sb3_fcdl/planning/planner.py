@@ -48,7 +48,7 @@ class Planner(ABC):
 
     @property
     def n_kept(self) -> int:
-        """Number of sequences in a warm start, K; 0 for a planner that always starts anew."""
+        """Number of sequences in a warm start, L; 0 for a planner that always starts anew."""
         return 0
 
     @th.no_grad()
@@ -89,7 +89,7 @@ class Planner(ABC):
         :param rollout: tells the return of a sequence
         :param noise: where randomness comes from
         :param distribution: to begin with
-        :param known: the warm start, ``[B, K, H, *]``, NaN where there is none
+        :param known: the warm start, ``[B, L, H, *]``, NaN where there is none
         """
 
     def _iterations(self, rollout: Rollout) -> Iterator[int]:
@@ -104,7 +104,7 @@ class Planner(ABC):
                     return
 
     def _known(self, warm_start: th.Tensor | None, state: th.Tensor) -> th.Tensor:
-        """The warm start as ``[B, K, H, *]`` on the device of the state, also if there is none."""
+        """The warm start as ``[B, L, H, *]`` on the device of the state, also if there is none."""
         shape = (len(state), self.n_kept, self.horizon, *self.actions.shape)
         if warm_start is None:
             return state.new_full(shape, th.nan)
@@ -134,7 +134,7 @@ def one_step_on(sequences: th.Tensor) -> th.Tensor:
     """
     A warm start: what is left of sequences when their first action was taken.
 
-    :param sequences: best first, ``[B, K, H, *]``, float
-    :return: ``[B, K, H, *]``; nothing is known of the last step
+    :param sequences: best first, ``[B, L, H, *]``, float
+    :return: ``[B, L, H, *]``; nothing is known of the last step
     """
     return th.cat([sequences[:, :, 1:], th.full_like(sequences[:, :, :1], th.nan)], dim=2)

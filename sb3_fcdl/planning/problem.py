@@ -57,7 +57,7 @@ class Problem:
         states, and changes nothing else. None: there are too many states
     :param discount: of the rewards, per environment step, in (0, 1]
     :param uncertainty_coef: price of a step's uncertainty, in units of the reward, as MOPO has one of the predicted deviation
-        (Yu et al., 2020); 0: none
+        (Yu et al., 2020); 0: none. With it a step must tell its uncertainty
     :raises ValueError: if ``discount`` is not in (0, 1], or ``uncertainty_coef`` negative or not finite
     """
 
@@ -79,11 +79,11 @@ class Plan(NamedTuple):
     """
     The decision of a planner for each environment.
 
-    :param actions: the chosen sequence, ``[B, H]`` int64 for discrete actions, ``[B, H, M]`` int64 for multi-discrete ones,
-        ``[B, H, A]`` with the dtype of the state for a box; the first action is to be taken now
+    :param actions: the chosen sequence, ``[B, H, *]``, where ``*`` is the shape of one action; int64, for a box with the dtype
+        of the state. The first action is to be taken now
     :param value: the return that the planner expects under its model, ``[B]``
-    :param warm_start: what the next call may be given, so that it does not start anew: K sequences, best first, one step on,
-        ``[B, K, H, *]``, float for every kind of action; None from a planner that always starts anew. NaN stands for what
+    :param warm_start: what the next call may be given, so that it does not start anew: L sequences, best first, one step on,
+        ``[B, L, H, *]``, float for every kind of action; None from a planner that always starts anew. NaN stands for what
         is not known yet, such as the last step. Hence a row that is filled with NaN starts anew
     """
 

@@ -41,8 +41,7 @@ class Rollout(ABC):
         """
         The return of each sequence, see :class:`~sb3_fcdl.planning.problem.Problem`; ``-inf`` where it is not finite.
 
-        :param sequences: ``[B, N, H]`` int64 for discrete actions, ``[B, N, H, M]`` int64 for multi-discrete ones,
-            ``[B, N, H, A]`` float for a box
+        :param sequences: ``[B, N, H, *]``, where ``*`` is the shape of one action; int64, for a box float
         :return: returns, ``[B, N]``
         """
         n_envs, n_candidates, horizon = sequences.shape[:3]
@@ -112,8 +111,10 @@ class Rollout(ABC):
             if problem.termination is not None:
                 ended.append(problem.termination(before, encoded, after).to(state.dtype))
         reward = th.cat(rewards)
-        if problem.uncertainty_coef and uncertainty is not None:
-            reward = reward - problem.uncertainty_coef * uncertainty
+        if problem.uncertainty_coef:
+            if uncertainty is None:
+                raise ValueError("uncertainty_coef is a price of uncertainty, and the problem's step tells none")
+            reward = reward - problem.uncertainty_coef * uncertainty.to(reward.dtype)
         return reward, th.cat(ended) if ended else None
 
 

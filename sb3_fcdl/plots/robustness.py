@@ -15,10 +15,10 @@ def draw(
     Returns with their intervals on the left, one-step errors of what is not shifted on the right; without the shift blue,
     with it orange.
 
-    :param names: of ``M`` models
-    :param means: mean returns without and with the shift, ``[2, M]``
-    :param intervals: lower and upper end of their intervals, ``[2, M, 2]``
-    :param errors: of one-step predictions without and with the shift, ``[2, M]``; NaN where there is none
+    :param names: of n models
+    :param means: mean returns without and with the shift, ``[2, n]``
+    :param intervals: lower and upper end of their intervals, ``[2, n, 2]``
+    :param errors: of one-step predictions without and with the shift, ``[2, n]``; NaN where there is none
     :param shift: in words
     :param n_episodes: that each mean is of
     """

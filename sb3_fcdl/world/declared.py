@@ -138,6 +138,31 @@ def mask_sizes(space: spaces.Space) -> tuple[int, ...]:
     return (2,) * math.prod(space.shape) if isinstance(space, spaces.MultiBinary) else ()
 
 
+def sampling_mask(space: spaces.Space, mask: np.ndarray) -> Any:
+    """The mask of one action, in sb3-contrib's convention, as the space's own ``sample`` wants it."""
+    mask = mask.astype(np.int8)
+    if isinstance(space, spaces.MultiDiscrete):
+        return tuple(np.split(mask, np.cumsum(mask_sizes(space))[:-1]))
+    if isinstance(space, spaces.MultiBinary):
+        zero, one = mask.reshape(-1, 2).T
+        return np.where(zero & one, 2, one).astype(np.int8)
+    return mask
+
+
+def check_normalized(factors: Factors, keys: Sequence[str] | None) -> None:
+    """
+    :raises ValueError: if VecNormalize would turn one-hot variables into other numbers
+    """
+    observed = factors.state if isinstance(factors.state, dict) else {"": factors.state}
+    touched = [name for name in observed if keys is None or name in keys]
+    categorical = [variable.name for name in touched for variable in observed[name] if variable.is_categorical]
+    if categorical:
+        raise ValueError(
+            f"VecNormalize would turn the categories of {', '.join(categorical)} into other numbers: pass norm_obs=False to "
+            "it, or norm_obs_keys without them"
+        )
+
+
 def _difference(theirs: Factors, ours: Factors) -> str:
     """The first variable that differs, in words."""
     pairs = zip(theirs.parents, ours.parents, strict=False)

@@ -192,15 +192,23 @@ class Factorization(nn.Module):
 
     def env_actions(self, planned: th.Tensor) -> np.ndarray:
         """
-        :param planned: actions of a plan, ``[B]`` or ``[B, M]`` int64, or ``[B, A]`` float
+        :param planned: actions of a plan, ``[B, *]``, see ``Plan``
         :return: as the environment takes them, ``[B, *action_space.shape]``
         """
         space = self.action_space
         actions = planned.cpu().numpy().reshape(-1, *space.shape)  # type: ignore[misc]
         if not isinstance(space, spaces.Box):
             return (actions + getattr(space, "start", 0)).astype(space.dtype)
-        unscaled = space.low + 0.5 * (actions.astype(space.dtype) + 1.0) * (space.high - space.low)
-        # Rounding may lead outside.
+        return self.unscaled(actions.astype(space.dtype))
+
+    def unscaled(self, actions: np.ndarray) -> np.ndarray:
+        """
+        :param actions: of a ``Box``, scaled to [-1, 1], ``[..., *action_space.shape]``
+        :return: in the environment's units and within the bounds, which rounding alone would leave; likewise
+        """
+        space = self.action_space
+        assert isinstance(space, spaces.Box)
+        unscaled = space.low + 0.5 * (actions + 1.0) * (space.high - space.low)
         return unscaled.clip(space.low, space.high).astype(space.dtype)
 
     def buffer_actions(self, actions: np.ndarray) -> np.ndarray:

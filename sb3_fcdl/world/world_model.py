@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch as th
 from torch import nn
@@ -13,6 +14,19 @@ from sb3_fcdl.dynamics.base import StepFn
 from sb3_fcdl.planning import Problem, RewardFn, Step, TerminationFn
 from sb3_fcdl.world.factorization import Factorization, in_words, values_of
 from sb3_fcdl.world.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
+
+
+class Given(NamedTuple):
+    """
+    Functions that go before what is learned. In a tuple, because a function may be a network, which is its owner's: it is
+    neither trained nor saved with the model's weights.
+
+    :param reward_fn: None: the reward is learned
+    :param termination_fn: None: the end of an episode is learned
+    """
+
+    reward_fn: RewardFn | None
+    termination_fn: TerminationFn | None
 
 
 class WorldModel(nn.Module):
@@ -42,8 +56,7 @@ class WorldModel(nn.Module):
         super().__init__()
         self.factorization = factorization
         self.dynamics = dynamics
-        self.reward_fn: RewardFn | None = None
-        self.termination_fn: TerminationFn | None = None
+        self.given = Given(None, None)
         if heads is None:
             given = {"reward": reward_fn, "termination": termination_fn}
             heads = [name for name, function in given.items() if function is None]
@@ -85,7 +98,17 @@ class WorldModel(nn.Module):
         for name, function in (("reward", reward), ("termination", termination)):
             if function is None and name not in self.heads:
                 raise ValueError(f"the model has no learned {name}: give it a {name}_fn")
-        self.reward_fn, self.termination_fn = reward, termination
+        self.given = Given(reward, termination)
+
+    @property
+    def reward_fn(self) -> RewardFn | None:
+        """The given reward, in the environment's units; None: the learned one."""
+        return self.given.reward_fn
+
+    @property
+    def termination_fn(self) -> TerminationFn | None:
+        """The given end of an episode, likewise."""
+        return self.given.termination_fn
 
     def encode(self, observation: th.Tensor | Mapping[str, th.Tensor]) -> th.Tensor:
         """
@@ -211,7 +234,7 @@ class WorldModel(nn.Module):
     def average(self) -> "WorldModel":
         """:return: a copy that ``follow`` makes the running average of the weights; in eval mode, and not trained itself"""
         # What is given, or has been observed, has no average: both have the same.
-        shared = (self.factorization, self.reward_fn, self.termination_fn)
+        shared = (self.factorization, *self.given)
         copied = copy.deepcopy(self, {id(each): each for each in shared})
         return copied.requires_grad_(False).eval()
 

@@ -130,7 +130,7 @@ def test_planner_models_the_most_likely_step_of_the_true_system():
     colors = np.array([[1, 0, 2, 1], [0, 2, 1, 0]])
     state = planner._one_hot(colors)
     action = np.array([4, 0])
-    step = planner._step(state, th.eye(12)[action])
+    step = planner._step(state, th.eye(12)[action]).next_state
     expected = np.eye(3)[system.most_likely_step(colors, action)].reshape(2, -1)
     np.testing.assert_array_equal(step.numpy(), expected)
     assert planner.key(state).tolist() == [1 + 0 * 3 + 2 * 9 + 1 * 27, 0 + 2 * 3 + 1 * 9 + 0 * 27]

@@ -67,7 +67,7 @@ def model_path(tmp_path_factory):
             ["evaluate"],
             ["--episodes", "default: 50", "--noise", "--csv", "planner on the true dynamics", "examples:"],
         ),
-        (["robustness"], ["--shift", "default: 20", "--json", "--plot", "Normal(MEAN,STD)", "examples:"]),
+        (["robustness"], ["--shift", "--episodes", "--json", "--plot", "Normal(MEAN,STD)", "examples:"]),
         (["profile"], ["--model", "--n-envs", "default: 10", "--json", "examples:"]),
     ],
 )
@@ -95,7 +95,7 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         (["train", "--preset", "mine"], "unknown preset 'mine' of FCDL/Chemical-v0, allowed: default, paper"),
         (["train", "--env-kwargs", "n_objects"], "expected KEY=VALUE, got 'n_objects'"),
         (["train", "--dynamics-kwargs", "codes=3"], "unknown key 'codes', allowed: graph_prior"),
-        (["train", "--planner-kwargs", "horizon=0"], "horizon must be at least 1, got 0"),
+        (["train", "--planner-kwargs", "horizon=0"], "horizon=0 is not allowed; horizon must be an integer, at least 1"),
         (["train", "--policy-kwargs", "average_decay=1"], "average_decay must be in [0, 1), got 1"),
         (["train", "--timesteps", "many"], "--timesteps: must be a whole number of at least 1, got 'many'"),
         (["evaluate", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),

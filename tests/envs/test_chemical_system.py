@@ -267,3 +267,68 @@ def test_root_is_a_cause_of_what_comes_after_those_whose_parents_it_chooses():
     graph[3, 1] = graph[4, 3] = True
     system = ChemicalSystem("full_chain", n_objects=5, n_colors=3, graph=graph)
     assert system.global_graph.astype(int)[3:].tolist() == [[1, 1, 0, 1, 0, 1], [1, 1, 0, 1, 1, 1]]
+
+
+def next_colors(system, colors, action):
+    """The exact distribution of every object's next colour, by summing over all outcomes, ``[V, C]``."""
+    node, color = divmod(action, system.n_colors)
+    painted = list(colors)
+    painted[node] = color
+    is_local = system.rule != "none" and painted[0] == 0
+    regime = int(is_local)
+    redrawn = [each for each in range(system.n_objects) if system._reach[regime, node, each]]
+    marginals = np.zeros((system.n_objects, system.n_colors))
+    for outcome in itertools.product(range(system.n_colors), repeat=len(redrawn)):
+        after, probability = list(painted), 1.0
+        for each, drawn in zip(redrawn, outcome, strict=True):
+            probability *= system.conditional(each, np.array([after]))[0, drawn]
+            after[each] = drawn
+        marginals[np.arange(system.n_objects), after] += probability
+    return marginals
+
+
+@pytest.mark.parametrize("graph", ["full", "chain", DIAMOND])
+@pytest.mark.parametrize("rule", ["full_fork", "full_chain", "none"])
+def test_transition_graph_has_what_moves_a_distribution_and_nothing_else(rule, graph):
+    system = ChemicalSystem(rule, graph, n_objects=4, n_colors=3, dynamics_seed=1)
+    found = np.zeros((2, 4, 4, 5), dtype=bool)
+    exact = lru_cache(maxsize=None)(lambda colors, action: next_colors(system, colors, action))
+
+    def regime_after(colors, action):
+        return int(system.rule != "none" and (action if action < 3 else colors[0]) == 0)
+
+    for colors in itertools.product(range(3), repeat=4):
+        for action in range(12):
+            node, regime, before = action // 3, regime_after(colors, action), exact(colors, action)
+            changed = [((*colors[:p], value, *colors[p + 1 :]), action, p) for p in range(4) for value in range(3)]
+            changed += [(colors, 3 * node + value, 4) for value in range(3)]
+            for other, other_action, parent in changed:
+                if regime_after(other, other_action) == regime:
+                    moved = np.abs(exact(other, other_action) - before).max(axis=1) > 1e-9
+                    found[regime, node, moved, parent] = True
+    for regime in (0, 1) if rule != "none" else (0,):
+        for node in range(4):
+            expected = system.transition_graph(np.array([regime]), np.array([3 * node]))[0]
+            if regime == 1:
+                # The root has one colour there, given by one action: neither can be seen to matter.
+                expected[0] = False
+                expected[:, -1] &= node != 0
+            np.testing.assert_array_equal(found[regime, node], expected, err_msg=f"regime {regime}, object {node}")
+
+
+def test_every_transition_tells_its_graph():
+    import gymnasium as gym
+
+    from fcdl_envs import register
+
+    register()
+    single = gym.make("FCDL/Chemical-v0", n_objects=5, n_colors=3, dynamics_seed=2)
+    single.reset(seed=0)
+    single.action_space.seed(0)
+    system = single.unwrapped.system
+    for _ in range(20):
+        action = single.action_space.sample()
+        observation, _, _, _, info = single.step(action)
+        regime = system.regime(observation["state"].reshape(1, 5, 3).argmax(-1))
+        np.testing.assert_array_equal(info["transition_graph"], system.transition_graph(regime, np.array([action]))[0])
+        assert (info["transition_graph"] <= info["local_graph"]).all()

@@ -125,7 +125,7 @@ def test_replay_buffer_of_other_environments_is_refused_and_nothing_is_lost(mode
     model.save_replay_buffer(tmp_path / "buffer")
     other = tiny_fcdl(tiny_vec_env(3)).learn(30)
     present = other.replay_buffer
-    with pytest.raises(ValueError, match=r"2.*, the model has 3"):
+    with pytest.raises(ValueError, match=r"2.*, the model has n_envs = 3"):
         other.load_replay_buffer(tmp_path / "buffer")
     assert other.replay_buffer is present and other.learn(30).replay_buffer.pos == 20
 

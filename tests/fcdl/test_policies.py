@@ -195,3 +195,14 @@ def test_a_loaded_model_goes_on_with_one_scale(tmp_path: Any) -> None:
     assert [each.factorization.moments.count.item() for each in (loaded.policy.learner, loaded.policy.world)] == [90, 90]
     assert loaded.trainer.learner is loaded.policy.learner and loaded.trainer.average is loaded.policy.world
     assert loaded.trainer.optimizer is loaded.policy.optimizer and loaded.trainer.log is loaded.model_log
+
+
+@pytest.mark.parametrize(
+    ("given", "fused"),
+    [(None, True), ({"weight_decay": 0.1}, True), ({"fused": False}, False), ({"foreach": True}, None)],
+)
+def test_the_users_arguments_of_the_optimizer_leave_it_fused(given: dict | None, fused: bool | None) -> None:
+    optimizer = tiny_fcdl(policy_kwargs={"optimizer_kwargs": given}).policy.optimizer
+    assert optimizer.defaults["fused"] is fused
+    for name, value in (given or {}).items():
+        assert optimizer.defaults[name] == value

@@ -145,7 +145,7 @@ def test_a_failed_checkpoint_leaves_the_one_before(tmp_path, monkeypatch):
     def disk_full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sb3_fcdl.fcdl.fcdl.save_buffer", disk_full)
+    monkeypatch.setattr("sb3_fcdl.fcdl.resumable.save_buffer", disk_full)
     with pytest.raises(OSError, match="No space left"):
         model.save_checkpoint(folder)
     monkeypatch.undo()

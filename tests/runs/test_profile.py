@@ -52,7 +52,7 @@ def test_a_time_is_the_median_of_calls_after_one_that_does_not_count(monkeypatch
 def test_made_up_observations_are_finite_points_of_the_space_and_repeatable(name):
     space = SPACES[name]
     factors = default_factors(space, spaces.Discrete(2))
-    model = SimpleNamespace(observation_space=space, policy=SimpleNamespace(factors=factors))
+    model = SimpleNamespace(observation_space=space, policy=SimpleNamespace(world=SimpleNamespace(factors=factors)))
     first, again = (random_observation(model, 20, np.random.default_rng(0)) for _ in range(2))
     rows = [{key: part[row] for key, part in first.items()} if name == "dict" else first[row] for row in range(20)]
     assert all(space.contains(row) for row in rows)

@@ -361,3 +361,21 @@ IMAGE = spaces.Box(0, 255, (8, 8, 3), np.uint8)
 def test_what_is_not_supported_is_refused_with_a_remedy(observation, action, message):
     with pytest.raises(ValueError, match=message):
         Factorization(observation, action)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bounds", [(-0.1, 0.3), (1 / 3, 2 / 3), (-7.7, -1.1), (-1e-7, 3e-7), (-1e6, 3e6)])
+def test_actions_never_leave_their_bounds_by_rounding(bounds, dtype):
+    low, high = np.array([bounds[0]], dtype), np.array([bounds[1]], dtype)
+    space = spaces.Box(low, high, dtype=dtype)
+    factorization = Factorization(spaces.Discrete(2), space)
+    for scaled in (-1.0, np.nextafter(-1, 0), 0.3, np.nextafter(1, 0), 1.0):
+        action = factorization.env_actions(th.tensor([[scaled]], dtype=th.float64))[0]
+        assert space.contains(action)
+        assert action == pytest.approx(
+            low + (scaled + 1) / 2 * (high.astype(float) - low), rel=1e-5, abs=1e-6 * float(high[0] - low[0])
+        )
+    for end, bound in ((1, high), (-1, low)):
+        assert factorization.env_actions(th.full((1, 1), float(end)))[0] == pytest.approx(
+            bound, rel=1e-15 if dtype is np.float64 else 1e-7
+        )

@@ -192,7 +192,7 @@ class _ChildStates:
         return states.index_select(0, row)
 
     def _read(self, reading: Reading, states: th.Tensor, question: th.Tensor) -> th.Tensor:
-        """What follows from different ``states [N, H]`` and categories, ``[M, H]``."""
+        """What follows from different states and categories, which ``question`` numbers; ``[R, hidden_dim]``."""
         row, category = question // self.widths[reading.parent], question % self.widths[reading.parent]
         before = states.index_select(0, row).unsqueeze(0)
         return gates.next_hidden(reading, before, lambda layers: layers.table.index_select(1, category)).squeeze(0)

@@ -1,0 +1,129 @@
+"""An algorithm whose runs can be stopped and go on as if they had not."""
+
+import pathlib
+import pickle
+import warnings
+import zipfile
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+
+from sb3_fcdl.buffer_files import load_buffer, save_buffer
+from sb3_fcdl.training.checkpoint import (
+    BUFFER,
+    MODEL,
+    STATE,
+    put_back_generators,
+    put_back_log,
+    replaced,
+    take_environments,
+    take_generators,
+    take_log,
+)
+from sb3_fcdl.training.log import ModelLog
+from sb3_fcdl.training.snapshot import put_back, take
+
+SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
+
+
+class ResumableAlgorithm(OffPolicyAlgorithm):
+    """
+    What ``FCDL`` adds to SB3's files: checkpoints of all that a run needs, see ``sb3_fcdl.training.checkpoint``.
+
+    Who inherits it sets the attributes below in ``_setup_model``, and leaves them out of SB3's file.
+    """
+
+    model_log: ModelLog
+    # Draws what is trained on.
+    _window_rng: np.random.Generator
+    # The plans that are being carried out; None: there are none.
+    _last_plan: tuple[np.ndarray, ...] | None
+    # What a checkpoint says of generators and log, until learn() begins.
+    _resumed: dict[str, Any] | None = None
+
+    def save_checkpoint(self, folder: str | pathlib.Path) -> None:
+        """
+        Write all that a run needs to go on as if it had not stopped: model, replay buffer, environments, generators, and what
+        has been measured but not logged. Call it between two rollouts: from a callback's ``_on_rollout_start``, or when
+        ``learn`` has returned.
+
+        :param folder: made, or replaced once the new checkpoint is complete
+        """
+        assert self.replay_buffer is not None and self.env is not None
+        state = {
+            **take_environments(self.env),
+            "generators": take_generators(self._window_rng, self.action_space),
+            "last_plan": take(self._last_plan),
+            "log": take_log(self.model_log, self.logger),
+        }
+        with replaced(pathlib.Path(folder)) as partial:
+            self.save(partial / MODEL)
+            save_buffer(self.replay_buffer, partial / BUFFER)
+            th.save(state, partial / STATE)
+
+    @classmethod
+    def resume(cls: type[SelfResumable], folder: str | pathlib.Path, env: GymEnv | str, **kwargs: Any) -> SelfResumable:
+        """
+        The model of a checkpoint, with its replay buffer, in new environments that are put into the state of the old ones.
+        ``learn(n, reset_num_timesteps=False)`` then goes on bit for bit as the interrupted run would have, on the same machine
+        and versions. Warns where the environments' state cannot be taken: the run then goes on in new episodes.
+
+        Like ``load`` it unpickles: resume checkpoints that you trust.
+
+        :param folder: what ``save_checkpoint`` wrote
+        :param env: made as for the run, or its registered name
+        :param kwargs: see ``load``
+        :raises ValueError: if the checkpoint is damaged, or of another environment
+        """
+        folder = pathlib.Path(folder)
+        for name in (MODEL, BUFFER, STATE):
+            if not (folder / name).is_file():
+                raise ValueError(f"{folder} is no checkpoint, or not a complete one: it has no {name}")
+        try:
+            state = th.load(folder / STATE, weights_only=True)
+            model = cls.load(folder / MODEL, env=maybe_make_env(env, verbose=0), force_reset=False, **kwargs)
+        except (EOFError, OSError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            raise ValueError(f"the checkpoint {folder} is damaged ({error!r}): resume an older one") from error
+        assert model.env is not None and model.replay_buffer is not None
+        load_buffer(model.replay_buffer, folder / BUFFER)
+        if state["environments"] is None:
+            warnings.warn(
+                f"the state of the environments is not in the checkpoint ({state['reason']}): the run goes on in new episodes "
+                "and is no repetition. An environment with get_state() and set_state() is put into the state that it had",
+                stacklevel=2,
+            )
+            model._last_obs = None
+        else:
+            put_back(state["environments"], model.env)
+        model.go_on_from(state)
+        return model
+
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """
+        Take up plans now, generators and log when ``learn`` begins.
+
+        :param state: of a checkpoint
+        """
+        self._last_plan = put_back(state["last_plan"])
+        self._resumed = state
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        ready = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        state, self._resumed = self._resumed, None
+        if state is not None and not reset_num_timesteps:
+            put_back_log(state["log"], self.model_log, self.logger)
+            # Last: whatever came before may have drawn from them.
+            put_back_generators(state["generators"], self._window_rng, self.action_space)
+        return ready

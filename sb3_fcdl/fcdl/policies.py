@@ -2,17 +2,20 @@
 
 import inspect
 import math
+import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.utils import get_device
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
+from sb3_fcdl.fcdl import portable
 from sb3_fcdl.graphs import CausalGraph
 from sb3_fcdl.inspection.explain import Explanation, Question, explain
 from sb3_fcdl.observations import Observations
@@ -20,6 +23,8 @@ from sb3_fcdl.planning import Plan, Planner, Problem, RewardFn, TerminationFn, g
 from sb3_fcdl.world.factorization import Factorization
 from sb3_fcdl.world.gate import check_observations
 from sb3_fcdl.world.world_model import WorldModel
+
+SelfFCDLPolicy = TypeVar("SelfFCDLPolicy", bound="FCDLPolicy")
 
 
 class FCDLPolicy(BasePolicy):
@@ -289,6 +294,41 @@ class FCDLPolicy(BasePolicy):
             optimizer_kwargs=self.optimizer_kwargs,
         )
         return data
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """
+        Weights and configuration, as ``load`` reads them.
+
+        :param path: the file
+        :raises ValueError: if ``reward_fn`` or ``termination_fn`` is no function of a module
+        """
+        arguments = self._get_constructor_parameters()
+        del arguments["lr_schedule"]
+        portable.save_policy(path, self.state_dict(), arguments)
+
+    @classmethod
+    def load(
+        cls: type[SelfFCDLPolicy],
+        path: str | pathlib.Path,
+        device: th.device | str = "auto",
+        trusted: bool = True,
+        **kwargs: Any,
+    ) -> SelfFCDLPolicy:
+        """
+        Load a policy. Nothing is unpickled.
+
+        :param path: the file
+        :param device: to load to
+        :param trusted: whether to import the functions and classes of one's own that the file names. False: nothing is
+            imported, and they must be passed
+        :param kwargs: arguments of the constructor that replace the saved ones
+        :raises ValueError: if it is another kind of file, or something must be passed; says what
+        """
+        device = get_device(device)
+        state_dict, arguments = portable.load_policy(path, device, trusted, kwargs)
+        policy = cls(**arguments, lr_schedule=cls._dummy_schedule)
+        policy.load_state_dict(state_dict)
+        return policy.to(device)
 
 
 def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None) -> th.Tensor | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from fcdl_envs.arguments import check, integer
 from sb3_fcdl.runs.checkpoint import complete_run, save_checkpoint
 from sb3_fcdl.runs.record import TrainRecord
 
@@ -20,9 +21,12 @@ class RunCheckpointCallback(BaseCallback):
     :param folder: the run's folder
     :param record: what the run is; timesteps and time before this part of it
     :param frequency: timesteps between two checkpoints
+    :raises ValueError: if it is below 1
+    :raises TypeError: if it is no integer
     """
 
     def __init__(self, folder: Path, record: TrainRecord, frequency: int) -> None:
+        check(frequency=(frequency, integer(1)))
         super().__init__()
         self.folder = folder
         self.record = record

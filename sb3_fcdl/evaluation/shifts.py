@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor, PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from fcdl_envs.arguments import check, integer
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.evaluation.paired import policy_of, same_code, same_graph
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET, AsInTraining, bootstrap_interval
@@ -123,8 +124,7 @@ def evaluate_shift(
     :raises ValueError: if there is no such variable, a shift does not fit it, the environments have a ``VecNormalize``, or
         ``n_episodes`` is below 1
     """
-    if n_episodes < 1:
-        raise ValueError(f"n_episodes must be at least 1, got {n_episodes}")
+    check(n_episodes=(n_episodes, integer(1)), seed=(seed, integer(0)))
     results = []
     for name, model in models.items():
         shifted, plain = (_Evaluation(model, make_env, chosen, n_episodes, seed) for chosen in (shifts, {}))

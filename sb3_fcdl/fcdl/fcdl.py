@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from fcdl_envs.variables import Factors
 from sb3_fcdl.buffer_files import load_buffer, save_buffer
 from sb3_fcdl.dynamics import DynamicsModel
+from sb3_fcdl.fcdl.arguments import check_arguments
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.views import ModelViews
 from sb3_fcdl.observations import Observations
@@ -96,7 +97,7 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
     :param device: ``"cpu"``, ``"cuda"``, or ``"auto"``
     :param _init_setup_model: whether to build the networks now
     :raises ValueError: if the environment lacks what FCDL needs, or an argument is out of range
-    :raises TypeError: if ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
+    :raises TypeError: if it is of a wrong type, or ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": FCDLPolicy, "MultiInputPolicy": FCDLPolicy}
@@ -132,6 +133,7 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        check_arguments(locals())
         super().__init__(
             policy,
             env,
@@ -155,10 +157,6 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
             sde_support=False,
             supported_action_spaces=(spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box),
         )
-        if train_horizon < 1:
-            raise ValueError(f"train_horizon must be at least 1, got {train_horizon}")
-        if not 0 <= exploration_rate <= 1:
-            raise ValueError(f"exploration_rate must be in [0, 1], got {exploration_rate}")
         self.train_horizon = train_horizon
         self.exploration_rate = exploration_rate
         self.dynamics_name = dynamics
@@ -226,6 +224,7 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         :raises ValueError: if ``dynamics`` or ``planner`` is unknown
         :raises RuntimeError: if the saved weights are those of another ``dynamics``
         """
+        check_arguments(kwargs)
         # SB3 sets attributes by the names of these arguments.
         attributes = {"dynamics": "dynamics_name", "planner": "planner_name"}
         model = super().load(path, *args, **{attributes.get(name, name): value for name, value in kwargs.items()})

@@ -1,7 +1,6 @@
 """The policy: a learned dynamics model and a planner that acts on it."""
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
+from sb3_fcdl.fcdl.arguments import check_arguments
 from sb3_fcdl.graphs import CausalGraph
 from sb3_fcdl.inspection.explain import Explanation, Question, explain
 from sb3_fcdl.observations import Observations
@@ -52,9 +52,9 @@ class FCDLPolicy(BasePolicy):
     :param normalize_images: for SB3's sake; there are no images
     :param optimizer_class: optimizer of the dynamics model and the learned heads
     :param optimizer_kwargs: its keyword arguments, without the learning rate
-    :raises ValueError: if the spaces are not supported, ``dynamics``, ``planner`` or a function is unknown, ``gamma`` is not
-        in (0, 1], ``average_decay`` not in [0, 1), or ``uncertainty_coef`` negative or not finite
-    :raises TypeError: if ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
+    :raises ValueError: if the spaces are not supported, ``dynamics``, ``planner`` or a function is unknown, or a number is out
+        of range
+    :raises TypeError: if an argument is of a wrong type, or ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
     """
 
     optimizer: th.optim.Optimizer
@@ -91,6 +91,7 @@ class FCDLPolicy(BasePolicy):
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
+        check_arguments(locals())
         if optimizer_kwargs is None and optimizer_class is th.optim.Adam:
             # One pass over the weights instead of one a parameter: six times faster on a CPU, same numbers.
             optimizer_kwargs = {"fused": True}
@@ -101,12 +102,6 @@ class FCDLPolicy(BasePolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        if not 0 < gamma <= 1:
-            raise ValueError(f"gamma must be above 0 and at most 1, got {gamma}")
-        if not 0 <= average_decay < 1:
-            raise ValueError(f"average_decay must be in [0, 1), got {average_decay}")
-        if not 0 <= uncertainty_coef < math.inf:
-            raise ValueError(f"uncertainty_coef must be a finite number, at least 0, got {uncertainty_coef}")
         self.dynamics_name = dynamics
         self.dynamics_kwargs = dynamics_kwargs or {}
         self.planner_name = planner

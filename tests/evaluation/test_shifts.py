@@ -181,7 +181,7 @@ def test_what_is_not_in_columns_cannot_be_shifted(model):
 
     with pytest.raises(ValueError, match="can be shifted are none"):
         evaluate_shift({"fcdl": model}, lambda: DummyVecEnv([Counter]), {"obs": "noise"})
-    with pytest.raises(ValueError, match="n_episodes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_episodes=0 is not allowed; n_episodes must be an integer, at least 1"):
         evaluate_shift({"fcdl": model}, lambda: tiny_vec_env(1), {}, n_episodes=0)
 
 

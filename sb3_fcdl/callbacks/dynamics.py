@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import FloatSchedule
 
 from fcdl_envs.arguments import integer, number
 from sb3_fcdl.fcdl.arguments import check_arguments
+from sb3_fcdl.fcdl.elsewhere import tells_where
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.views import ModelViews
 from sb3_fcdl.observations import Observations
@@ -68,6 +69,7 @@ class DynamicsCallback(ModelViews, BaseCallback):
 
     replay_buffer: ReplayBuffer
 
+    @tells_where
     def __init__(
         self,
         dynamics: str = "fcdl",

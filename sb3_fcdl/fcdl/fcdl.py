@@ -9,11 +9,13 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -26,6 +28,7 @@ from fcdl_envs.variables import Factors
 from sb3_fcdl.buffer_files import load_buffer, save_buffer
 from sb3_fcdl.dynamics import DynamicsModel
 from sb3_fcdl.fcdl.arguments import check_arguments
+from sb3_fcdl.fcdl.elsewhere import tells_where
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.views import ModelViews
 from sb3_fcdl.observations import Observations
@@ -103,6 +106,7 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": FCDLPolicy, "MultiInputPolicy": FCDLPolicy}
     policy: FCDLPolicy
 
+    @tells_where
     def __init__(
         self,
         policy: str | type[FCDLPolicy],
@@ -134,6 +138,11 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         check_arguments(locals())
+        if policy == "CnnPolicy":
+            raise ValueError(
+                "policy='CnnPolicy' is not allowed: FCDL learns a causal graph of named quantities, not of pixels: use "
+                "'MlpPolicy' on observations that hold these quantities"
+            )
         super().__init__(
             policy,
             env,
@@ -157,6 +166,12 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
             sde_support=False,
             supported_action_spaces=(spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box),
         )
+        if replay_buffer_class is not None and issubclass(replay_buffer_class, HerReplayBuffer | NStepReplayBuffer):
+            warnings.warn(
+                f"{replay_buffer_class.__name__} has no effect on FCDL: the model reads the transitions as they were stored, "
+                "neither relabelled goals nor n-step returns",
+                stacklevel=3,
+            )
         self.train_horizon = train_horizon
         self.exploration_rate = exploration_rate
         self.dynamics_name = dynamics
@@ -209,6 +224,10 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         # SB3 comes through here whenever it is given an environment: constructor, set_env, load.
+        if isinstance(env, gym.vector.VectorEnv):
+            raise ValueError(
+                "env is a VectorEnv of Gymnasium, which SB3 does not step: give FCDL sb3_fcdl.vec_env.GymVectorVecEnv(env)"
+            )
         check_spaces(env.observation_space, env.action_space)
         wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
         normalizer = unwrap_vec_normalize(wrapped)

@@ -1,7 +1,6 @@
 """The policy: a learned dynamics model and a planner that acts on it."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
 from sb3_fcdl.fcdl.arguments import check_arguments
+from sb3_fcdl.fcdl.elsewhere import check_keywords, tells_where
 from sb3_fcdl.graphs import CausalGraph
 from sb3_fcdl.inspection.explain import Explanation, Question, explain
 from sb3_fcdl.observations import Observations
@@ -70,6 +70,7 @@ class FCDLPolicy(BasePolicy):
     # it is learned too late (benchmarks/results/README.md, "Learned heads").
     HEAD_SPEED = 10
 
+    @tells_where
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -292,16 +293,3 @@ def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarra
 def state_of(plan: Plan) -> tuple[np.ndarray, ...] | None:
     """What ``predict`` returns for the next call: the rest of the plan, None if the planner always starts anew."""
     return None if plan.warm_start is None else (plan.warm_start.cpu().numpy(),)
-
-
-def check_keywords(argument: str, target: Callable[..., Any], keywords: dict[str, Any]) -> None:
-    """
-    :param argument: what the user calls the dictionary
-    :param target: what the keywords are for; its first parameter is not the user's
-    :param keywords: what the user gave
-    :raises TypeError: if a keyword is unknown; names it and the known ones
-    """
-    known = list(inspect.signature(target).parameters)[1:]
-    for keyword in keywords:
-        if keyword not in known:
-            raise TypeError(f"{argument} has an unknown key '{keyword}', allowed: {', '.join(known)}")

@@ -94,9 +94,11 @@ def test_mlp_policy_is_refused_for_dict_observations():
         tiny_fcdl(policy="MlpPolicy")
 
 
-def test_cnn_policy_is_unknown():
-    with pytest.raises(ValueError, match="CnnPolicy unknown"):
+def test_cnn_policy_says_that_the_model_reads_quantities():
+    with pytest.raises(ValueError, match=r"policy='CnnPolicy' is not allowed: .* named quantities, not of pixels"):
         tiny_fcdl(policy="CnnPolicy")
+    with pytest.raises(ValueError, match="Policy LstmPolicy unknown"):
+        tiny_fcdl(policy="LstmPolicy")
 
 
 def test_normalized_categorical_observations_are_refused():

@@ -28,7 +28,8 @@ class FCDLPolicy(BasePolicy):
 
     The functions that it is given see a flat state in the environment's units, in the order of ``factors.state_variables``
     (categorical variables one-hot), likewise the action, and the task description: ``reward_fn(state [R, D], action [R, A],
-    next_state [R, D], goal [R, G])`` and ``termination_fn(state, action, next_state)`` return ``[R]``.
+    next_state [R, D], goal [R, G])`` and ``termination_fn(state, action, next_state, goal)`` return ``[R]``. Both may leave
+    out the goal.
 
     :param observation_space: observation space
     :param action_space: action space

@@ -7,7 +7,7 @@ from sb3_fcdl.planning.icem import ICEM
 from sb3_fcdl.planning.mppi import MPPI
 from sb3_fcdl.planning.noise import generators_of
 from sb3_fcdl.planning.planner import Planner
-from sb3_fcdl.planning.problem import KeyFn, Plan, Problem, RewardFn, Step, StepFn, TerminationFn, ValueFn
+from sb3_fcdl.planning.problem import KeyFn, Plan, Problem, RewardFn, Step, StepFn, TerminationFn, ValueFn, with_goal
 from sb3_fcdl.planning.rollout import PlainRollout
 
 PLANNERS: dict[str, type[Planner]] = {"cem": CEM, "icem": ICEM, "mppi": MPPI}
@@ -47,4 +47,5 @@ __all__ = [
     "ValueFn",
     "generators_of",
     "planner_class",
+    "with_goal",
 ]

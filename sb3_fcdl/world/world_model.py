@@ -10,7 +10,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, Prediction
 from sb3_fcdl.dynamics.base import StepFn
-from sb3_fcdl.planning import Problem, RewardFn, Step, TerminationFn
+from sb3_fcdl.planning import Problem, RewardFn, Step, TerminationFn, with_goal
 from sb3_fcdl.world.factorization import Factorization, in_words, values_of
 from sb3_fcdl.world.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
 
@@ -80,11 +80,14 @@ class WorldModel(nn.Module):
         :param reward_fn: a function, or ``"package.module:function"``; None: what the head has learned
         :param termination_fn: likewise
         :raises ValueError: if there is no function of that name, or None is given for what has no head
+        :raises TypeError: if a function does not take what it is given, see ``planning.with_goal``
         """
         reward, termination = function_named(reward_fn), function_named(termination_fn)
         for name, function in (("reward", reward), ("termination", termination)):
             if function is None and name not in self.heads:
                 raise ValueError(f"the model has no learned {name}: give it a {name}_fn")
+        self._reward = None if reward is None else with_goal("reward_fn", reward)
+        self._termination = None if termination is None else with_goal("termination_fn", termination)
         self.reward_fn, self.termination_fn = reward, termination
 
     def encode(self, observation: th.Tensor | Mapping[str, th.Tensor]) -> th.Tensor:
@@ -132,20 +135,21 @@ class WorldModel(nn.Module):
         :param goal: ``[R, G]``
         :return: rewards in the environment's units, ``[R]``
         """
-        if self.reward_fn is not None:
-            return self.reward_fn(self.decode(state), self.decode_action(action), self.decode(next_state), goal)
+        if self._reward is not None:
+            return self._reward(self.decode(state), self.decode_action(action), self.decode(next_state), goal)
         assert self.reward_head is not None
         return self.reward_head(state, action, next_state, goal)
 
-    def termination(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
+    def termination(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         """
         :param state: ``[R, D]``
         :param action: ``[R, A]``
         :param next_state: ``[R, D]``
+        :param goal: ``[R, G]``
         :return: whether, or how likely, each step ended its episode, ``[R]``
         """
-        if self.termination_fn is not None:
-            return self.termination_fn(self.decode(state), self.decode_action(action), self.decode(next_state))
+        if self._termination is not None:
+            return self._termination(self.decode(state), self.decode_action(action), self.decode(next_state), goal)
         assert self.termination_head is not None
         return self.termination_head(state, action, next_state)
 
@@ -191,7 +195,7 @@ class WorldModel(nn.Module):
         return disagreements(
             outcomes,
             None if self.reward_fn is None else self.reward(*steps, outcomes.goal),
-            None if self.termination_fn is None else self.termination(*steps),
+            None if self.termination_fn is None else self.termination(*steps, outcomes.goal),
             describe,
         )
 

@@ -292,7 +292,7 @@ def test_given_functions_replace_the_heads_and_are_saved(given, tmp_path):
         assert world.reward_fn is place_reward and world.termination_fn is fell and not world.heads
         state = world.encode(th.tensor([[2.0], [3.0]]))
         assert world.reward(state, th.zeros(2, 2), state, state[:, :0]).tolist() == pytest.approx([2, 3], abs=1e-5)
-        assert world.termination(state, th.zeros(2, 2), state).tolist() == [False, True]
+        assert world.termination(state, th.zeros(2, 2), state, th.zeros(2, 0)).tolist() == [False, True]
 
 
 def test_function_that_disagrees_is_reported_with_an_example():

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
+from fcdl_envs.arguments import refuse
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
 from sb3_fcdl.fcdl.arguments import check_arguments
@@ -216,12 +217,13 @@ class FCDLPolicy(BasePolicy):
         :param observation: one observation
         :param action: one action
         :return: the graph, labelled with its context
-        :raises ValueError: if a batch was given, or the model has no graph
+        :raises ValueError: if a batch was given, the action is not one of the action space, or the model has no graph
         """
         tensors, is_batch = self.obs_to_tensor(observation)
         if is_batch:
             raise ValueError("local_graph() explains one observation, it was given a batch")
         world = self.world
+        _check_action(self.action_space, action)
         stored = world.factorization.buffer_actions(np.asarray(action)[np.newaxis])
         with th.no_grad():
             state, encoded = world.encode(tensors), world.encode_action(th.as_tensor(stored, device=self.device))
@@ -273,6 +275,22 @@ class FCDLPolicy(BasePolicy):
             optimizer_kwargs=self.optimizer_kwargs,
         )
         return data
+
+
+def _check_action(space: spaces.Space, action: Any) -> None:
+    """
+    :raises ValueError: if it is not one action of the space
+    """
+    array = np.asarray(action)
+    fits = array.dtype.kind in "biuf" and array.shape == space.shape and bool(np.isfinite(array).all())
+    if fits and isinstance(space, spaces.Box):
+        # As near as its type can tell.
+        fits = bool((array.astype(space.dtype) >= space.low).all() and (array.astype(space.dtype) <= space.high).all())
+    elif fits:
+        fits = bool((array == array.astype(np.int64)).all()) and space.contains(array.astype(space.dtype)[()])
+    if not fits:
+        what = f"one action of shape {space.shape}" if space.shape else "one number, no array"
+        refuse("action", action, f"{what}, of {space}")
 
 
 def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None) -> th.Tensor | None:

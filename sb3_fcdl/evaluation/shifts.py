@@ -17,6 +17,7 @@ from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.evaluation.paired import policy_of, same_code, same_graph
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET, AsInTraining, bootstrap_interval
 from sb3_fcdl.evaluation.shifted_env import Shift, ShiftedVecEnv
+from sb3_fcdl.extras import needs
 from sb3_fcdl.inspection.model_error import prediction_errors
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.world.declared import factors_of
@@ -69,7 +70,8 @@ class ShiftReport:
 
     def to_frame(self) -> "pandas.DataFrame":
         """A row for each model. Needs pandas (extra ``plot``)."""
-        import pandas as pd
+        with needs("pandas", "plot"):
+            import pandas as pd
 
         return pd.DataFrame([asdict(result) for result in self.results]).set_index("model")
 

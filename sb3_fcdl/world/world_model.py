@@ -49,7 +49,7 @@ class WorldModel(nn.Module):
             heads = [name for name, function in given.items() if function is None]
         factors = factorization.factors
         n_inputs = 2 * factors.state_width + factors.action_width
-        self.reward_head = RewardHead(n_inputs + factorization.goal_width) if "reward" in heads else None
+        self.reward_head = RewardHead(n_inputs, factorization.goal_width) if "reward" in heads else None
         self.termination_head = TerminationHead(factors.state_variables, n_inputs) if "termination" in heads else None
         self.give(reward_fn, termination_fn)
 

@@ -105,6 +105,9 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": FCDLPolicy, "MultiInputPolicy": FCDLPolicy}
     policy: FCDLPolicy
+    # Whether an action has been forbidden in training, and whether it was told that predict() knows nothing of that.
+    _met_masks = False
+    _warned_of_masks = False
 
     @tells_where
     def __init__(
@@ -336,6 +339,7 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
     ) -> tuple[np.ndarray, np.ndarray]:
         assert self.env is not None
         masks = action_masks_of(self.env)
+        self._met_masks = self._met_masks or (masks is not None and not masks.all())
         actions = self._random_actions(n_envs, masks)
         last_plan, self._last_plan = self._last_plan, None
         # After the warm-up SB3 acts once before it trains: an untrained model is no better than chance.
@@ -413,7 +417,17 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         deterministic: bool = False,
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """See ``FCDLPolicy.predict``."""
+        """
+        See ``FCDLPolicy.predict``. Warns once if actions were forbidden in training and no masks are given, as by SB3's own
+        evaluation.
+        """
+        if action_masks is None and self._met_masks and not self._warned_of_masks:
+            self._warned_of_masks = True
+            warnings.warn(
+                "predict() was given no action_masks, though actions were forbidden in training: it may choose them. Pass "
+                "env.action_masks(), and evaluate with MaskableEvalCallback and evaluate_policy of sb3_contrib, which do",
+                stacklevel=2,
+            )
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def learn(
@@ -546,7 +560,15 @@ class FCDL(ModelViews, OffPolicyAlgorithm):
         return ready
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "model_log", "trainer", "_window_rng", "_last_plan", "_resumed"]
+        return [
+            *super()._excluded_save_params(),
+            "model_log",
+            "trainer",
+            "_window_rng",
+            "_last_plan",
+            "_resumed",
+            "_warned_of_masks",
+        ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

@@ -20,6 +20,7 @@ from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Plan, Planner, Problem, RewardFn, TerminationFn, generators_of, planner_class
 from sb3_fcdl.world.factorization import Factorization
 from sb3_fcdl.world.gate import check_observations
+from sb3_fcdl.world.precision import in_float32
 from sb3_fcdl.world.world_model import WorldModel
 
 
@@ -73,6 +74,7 @@ class FCDLPolicy(BasePolicy):
     HEAD_SPEED = 10
 
     @tells_where
+    @in_float32
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -150,6 +152,7 @@ class FCDLPolicy(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self.plan(observation, deterministic).actions[:, 0]
 
+    @in_float32
     def plan(
         self,
         observation: PyTorchObs,
@@ -210,6 +213,7 @@ class FCDLPolicy(BasePolicy):
         actions = self.world.factorization.env_actions(plan.actions[:, 0])
         return (actions if is_batch else actions.squeeze(axis=0)), state_of(plan)
 
+    @in_float32
     def local_graph(self, observation: Observations, action: np.ndarray | int) -> CausalGraph:
         """
         The graph that the model uses for one observation and action.
@@ -233,6 +237,7 @@ class FCDLPolicy(BasePolicy):
             return world.dynamics.context_graphs()[int(code[0])]
         return CausalGraph(graph[0].cpu().numpy(), world.factors.state_names, world.factors.parent_names)
 
+    @in_float32
     def explain(self, observation: Observations, action_masks: np.ndarray | None = None) -> Explanation:
         """
         Explain the action that ``predict(observation, deterministic=True, action_masks=...)`` returns, see

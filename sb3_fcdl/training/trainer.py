@@ -12,6 +12,7 @@ from sb3_fcdl.observations import Observations
 from sb3_fcdl.training.experience import Experience
 from sb3_fcdl.training.log import ModelLog
 from sb3_fcdl.world.gate import check_observations
+from sb3_fcdl.world.precision import in_float32
 from sb3_fcdl.world.world_model import WorldModel
 
 
@@ -86,6 +87,7 @@ class Trainer:
                 )
         return told
 
+    @in_float32
     def train(self, experience: Experience, n_updates: int, batch_size: int) -> None:
         """
         Warns, before the first update, if a given reward or termination is not that of the environment.

@@ -207,9 +207,11 @@ def roofline_rows(model: FCDL, size: Size, costs: Sequence[Row], seconds: float)
 
 def planned_rows(model: FCDL, observation: dict[str, np.ndarray]) -> int:
     """How many states and actions go through the model in a plan: each asks once for its reward."""
-    world, reward_fn = model.policy.world, Mock(side_effect=model.policy.world.reward_fn)
-    with patch.object(world, "given", world.given._replace(reward_fn=reward_fn)):
-        model.predict(observation)
+    world = model.policy.world
+    given, reward_fn = world.given, Mock(side_effect=world.reward_fn)
+    world.give(reward_fn, given.termination_fn)
+    model.predict(observation)
+    world.give(*given)
     return sum(len(call.args[0]) for call in reward_fn.call_args_list)
 
 

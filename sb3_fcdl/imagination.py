@@ -109,7 +109,7 @@ class ImaginedVecEnv(VecEnv):
         # What is observed is paid for, and what the next step starts from.
         next_state = world.encode(obs_as_tensor(after, world.device))
         rewards = world.reward(state, action, next_state, goal)
-        ended = world.termination(state, action, next_state)
+        ended = world.termination(state, action, next_state, goal)
         terminated = th.rand(self.num_envs, generator=self._generator, device=world.device) < ended
         return after, rewards.cpu().numpy().astype(np.float32), terminated.cpu().numpy()
 

@@ -97,8 +97,8 @@ def preset(env_id: str, name: str = DEFAULT, dynamics: str | type[DynamicsModel]
     """
     What to make an ``FCDL`` with: ``FCDL(FCDLPolicy, env_id, **preset(env_id, "paper"))`` is the published experiment.
 
-    The schedule of updates is left to you, because ``train_freq`` counts steps of all environments together. The experiments
-    on Chemical collect 10 000 random transitions (``learning_starts``), then update once for every 10 transitions.
+    The schedule of updates is ``schedule``'s, because ``train_freq`` counts steps of all environments together. Experiments on
+    Chemical collect 10 000 random transitions (``learning_starts``), then update once for every 10 transitions.
 
     :param env_id: registered name of the environment, with or without the module in front
     :param name: ``"default"``, or ``"paper"`` where the environment is one of the published experiments
@@ -117,6 +117,24 @@ def preset(env_id: str, name: str = DEFAULT, dynamics: str | type[DynamicsModel]
         before = arguments.get(key)
         arguments[key] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
     return arguments
+
+
+def schedule(env_id: str, n_envs: int) -> dict[str, int]:
+    """
+    When a model learns: the published schedule for an environment that has a preset, ``FCDL``'s own for any other, with as
+    many updates for each transition whatever the number of environments, where that can be.
+
+    :param env_id: registered name of the environment
+    :param n_envs: number of environments
+    :return: ``learning_starts``, ``train_freq`` and ``gradient_steps``
+    """
+    is_published = env_id.rpartition(":")[2] in PRESETS
+    starts, transitions = (10_000, 10) if is_published else (500, 2)
+    return {
+        "learning_starts": starts,
+        "train_freq": max(1, transitions // n_envs),
+        "gradient_steps": max(1, n_envs // transitions),
+    }
 
 
 def preset_planner(env_id: str, actions: Actions, name: str = DEFAULT) -> Planner:

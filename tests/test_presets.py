@@ -1,5 +1,7 @@
 """The settings that users import."""
 
+import inspect
+
 import numpy as np
 import pytest
 from tiny import ENV_ID
@@ -7,7 +9,7 @@ from tiny import ENV_ID
 from sb3_fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.dynamics import DYNAMICS, MLPDynamics
 from sb3_fcdl.planning import CEM, DiscreteActions
-from sb3_fcdl.presets import PRESETS, preset, preset_planner
+from sb3_fcdl.presets import PRESETS, preset, preset_planner, schedule
 
 
 def test_one_call_builds_the_published_experiment():
@@ -63,3 +65,24 @@ def test_what_a_caller_changes_is_the_caller_s():
 def test_a_planner_alone_is_that_of_the_preset():
     planner = preset_planner(ENV_ID, DiscreteActions(6), "paper")
     assert isinstance(planner, CEM) and (planner.horizon, planner.actions) == (3, DiscreteActions(6))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "n_envs", "starts", "train_freq", "gradient_steps"),
+    [
+        ("CartPole-v1", 1, 500, 2, 1),
+        ("CartPole-v1", 10, 500, 1, 5),
+        ("mine:CartPole-v1", 2, 500, 1, 1),
+        ("FCDL/Chemical-v0", 1, 10_000, 10, 1),
+        ("FCDL/Chemical-v0", 10, 10_000, 1, 1),
+        ("FCDL/Chemical-v0", 20, 10_000, 1, 2),
+    ],
+)
+def test_only_the_published_experiments_have_the_published_schedule(env_id, n_envs, starts, train_freq, gradient_steps):
+    expected = {"learning_starts": starts, "train_freq": train_freq, "gradient_steps": gradient_steps}
+    assert schedule(env_id, n_envs) == expected
+
+
+def test_the_schedule_of_ones_own_environment_is_fcdls():
+    defaults = {name: each.default for name, each in inspect.signature(FCDL).parameters.items()}
+    assert schedule("CartPole-v1", 1).items() <= defaults.items()

@@ -6,7 +6,7 @@ What the arguments of environments and constructors may be, stated in one way::
 A wrong type is a ``TypeError``, a wrong value a ``ValueError``; both name the argument, its value and what is allowed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral, Real
@@ -16,6 +16,10 @@ import numpy as np
 
 # What a tensor can hold.
 LARGEST_INTEGER = 2**63 - 1
+# Whose square float32 still holds.
+LARGEST_NUMBER = 1e18
+# NumPy's and PyTorch's generators take no other seeds.
+SEED_LIMIT = 2**32 - 1
 
 
 class Rule(Protocol):
@@ -100,6 +104,66 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Function:
+    """Anything that can be called."""
+
+    def takes_type_of(self, value: Any) -> bool:
+        return callable(value)
+
+    def takes(self, value: Any) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return "a function"
+
+
+@dataclass(frozen=True)
+class Keywords:
+    """A dictionary of keyword arguments."""
+
+    def takes_type_of(self, value: Any) -> bool:
+        return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+    def takes(self, value: Any) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return 'a dictionary of keyword arguments, such as {"hidden_dim": 64} (in YAML a mapping, not text in quotes)'
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An object of a class."""
+
+    of: type
+
+    def takes_type_of(self, value: Any) -> bool:
+        return isinstance(value, self.of)
+
+    def takes(self, value: Any) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return f"a {self.of.__name__}"
+
+
+@dataclass(frozen=True)
+class Subclass:
+    """A class of one's own."""
+
+    of: type
+
+    def takes_type_of(self, value: Any) -> bool:
+        return isinstance(value, type)
+
+    def takes(self, value: Any) -> bool:
+        return issubclass(value, self.of)
+
+    def __str__(self) -> str:
+        return f"a subclass of {self.of.__name__}"
+
+
+@dataclass(frozen=True)
 class Several:
     """
     A list, a tuple or an array of as many values, each of which keeps to the rule.
@@ -141,6 +205,25 @@ class OrNone:
         return f"{self.rule}, or None"
 
 
+@dataclass(frozen=True, init=False)
+class Either:
+    """What keeps to one of several rules."""
+
+    rules: tuple[Rule, ...]
+
+    def __init__(self, *rules: Rule) -> None:
+        object.__setattr__(self, "rules", rules)
+
+    def takes_type_of(self, value: Any) -> bool:
+        return any(rule.takes_type_of(value) for rule in self.rules)
+
+    def takes(self, value: Any) -> bool:
+        return any(rule.takes_type_of(value) and rule.takes(value) for rule in self.rules)
+
+    def __str__(self) -> str:
+        return ", or ".join(map(str, self.rules))
+
+
 def integer(at_least: int | None = None, at_most: int = LARGEST_INTEGER, most_is: str = "") -> Number:
     """An integer of this range, both ends included; see :class:`Number`."""
     return Number(True, at_least, at_most=at_most, most_is=most_is)
@@ -154,8 +237,16 @@ def number(
     below: float | None = None,
     or_infinite: bool = False,
 ) -> Number:
-    """A number of this range; a finite one, unless ``or_infinite``."""
+    """A number of this range; a finite one, and none that is too large to reckon with, unless ``or_infinite``."""
+    if not or_infinite:
+        at_least = -LARGEST_NUMBER if at_least is None and above is None else at_least
+        at_most = LARGEST_NUMBER if at_most is None and below is None else at_most
     return Number(False, at_least, above, at_most, below, or_infinite)
+
+
+def seed() -> OrNone:
+    """The seed of all generators, or None."""
+    return OrNone(integer(0, SEED_LIMIT))
 
 
 def one_of(*names: str) -> Choice:

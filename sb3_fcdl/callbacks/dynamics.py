@@ -16,6 +16,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import FloatSchedule
 
+from fcdl_envs.arguments import integer, number
+from sb3_fcdl.fcdl.arguments import check_arguments
+from sb3_fcdl.fcdl.elsewhere import tells_where
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.views import ModelViews
 from sb3_fcdl.observations import Observations
@@ -58,13 +61,15 @@ class DynamicsCallback(ModelViews, BaseCallback):
     :param log_freq: calls of ``env.step`` from one log entry to the next; the host's next log dump writes the latest. Every
         tenth has graphs and model errors for TensorBoard
     :param seed: of the model and its training; None: the host's
-    :raises ValueError: if a number is below 1; and from ``learn`` if the host, its spaces or the place of the callback are
-        not supported, or ``dynamics``, ``planner`` or a function is unknown
-    :raises TypeError: from ``learn``, if ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
+    :raises ValueError: if a number is out of range, or ``dynamics`` or ``planner`` unknown; and from ``learn`` if the host,
+        its spaces or the place of the callback are not supported, or a function is unknown
+    :raises TypeError: if an argument is of a wrong type; and from ``learn``, if
+        ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
     """
 
     replay_buffer: ReplayBuffer
 
+    @tells_where
     def __init__(
         self,
         dynamics: str = "fcdl",
@@ -84,6 +89,13 @@ class DynamicsCallback(ModelViews, BaseCallback):
         log_freq: int = 1000,
         seed: int | None = None,
     ) -> None:
+        check_arguments(
+            locals(),
+            learning_rate=number(at_least=0, at_most=1),
+            learning_starts=integer(1),
+            train_freq=integer(1),
+            gradient_steps=integer(1),
+        )
         super().__init__()
         self.policy_kwargs: dict[str, Any] = {
             "dynamics": dynamics,
@@ -103,17 +115,6 @@ class DynamicsCallback(ModelViews, BaseCallback):
         self.train_horizon = train_horizon
         self.log_freq = log_freq
         self.seed = seed
-        for name in (
-            "buffer_size",
-            "learning_starts",
-            "batch_size",
-            "train_freq",
-            "gradient_steps",
-            "train_horizon",
-            "log_freq",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         self._host: BaseAlgorithm | None = None
         self._recorder: _Recorder | None = None
 

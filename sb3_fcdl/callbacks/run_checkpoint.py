@@ -7,6 +7,7 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from fcdl_envs.arguments import check, integer
 from sb3_fcdl.fcdl import FCDL
 from sb3_fcdl.runs.checkpoint import complete_run, save_checkpoint
 from sb3_fcdl.runs.record import TrainRecord
@@ -25,6 +26,8 @@ class RunCheckpointCallback(BaseCallback):
     :param frequency: timesteps between two checkpoints
     :param evaluation: the environments that the run is evaluated in; None: it is not
     :param stop: once a signal has come, the next rollout raises ``StoppedBySignal`` instead, behind a checkpoint
+    :raises ValueError: if ``frequency`` is below 1
+    :raises TypeError: if it is no integer
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class RunCheckpointCallback(BaseCallback):
         evaluation: VecEnv | None = None,
         stop: StopRequest | None = None,
     ) -> None:
+        check(frequency=(frequency, integer(1)))
         super().__init__()
         self.folder = folder
         self.record = record

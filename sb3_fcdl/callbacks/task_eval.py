@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from fcdl_envs.arguments import Flag, check, integer
 from sb3_fcdl.evaluation.contexts import evaluate_graphs
 from sb3_fcdl.evaluation.returns import Task, evaluate_tasks
 from sb3_fcdl.fcdl import FCDL
@@ -34,6 +35,8 @@ class TaskEvalCallback(BaseCallback):
     :param tells_graphs: whether ``info["local_graph"]`` is the true graph of a transition
     :param n_episodes: episodes a task
     :param seed: of the evaluation environments
+    :raises ValueError: if a number is out of range
+    :raises TypeError: if it is no integer
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class TaskEvalCallback(BaseCallback):
         n_episodes: int = 10,
         seed: int = 0,
     ) -> None:
+        check(tells_graphs=(tells_graphs, Flag()), n_episodes=(n_episodes, integer(1)), seed=(seed, integer(0)))
         super().__init__()
         self.env_id = env_id
         self.env_kwargs = env_kwargs

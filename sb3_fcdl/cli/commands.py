@@ -28,7 +28,7 @@ from sb3_fcdl.cli.options import DEFAULT_TIMESTEPS, PROGRAM
 from sb3_fcdl.evaluation import evaluate_shift, evaluate_tasks, format_accuracy, format_graphs, make_env, parse_shift
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
-from sb3_fcdl.presets import preset
+from sb3_fcdl.presets import preset, schedule
 from sb3_fcdl.runs import Run, format_table
 from sb3_fcdl.runs.checkpoint import is_finished, load_checkpoint, missing, put_back_curves, put_back_evaluation, save_model
 from sb3_fcdl.runs.measurements import NOT_CORRUPTED, Measurements, check_files
@@ -236,12 +236,9 @@ def _run_name(arguments: argparse.Namespace, env_kwargs: dict[str, Any]) -> str:
 def _make_model(arguments: argparse.Namespace, env: VecEnv) -> FCDL:
     kwargs = {name: getattr(arguments, name) for name in ("dynamics_kwargs", "planner_kwargs", "policy_kwargs")}
     settings = {
-        "learning_starts": 10_000,
+        **schedule(arguments.env, arguments.n_envs),
         # Not longer than the run, because a checkpoint holds all of it.
         "buffer_size": min(1_000_000, arguments.timesteps),
-        # One update for every ten transitions, as published, where the number of environments allows it.
-        "train_freq": max(1, 10 // arguments.n_envs),
-        "gradient_steps": max(1, arguments.n_envs // 10),
         **preset(arguments.env, arguments.preset, arguments.dynamics, **kwargs),
         "tensorboard_log": arguments.log_dir,
         "seed": arguments.seed,

@@ -1,5 +1,6 @@
 """The dynamics models, by the names under which ``FCDL(dynamics=...)`` knows them."""
 
+from fcdl_envs.arguments import Either, Subclass, check, one_of
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, Windows
 from sb3_fcdl.dynamics.cdl import CDLDynamics
 from sb3_fcdl.dynamics.dense import DenseDynamics
@@ -24,22 +25,22 @@ DYNAMICS: dict[str, type[DynamicsModel]] = {
     "modular": ModularDynamics,
     "mlp": MLPDynamics,
 }
+DYNAMICS_RULE = Either(one_of(*DYNAMICS), Subclass(DynamicsModel))
 
 
 def dynamics_class(dynamics: str | type[DynamicsModel]) -> type[DynamicsModel]:
     """
     :param dynamics: a name in ``DYNAMICS``, or a class of one's own
-    :raises ValueError: if there is no such name
+    :raises ValueError: if there is no such name, or it is another class
+    :raises TypeError: if it is neither
     """
-    if isinstance(dynamics, type) and issubclass(dynamics, DynamicsModel):
-        return dynamics
-    if dynamics not in DYNAMICS:
-        raise ValueError(f"unknown dynamics {dynamics!r}, allowed: {', '.join(DYNAMICS)}, or a subclass of DynamicsModel")
-    return DYNAMICS[dynamics]
+    check(dynamics=(dynamics, DYNAMICS_RULE))
+    return DYNAMICS[dynamics] if isinstance(dynamics, str) else dynamics
 
 
 __all__ = [
     "DYNAMICS",
+    "DYNAMICS_RULE",
     "CDLDynamics",
     "DenseDynamics",
     "DynamicsModel",

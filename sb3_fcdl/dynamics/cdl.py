@@ -7,10 +7,11 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from fcdl_envs.arguments import check, integer, number
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
-from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName, prior_log_odds
+from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName, prior_log_odds
 from sb3_fcdl.dynamics.lookup.child_features import ChildFeatures
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
 from sb3_fcdl.graphs.graph import CausalGraph
@@ -57,6 +58,15 @@ class CDLDynamics(DynamicsModel):
         cmi_freq: int = 10,
         cmi_batch_size: int = 256,
     ) -> None:
+        check(
+            graph_prior=(graph_prior, GRAPH_PRIOR),
+            hidden_dim=(hidden_dim, integer(1)),
+            n_layers=(n_layers, integer(0)),
+            cmi_threshold=(cmi_threshold, number(at_least=0)),
+            cmi_decay=(cmi_decay, number(at_least=0, below=1)),
+            cmi_freq=(cmi_freq, integer(1)),
+            cmi_batch_size=(cmi_batch_size, integer(1)),
+        )
         super().__init__(factors)
         self.cmi_decay = cmi_decay
         self.cmi_freq = cmi_freq

@@ -7,12 +7,13 @@ import numpy as np
 import torch as th
 from torch.nn import functional as F
 
+from fcdl_envs.arguments import check, integer, number, one_of
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.edge_learning import Antithetic, Drawn, EdgeLearning, StraightThrough
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
-from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName
+from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.graph.quantizer import GraphQuantizer, LatentQuantizer, Quantized, Quantizer
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
@@ -79,8 +80,8 @@ class FCDLDynamics(DynamicsModel):
     :param quantize: what the codes stand for: ``"graphs"``, see ``GraphQuantizer``, with an unbiased gradient for the edges
         (``edge_surrogate``) and a cost that keeps them from being certain (``edge_cost``); or ``"latents"``, see
         ``LatentQuantizer``, with the gradient of a Gumbel-sigmoid and the cost of the paper
-    :raises ValueError: if ``graph_prior`` or ``quantize`` is unknown, or ``context_threshold`` not in [0, 1), or
-        ``context_drop_after`` negative
+    :raises ValueError: if an argument is out of its range
+    :raises TypeError: if it is of a wrong type
     """
 
     context_inputs: th.Tensor
@@ -112,13 +113,20 @@ class FCDLDynamics(DynamicsModel):
         ema_decay: float = 0.99,
         quantize: Quantize = "graphs",
     ) -> None:
+        check(
+            graph_prior=(graph_prior, GRAPH_PRIOR),
+            hidden_dim=(hidden_dim, integer(1)),
+            n_layers=(n_layers, integer(0)),
+            n_codes=(n_codes, integer(1)),
+            code_dim=(code_dim, integer(1)),
+            sparsity_coef=(sparsity_coef, number(at_least=0)),
+            commitment_coef=(commitment_coef, number(at_least=0)),
+            context_threshold=(context_threshold, number(at_least=0, below=1)),
+            context_drop_after=(context_drop_after, integer(0)),
+            ema_decay=(ema_decay, number(at_least=0, below=1)),
+            quantize=(quantize, one_of(*get_args(Quantize))),
+        )
         super().__init__(factors)
-        if not 0 <= context_threshold < 1:
-            raise ValueError(f"context_threshold must be in [0, 1), got {context_threshold}")
-        if context_drop_after < 0:
-            raise ValueError(f"context_drop_after must be at least 0, got {context_drop_after}")
-        if quantize not in get_args(Quantize):
-            raise ValueError(f"unknown quantize {quantize!r}, allowed: {', '.join(get_args(Quantize))}")
         self.context_threshold = context_threshold
         self.context_drop_after = context_drop_after
         self.sparsity_coef = sparsity_coef

@@ -6,6 +6,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from fcdl_envs.arguments import check, integer
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.dense import GraphlessDynamics
@@ -46,6 +47,7 @@ class GNNDynamics(GraphlessDynamics):
     """
 
     def __init__(self, factors: Factors, feature_dim: int = 192, hidden_dim: int = 384, n_layers: int = 3) -> None:
+        check(feature_dim=(feature_dim, integer(1)), hidden_dim=(hidden_dim, integer(1)), n_layers=(n_layers, integer(1)))
         super().__init__(factors)
         self.slots = Slots(factors)
         n_slots = self.slots.n_slots

@@ -6,12 +6,13 @@ from typing import Literal, get_args
 import numpy as np
 import torch as th
 
+from fcdl_envs.arguments import check, integer, number, one_of
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, PredictFn, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
 from sb3_fcdl.dynamics.graph.independence import association, quantile_bins
-from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName
+from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.lookup.parent_gru import ParentGRU
 from sb3_fcdl.dynamics.stacked import VariableHeads
 from sb3_fcdl.graphs.graph import CausalGraph
@@ -48,7 +49,8 @@ class GRADERDynamics(DynamicsModel):
     :param n_discovery_windows: windows drawn for a round; the first transition of each is a sample
     :param significance: an edge has a p-value below it
     :param n_bins: quantiles that a continuous variable is cut into
-    :raises ValueError: if ``graph_prior`` or ``ci_test`` is unknown
+    :raises ValueError: if an argument is out of its range
+    :raises TypeError: if it is of a wrong type
     """
 
     graph: th.Tensor
@@ -64,9 +66,16 @@ class GRADERDynamics(DynamicsModel):
         significance: float = 0.01,
         n_bins: int = 4,
     ) -> None:
+        check(
+            graph_prior=(graph_prior, GRAPH_PRIOR),
+            ci_test=(ci_test, one_of(*get_args(CITestName))),
+            hidden_dim=(hidden_dim, integer(1)),
+            discovery_freq=(discovery_freq, integer(1)),
+            n_discovery_windows=(n_discovery_windows, integer(1)),
+            significance=(significance, number(above=0, below=1)),
+            n_bins=(n_bins, integer(2)),
+        )
         super().__init__(factors)
-        if ci_test not in get_args(CITestName):
-            raise ValueError(f"unknown ci_test {ci_test!r}, allowed: {', '.join(get_args(CITestName))}")
         self.ci_test = ci_test
         self.discovery_freq = discovery_freq
         self.n_discovery_windows = n_discovery_windows

@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch as th
 from torch import nn
 
+from fcdl_envs.arguments import check, integer
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.dense import DenseDynamics
 from sb3_fcdl.dynamics.distributions import StateDistribution
@@ -20,6 +21,7 @@ class MLPDynamics(DenseDynamics):
     """
 
     def __init__(self, factors: Factors, hidden_dim: int = 256, n_layers: int = 3) -> None:
+        check(hidden_dim=(hidden_dim, integer(1)), n_layers=(n_layers, integer(1)))
         super().__init__(factors)
         widths = [factors.state_width + factors.action_width] + [hidden_dim] * n_layers
         layers = [module for n_in, n_out in pairwise(widths) for module in (nn.Linear(n_in, n_out), nn.ReLU(inplace=True))]

@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch as th
 from torch import nn
 
+from fcdl_envs.arguments import check, integer
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.dense import DenseDynamics
 from sb3_fcdl.dynamics.distributions import StateDistribution
@@ -22,6 +23,7 @@ class ModularDynamics(DenseDynamics):
     """
 
     def __init__(self, factors: Factors, hidden_dim: int = 128, n_layers: int = 4) -> None:
+        check(hidden_dim=(hidden_dim, integer(1)), n_layers=(n_layers, integer(1)))
         super().__init__(factors)
         self.n_variables = len(factors.state_variables)
         widths = [factors.state_width + factors.action_width] + [hidden_dim] * n_layers

@@ -6,12 +6,13 @@ import numpy as np
 import torch as th
 from torch import nn
 
+from fcdl_envs.arguments import Flag, check, integer, number
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.edge_learning import StraightThrough
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
-from sb3_fcdl.dynamics.graph.priors import GraphPrior, GraphPriorName
+from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
@@ -89,6 +90,13 @@ class NCDDynamics(DynamicsModel):
         sparsity_coef: float = 0.01,
         code_labelling: bool = True,
     ) -> None:
+        check(
+            graph_prior=(graph_prior, GRAPH_PRIOR),
+            hidden_dim=(hidden_dim, integer(1)),
+            n_layers=(n_layers, integer(0)),
+            sparsity_coef=(sparsity_coef, number(at_least=0)),
+            code_labelling=(code_labelling, Flag()),
+        )
         super().__init__(factors)
         self.sparsity_coef = sparsity_coef
         self.edge_learning = StraightThrough()

@@ -8,6 +8,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from fcdl_envs.arguments import check, integer, one_of
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import Prediction, StepFn
 from sb3_fcdl.dynamics.dense import DenseDynamics
@@ -71,7 +72,8 @@ class NPSDynamics(DenseDynamics):
     :param hidden_dim: width of features, rule embeddings, selectors and rule layers
     :param n_layers: layers of a rule
     :param selector_init: how the selectors start, see ``Selector``
-    :raises ValueError: if ``selector_init`` is unknown
+    :raises ValueError: if an argument is out of its range
+    :raises TypeError: if it is of a wrong type
     """
 
     def __init__(
@@ -82,9 +84,13 @@ class NPSDynamics(DenseDynamics):
         n_layers: int = 3,
         selector_init: SelectorInitName = "scaled",
     ) -> None:
+        check(
+            n_rules=(n_rules, integer(1)),
+            hidden_dim=(hidden_dim, integer(1)),
+            n_layers=(n_layers, integer(1)),
+            selector_init=(selector_init, one_of(*get_args(SelectorInitName))),
+        )
         super().__init__(factors)
-        if selector_init not in get_args(SelectorInitName):
-            raise ValueError(f"unknown selector_init {selector_init!r}, allowed: {', '.join(get_args(SelectorInitName))}")
         self.slots = Slots(factors)
         self.contents = Contents(factors, self.slots)
         n_slots = self.slots.n_slots

@@ -3,6 +3,7 @@
 import numpy as np
 import torch as th
 
+from fcdl_envs.arguments import check, integer, refuse
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, PredictFn, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
@@ -30,11 +31,15 @@ class OracleDynamics(DynamicsModel):
     graph: th.Tensor
 
     def __init__(self, factors: Factors, graph: np.ndarray | None = None, hidden_dim: int = 128, n_layers: int = 2) -> None:
+        check(hidden_dim=(hidden_dim, integer(1)), n_layers=(n_layers, integer(0)))
         super().__init__(factors)
         shape = (len(factors.state_variables), len(factors.parents))
         if graph is None:
             graph = prior_log_odds("order", factors).nan_to_num(nan=1.0).numpy() > 0
-        edges = np.asarray(graph, dtype=bool)
+        given = np.asarray(graph)
+        if given.dtype.kind not in "biuf" or np.isnan(given.astype(float)).any():
+            refuse("graph", graph, "numbers or booleans [child, parent], none NaN")
+        edges = given.astype(bool)
         if edges.shape != shape:
             raise ValueError(f"graph has shape {edges.shape}, the variables ask for {shape}: a row a child, a column a parent")
         for variable, depends_on_itself in zip(factors.state_variables, edges.diagonal(), strict=True):

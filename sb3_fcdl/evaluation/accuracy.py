@@ -9,6 +9,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.utils import obs_as_tensor
 
+from fcdl_envs.arguments import check, integer
 from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.evaluation.paired import joined, one_step, paired_envs, policy_of, random_steps
 from sb3_fcdl.evaluation.returns import Task
@@ -70,6 +71,7 @@ def evaluate_accuracy(
         models, and, if the true dynamics are known, ``Bayes``, which sees the true state
     :raises ValueError: if there is no categorical variable
     """
+    check(n_steps=(n_steps, integer(1)), seed=(seed, integer(0)), n_envs=(n_envs, integer(1)))
     first = policy_of(next(iter(models.values())))
     assert first is not None
     states = _States(first.world)

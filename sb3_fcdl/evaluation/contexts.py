@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fcdl_envs.arguments import check, integer
 from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.evaluation.paired import (
     PairedStep,
@@ -79,6 +80,7 @@ def evaluate_graphs(
     :return: a result for each context of each task, fewest edges first
     :raises ValueError: if the model has no graph, ``info`` has no true graph, or ``clean_kwargs`` change the episodes
     """
+    check(n_steps=(n_steps, integer(1)), seed=(seed, integer(0)), n_envs=(n_envs, integer(1)))
     dynamics = policy_of(model).dynamics
     dynamics.require_graph()
     results = []

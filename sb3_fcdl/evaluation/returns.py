@@ -15,6 +15,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
+from fcdl_envs.arguments import check, integer, number
 from sb3_fcdl.observations import Observations, given_to
 from sb3_fcdl.vec_env import GymVectorVecEnv
 from sb3_fcdl.world.declared import action_masks_of
@@ -121,8 +122,7 @@ def evaluate_tasks(
     :return: a result for each task, in order
     :raises ValueError: if ``n_episodes`` or ``n_envs`` is below 1
     """
-    if n_episodes < 1 or n_envs < 1:
-        raise ValueError(f"n_episodes and n_envs must be at least 1, got {n_episodes} and {n_envs}")
+    check(n_episodes=(n_episodes, integer(1)), seed=(seed, integer(0)), n_envs=(n_envs, integer(1)))
     n_envs = min(n_envs, n_episodes)
     return [
         _evaluate(model, task.name, make_env(env_id, n_envs, {**env_kwargs, **task.env_kwargs}), n_episodes, seed)
@@ -159,6 +159,7 @@ def bootstrap_interval(
     :param seed: of the resamples
     :return: the mean and the two ends of its interval
     """
+    check(confidence=(confidence, number(above=0, below=1)), n_resamples=(n_resamples, integer(1)), seed=(seed, integer(0)))
     rows = np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))
     low, high = np.quantile(values[rows].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(values.mean()), float(low), float(high)

@@ -38,7 +38,8 @@ class Normal:
 Shift = Normal | float | str
 """
 What is observed instead of the value of a variable. ``"noise"``: the value (a category: its one-hot vector) times
-``100 * N(0, 1)``, drawn anew for each observation. ``Normal``: a random number. A number, or the name of a category: always
+``100 * N(0, 1)``, drawn anew for each observation; of a variable of a ``Discrete``, ``MultiDiscrete`` or ``MultiBinary`` space
+a random category. ``Normal``: a random number. A number, or the name of a category: always
 this one.
 """
 
@@ -60,13 +61,16 @@ class _Place(NamedTuple):
     key: str
     columns: slice
     variable: Variable
+    # Lowest value where the category itself is observed, not its one-hot vector; None where it is.
+    start: int | None = None
 
 
 class ShiftedVecEnv(VecEnvWrapper):
     """
     Shifts the observed values of chosen variables. The environment itself, its rewards and its goals stay the same.
 
-    :param venv: whose observation is a one-dimensional ``Box``, or a ``Dict`` with such
+    :param venv: whose observation is a one-dimensional ``Box``, a ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, or a
+        ``Dict`` with such
     :param factors: what its columns mean
     :param shifts: by name of the state variable
     :param seed: of the noise
@@ -82,6 +86,7 @@ class ShiftedVecEnv(VecEnvWrapper):
                 raise ValueError(f"unknown variable '{name}', those that can be shifted are {', '.join(places) or 'none'}")
             _check(places[name].variable, shift)
         self.shifts = [(places[name], shift) for name, shift in shifts.items()]
+        self._of_space = {place.key for place in places.values() if place.start is not None}
         self.clean: Observations = np.zeros(0)
 
     def reset(self) -> VecEnvObs:
@@ -97,11 +102,22 @@ class ShiftedVecEnv(VecEnvWrapper):
         self.clean = observations
         by_key = observations if isinstance(observations, dict) else {"": observations}
         # An integer type would wrap the numbers round.
-        shifted = {key: array.astype(np.result_type(array, np.float32)) for key, array in by_key.items()}
+        of_space = self._of_space
+        shifted = {key: array.copy() if key in of_space else _as_float(array) for key, array in by_key.items()}
         for place, shift in self.shifts:
             array = shifted[place.key]
-            array[:, place.columns] = self._shifted(array[:, place.columns], place.variable, shift)
+            if place.start is None:
+                array[:, place.columns] = self._shifted(array[:, place.columns], place.variable, shift)
+            else:
+                array.reshape(len(array), -1)[:, place.columns] = self._category(len(array), place, shift)
         return shifted if isinstance(observations, dict) else shifted[""]
+
+    def _category(self, n_envs: int, place: _Place, shift: Shift) -> np.ndarray:
+        """Of a variable whose category is a number of the space, ``[n_envs, 1]``."""
+        assert place.start is not None and not isinstance(shift, Normal)
+        if shift == "noise":
+            return place.start + self.rng.integers(place.variable.n_categories, size=(n_envs, 1))
+        return np.full((n_envs, 1), place.start + place.variable.category(shift))
 
     def _shifted(self, values: np.ndarray, variable: Variable, shift: Shift) -> np.ndarray:
         if shift == "noise":
@@ -113,8 +129,12 @@ class ShiftedVecEnv(VecEnvWrapper):
         return np.full_like(values, shift)
 
 
+def _as_float(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.result_type(array, np.float32))
+
+
 def _places(factors: Factors, space: spaces.Space) -> dict[str, _Place]:
-    """Where each variable of a one-dimensional ``Box``, or of a ``Dict`` of them, is observed, by name."""
+    """Where each variable is observed, by name; not those of a ``Box`` of several dimensions."""
     places = {}
     groups = factors.state if isinstance(factors.state, dict) else {"": factors.state}
     for key, variables in groups.items():
@@ -122,6 +142,10 @@ def _places(factors: Factors, space: spaces.Space) -> dict[str, _Place]:
         if isinstance(part, spaces.Box) and len(part.shape) == 1:
             for variable, columns in zip(variables, _columns(variables), strict=True):
                 places[variable.name] = _Place(key, columns, variable)
+        elif not isinstance(part, spaces.Box):
+            starts = np.broadcast_to(np.ravel(getattr(part, "start", 0)), len(variables))
+            for index, variable in enumerate(variables):
+                places[variable.name] = _Place(key, slice(index, index + 1), variable, int(starts[index]))
     return places
 
 

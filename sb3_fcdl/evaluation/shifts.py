@@ -12,10 +12,12 @@ from stable_baselines3.common.type_aliases import PolicyPredictor, PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from fcdl_envs.arguments import check, integer
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.evaluation.paired import policy_of, same_code, same_graph
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET, AsInTraining, bootstrap_interval
 from sb3_fcdl.evaluation.shifted_env import Shift, ShiftedVecEnv
+from sb3_fcdl.extras import needs
 from sb3_fcdl.inspection.model_error import prediction_errors
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.world.declared import factors_of
@@ -68,7 +70,8 @@ class ShiftReport:
 
     def to_frame(self) -> "pandas.DataFrame":
         """A row for each model. Needs pandas (extra ``plot``)."""
-        import pandas as pd
+        with needs("pandas", "plot"):
+            import pandas as pd
 
         return pd.DataFrame([asdict(result) for result in self.results]).set_index("model")
 
@@ -123,8 +126,7 @@ def evaluate_shift(
     :raises ValueError: if there is no such variable, a shift does not fit it, the environments have a ``VecNormalize``, or
         ``n_episodes`` is below 1
     """
-    if n_episodes < 1:
-        raise ValueError(f"n_episodes must be at least 1, got {n_episodes}")
+    check(n_episodes=(n_episodes, integer(1)), seed=(seed, integer(0)))
     results = []
     for name, model in models.items():
         shifted, plain = (_Evaluation(model, make_env, chosen, n_episodes, seed) for chosen in (shifts, {}))

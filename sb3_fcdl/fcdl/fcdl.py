@@ -4,13 +4,16 @@ import io
 import pathlib
 import pickle
 import time
+import warnings
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -22,6 +25,8 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from sb3_fcdl.buffer_files import save_buffer
 from sb3_fcdl.dynamics import DynamicsModel
 from sb3_fcdl.fcdl import model_files
+from sb3_fcdl.fcdl.arguments import check_arguments
+from sb3_fcdl.fcdl.elsewhere import tells_where
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.resumable import ResumableAlgorithm
 from sb3_fcdl.fcdl.views import ModelViews
@@ -93,12 +98,16 @@ class FCDL(ModelViews, ResumableAlgorithm):
     :param device: ``"cpu"``, ``"cuda"``, or ``"auto"``
     :param _init_setup_model: whether to build the networks now
     :raises ValueError: if the environment lacks what FCDL needs, or an argument is out of range
-    :raises TypeError: if ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
+    :raises TypeError: if it is of a wrong type, or ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": FCDLPolicy, "MultiInputPolicy": FCDLPolicy}
     policy: FCDLPolicy
+    # Whether an action has been forbidden in training, and whether it was told that predict() knows nothing of that.
+    _met_masks = False
+    _warned_of_masks = False
 
+    @tells_where
     def __init__(
         self,
         policy: str | type[FCDLPolicy],
@@ -129,6 +138,12 @@ class FCDL(ModelViews, ResumableAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        check_arguments(locals())
+        if policy == "CnnPolicy":
+            raise ValueError(
+                "policy='CnnPolicy' is not allowed: FCDL learns a causal graph of named quantities, not of pixels: use "
+                "'MlpPolicy' on observations that hold these quantities"
+            )
         super().__init__(
             policy,
             env,
@@ -152,10 +167,12 @@ class FCDL(ModelViews, ResumableAlgorithm):
             sde_support=False,
             supported_action_spaces=(spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box),
         )
-        if train_horizon < 1:
-            raise ValueError(f"train_horizon must be at least 1, got {train_horizon}")
-        if not 0 <= exploration_rate <= 1:
-            raise ValueError(f"exploration_rate must be in [0, 1], got {exploration_rate}")
+        if replay_buffer_class is not None and issubclass(replay_buffer_class, HerReplayBuffer | NStepReplayBuffer):
+            warnings.warn(
+                f"{replay_buffer_class.__name__} has no effect on FCDL: the model reads the transitions as they were stored, "
+                "neither relabelled goals nor n-step returns",
+                stacklevel=3,
+            )
         self.train_horizon = train_horizon
         self.exploration_rate = exploration_rate
         self.dynamics_name = dynamics
@@ -204,6 +221,10 @@ class FCDL(ModelViews, ResumableAlgorithm):
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         # SB3 comes through here whenever it is given an environment: constructor, set_env, load.
+        if isinstance(env, gym.vector.VectorEnv):
+            raise ValueError(
+                "env is a VectorEnv of Gymnasium, which SB3 does not step: give FCDL sb3_fcdl.vec_env.GymVectorVecEnv(env)"
+            )
         check_spaces(env.observation_space, env.action_space)
         wrapped = OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
         check_order_of_wrappers(wrapped)
@@ -225,6 +246,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
         :raises ValueError: if ``dynamics`` or ``planner`` is unknown, or something must be passed; says what
         :raises RuntimeError: if the saved weights are those of another ``dynamics``
         """
+        check_arguments(kwargs)
         if not trusted:
             return cls._load_portable(path, *args, **kwargs)
         # SB3 sets attributes by the names of these arguments.
@@ -371,6 +393,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
         assert self.env is not None
         self._is_between_rollouts = False
         masks = action_masks_of(self.env)
+        self._met_masks = self._met_masks or (masks is not None and not masks.all())
         actions = self._random_actions(n_envs, masks)
         last_plan, self._last_plan = self._last_plan, None
         # After the warm-up SB3 acts once before it trains: an untrained model is no better than chance.
@@ -461,7 +484,17 @@ class FCDL(ModelViews, ResumableAlgorithm):
         deterministic: bool = False,
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """See ``FCDLPolicy.predict``."""
+        """
+        See ``FCDLPolicy.predict``. Warns once if actions were forbidden in training and no masks are given, as by SB3's own
+        evaluation.
+        """
+        if action_masks is None and self._met_masks and not self._warned_of_masks:
+            self._warned_of_masks = True
+            warnings.warn(
+                "predict() was given no action_masks, though actions were forbidden in training: it may choose them. Pass "
+                "env.action_masks(), and evaluate with MaskableEvalCallback and evaluate_policy of sb3_contrib, which do",
+                stacklevel=2,
+            )
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def learn(
@@ -533,6 +566,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
             "_last_plan",
             "_resumed",
             "_is_between_rollouts",
+            "_warned_of_masks",
         ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

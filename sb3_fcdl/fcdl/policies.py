@@ -1,9 +1,7 @@
 """The policy: a learned dynamics model and a planner that acts on it."""
 
-import inspect
-import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,15 +11,19 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 
+from fcdl_envs.arguments import refuse
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
 from sb3_fcdl.fcdl import portable
+from sb3_fcdl.fcdl.arguments import check_arguments
+from sb3_fcdl.fcdl.elsewhere import check_keywords, tells_where
 from sb3_fcdl.graphs import CausalGraph
 from sb3_fcdl.inspection.explain import Explanation, Question, explain
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Plan, Planner, Problem, RewardFn, TerminationFn, generators_of, planner_class
 from sb3_fcdl.world.factorization import Factorization
 from sb3_fcdl.world.gate import check_observations
+from sb3_fcdl.world.precision import in_float32
 from sb3_fcdl.world.world_model import WorldModel
 
 SelfFCDLPolicy = TypeVar("SelfFCDLPolicy", bound="FCDLPolicy")
@@ -33,7 +35,8 @@ class FCDLPolicy(BasePolicy):
 
     The functions that it is given see a flat state in the environment's units, in the order of ``factors.state_variables``
     (categorical variables one-hot), likewise the action, and the task description: ``reward_fn(state [R, D], action [R, A],
-    next_state [R, D], goal [R, G])`` and ``termination_fn(state, action, next_state)`` return ``[R]``.
+    next_state [R, D], goal [R, G])`` and ``termination_fn(state, action, next_state, goal)`` return ``[R]``. Both may leave
+    out the goal.
 
     :param observation_space: observation space
     :param action_space: action space
@@ -57,9 +60,9 @@ class FCDLPolicy(BasePolicy):
     :param normalize_images: for SB3's sake; there are no images
     :param optimizer_class: optimizer of the dynamics model and the learned heads
     :param optimizer_kwargs: its keyword arguments, without the learning rate
-    :raises ValueError: if the spaces are not supported, ``dynamics``, ``planner`` or a function is unknown, ``gamma`` is not
-        in (0, 1], ``average_decay`` not in [0, 1), or ``uncertainty_coef`` negative or not finite
-    :raises TypeError: if ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
+    :raises ValueError: if the spaces are not supported, ``dynamics``, ``planner`` or a function is unknown, or a number is out
+        of range
+    :raises TypeError: if an argument is of a wrong type, or ``dynamics_kwargs`` or ``planner_kwargs`` have an unknown key
     """
 
     optimizer: th.optim.Optimizer
@@ -75,6 +78,8 @@ class FCDLPolicy(BasePolicy):
     # it is learned too late (benchmarks/results/README.md, "Learned heads").
     HEAD_SPEED = 10
 
+    @tells_where
+    @in_float32
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -96,6 +101,7 @@ class FCDLPolicy(BasePolicy):
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
+        check_arguments(locals())
         if optimizer_class is th.optim.Adam and not {"foreach", "differentiable"} & (optimizer_kwargs or {}).keys():
             # One pass over the weights instead of one a parameter: six times faster on a CPU, same numbers.
             optimizer_kwargs = {"fused": True, **(optimizer_kwargs or {})}
@@ -106,12 +112,6 @@ class FCDLPolicy(BasePolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        if not 0 < gamma <= 1:
-            raise ValueError(f"gamma must be above 0 and at most 1, got {gamma}")
-        if not 0 <= average_decay < 1:
-            raise ValueError(f"average_decay must be in [0, 1), got {average_decay}")
-        if not 0 <= uncertainty_coef < math.inf:
-            raise ValueError(f"uncertainty_coef must be a finite number, at least 0, got {uncertainty_coef}")
         self.dynamics_name = dynamics
         self.dynamics_kwargs = dynamics_kwargs or {}
         self.planner_name = planner
@@ -157,6 +157,7 @@ class FCDLPolicy(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self.plan(observation, deterministic).actions[:, 0]
 
+    @in_float32
     def plan(
         self,
         observation: PyTorchObs,
@@ -219,6 +220,7 @@ class FCDLPolicy(BasePolicy):
         """See ``BasePolicy.unscale_action``; never outside the bounds by a rounding."""
         return self.world.factorization.unscaled(scaled_action)
 
+    @in_float32
     def local_graph(self, observation: Observations, action: np.ndarray | int) -> CausalGraph:
         """
         The graph that the model uses for one observation and action.
@@ -226,12 +228,13 @@ class FCDLPolicy(BasePolicy):
         :param observation: one observation
         :param action: one action
         :return: the graph, labelled with its context
-        :raises ValueError: if a batch was given, or the model has no graph
+        :raises ValueError: if a batch was given, the action is not one of the action space, or the model has no graph
         """
         tensors, is_batch = self._read(observation, "local_graph()")
         if is_batch:
             raise ValueError("local_graph() explains one observation, it was given a batch")
         world = self.world
+        _check_action(self.action_space, action)
         stored = world.factorization.buffer_actions(np.asarray(action)[np.newaxis])
         with th.no_grad():
             state, encoded = world.encode(tensors), world.encode_action(th.as_tensor(stored, device=self.device))
@@ -241,6 +244,7 @@ class FCDLPolicy(BasePolicy):
             return world.dynamics.context_graphs()[int(code[0])]
         return CausalGraph(graph[0].cpu().numpy(), world.factors.state_names, world.factors.parent_names)
 
+    @in_float32
     def explain(self, observation: Observations, action_masks: np.ndarray | None = None) -> Explanation:
         """
         Explain the action that ``predict(observation, deterministic=True, action_masks=...)`` returns, see
@@ -331,6 +335,22 @@ class FCDLPolicy(BasePolicy):
         return policy.to(device)
 
 
+def _check_action(space: spaces.Space, action: Any) -> None:
+    """
+    :raises ValueError: if it is not one action of the space
+    """
+    array = np.asarray(action)
+    fits = array.dtype.kind in "biuf" and array.shape == space.shape and bool(np.isfinite(array).all())
+    if fits and isinstance(space, spaces.Box):
+        # As near as its type can tell.
+        fits = bool((array.astype(space.dtype) >= space.low).all() and (array.astype(space.dtype) <= space.high).all())
+    elif fits:
+        fits = bool((array == array.astype(np.int64)).all()) and space.contains(array.astype(space.dtype)[()])
+    if not fits:
+        what = f"one action of shape {space.shape}" if space.shape else "one number, no array"
+        refuse("action", action, f"{what}, of {space}")
+
+
 def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray | None) -> th.Tensor | None:
     """
     The warm start of a planner out of what SB3 hands to ``predict``.
@@ -350,16 +370,3 @@ def warm_start_of(state: tuple[np.ndarray, ...] | None, episode_start: np.ndarra
 def state_of(plan: Plan) -> tuple[np.ndarray, ...] | None:
     """What ``predict`` returns for the next call: the rest of the plan, None if the planner always starts anew."""
     return None if plan.warm_start is None else (plan.warm_start.cpu().numpy(),)
-
-
-def check_keywords(argument: str, target: Callable[..., Any], keywords: dict[str, Any]) -> None:
-    """
-    :param argument: what the user calls the dictionary
-    :param target: what the keywords are for; its first parameter is not the user's
-    :param keywords: what the user gave
-    :raises TypeError: if a keyword is unknown; names it and the known ones
-    """
-    known = list(inspect.signature(target).parameters)[1:]
-    for keyword in keywords:
-        if keyword not in known:
-            raise TypeError(f"{argument} has an unknown key '{keyword}', allowed: {', '.join(known)}")

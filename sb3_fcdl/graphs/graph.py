@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sb3_fcdl.extras import needs
 from sb3_fcdl.graphs.score import GraphScore, score_graph
 
 if TYPE_CHECKING:
@@ -159,7 +160,8 @@ class CausalGraph:
 
     def to_frame(self) -> "pandas.DataFrame":
         """The probabilities: a row for each child, a column for each parent. Needs pandas (extra ``plot``)."""
-        import pandas as pd
+        with needs("pandas", "plot"):
+            import pandas as pd
 
         index, columns = pd.Index(self.child_names, name="child"), pd.Index(self.parent_names, name="parent")
         return pd.DataFrame(self.probabilities, index=index, columns=columns)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sb3_fcdl.extras import needs
+
 if TYPE_CHECKING:
     import pandas
 
@@ -49,7 +51,8 @@ class GraphScore:
 
     def to_frame(self) -> "pandas.DataFrame":
         """A row for each entry. Needs pandas (extra ``plot``)."""
-        import pandas as pd
+        with needs("pandas", "plot"):
+            import pandas as pd
 
         return pd.DataFrame(self.edges, columns=EdgeScore._fields)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch as th
 
+from fcdl_envs.arguments import OrNone, check, integer
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.planning import BoxActions, PlainRollout, Planner, Problem, generators_of
@@ -16,6 +17,9 @@ from sb3_fcdl.world.world_model import WorldModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# Steps of a plan that print() shows.
+N_STEPS_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +66,14 @@ class Trajectory:
         return in_words(self.factors.action, self.actions[step])
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, n_steps: int | None = None) -> str:
+        """
+        :param n_steps: how many of the first steps are told; None: all
+        """
         lines = []
-        for step, reward in enumerate(self.rewards):
+        for step, reward in enumerate(self.rewards[:n_steps]):
             context = "" if self.codes is None else f", code {self.codes[step]}"
             lines.append(f"step {step + 1}: {self.action_in_words(step)}, reward {reward:.3g}{context}")
             for row, variable in enumerate(self.factors.state_variables):
@@ -172,8 +182,20 @@ class Explanation:
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.plan.action_in_words()}: expected return {self.plan.value:.3g} in {len(self.plan.rewards)} steps"]
-        lines.append(str(self.plan))
+        return self.text(N_STEPS_SHOWN)
+
+    def text(self, n_steps: int | None = None) -> str:
+        """
+        The explanation in words, as ``print`` shows it with the first five steps.
+
+        :param n_steps: how many of the first steps of the plan are told; None: all
+        """
+        check(n_steps=(n_steps, OrNone(integer(1))))
+        n_all = len(self.plan.rewards)
+        lines = [f"{self.plan.action_in_words()}: expected return {self.plan.value:.3g} in {n_all} steps"]
+        lines.append(self.plan.text(n_steps))
+        if n_steps is not None and n_steps < n_all:
+            lines.append(f"... {n_all - n_steps} more steps: explanation.text() tells all, text(n_steps=10) the first ten")
         if self.runner_up is not None:
             lines.append(
                 f"runner-up: {self.runner_up.action_in_words()}, expected return {self.runner_up.value:.3g}, "

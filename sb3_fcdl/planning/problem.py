@@ -1,8 +1,9 @@
 """What a planner is given and what it returns."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch as th
 
@@ -24,13 +25,16 @@ class Step(NamedTuple):
 StepFn = Callable[[th.Tensor, th.Tensor], Step]
 """``(state [R, D], encoded action [R, A]) -> Step``: deterministic, and each row by itself."""
 
-RewardFn = Callable[[th.Tensor, th.Tensor, th.Tensor, th.Tensor], th.Tensor]
-"""``(state [R, D], encoded action [R, A], next_state [R, D], goal [R, G]) -> reward [R]``: each row by itself."""
-
-TerminationFn = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
+RewardFn = Callable[..., th.Tensor]
 """
-``(state [R, D], encoded action [R, A], next_state [R, D]) -> ended [R]``: each row by itself. Whether the episode ended with
-this step, or how likely that is: bool, or a number in [0, 1].
+``(state [R, D], encoded action [R, A], next_state [R, D], goal [R, G]) -> reward [R]``: each row by itself. A function that
+needs no goal may leave it out.
+"""
+
+TerminationFn = Callable[..., th.Tensor]
+"""
+``(state [R, D], encoded action [R, A], next_state [R, D], goal [R, G]) -> ended [R]``, likewise. Whether the episode ended
+with this step, or how likely that is: bool, or a number in [0, 1].
 """
 
 ValueFn = Callable[[th.Tensor, th.Tensor], th.Tensor]
@@ -38,6 +42,48 @@ ValueFn = Callable[[th.Tensor, th.Tensor], th.Tensor]
 
 KeyFn = Callable[[th.Tensor], th.Tensor]
 """``state [R, D] -> int64 [R]``: equal for two states that ``step`` returns exactly when they are equal."""
+
+
+@dataclass(frozen=True)
+class _WithoutGoal:
+    """A function that is asked with the goal, and does not read it."""
+
+    function: Callable[..., th.Tensor]
+
+    def __call__(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return self.function(state, action, next_state)
+
+
+def with_goal(name: str, function: Callable[..., th.Tensor]) -> Callable[..., th.Tensor]:
+    """
+    :param name: what the user calls the function
+    :param function: of state, action and next state, and of the goal if it has a fourth parameter that must be given, is
+        called ``goal``, or takes any number of values
+    :return: of all four
+    :raises TypeError: if it takes neither three nor four
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return function  # it does not say
+    takes = [count for count in (3, 4) if _takes(signature, count)]
+    if not takes:
+        raise TypeError(
+            f"{name} must take (state, action, next_state) or (state, action, next_state, goal), "
+            f"{getattr(function, '__name__', function)} takes {signature}"
+        )
+    is_any = any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
+    reads_goal = 4 in takes and (takes == [4] or is_any or "goal" in signature.parameters)
+    return function if reads_goal else _WithoutGoal(function)
+
+
+def _takes(signature: inspect.Signature, n_values: int) -> bool:
+    values: list[Any] = [None] * n_values
+    try:
+        signature.bind(*values)
+    except TypeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -70,6 +116,9 @@ class Problem:
     uncertainty_coef: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "reward", with_goal("reward", self.reward))
+        if self.termination is not None:
+            object.__setattr__(self, "termination", with_goal("termination", self.termination))
         check(
             discount=(self.discount, number(above=0, at_most=1)), uncertainty_coef=(self.uncertainty_coef, number(at_least=0))
         )

@@ -109,7 +109,7 @@ class Rollout(ABC):
             before, encoded, after = rows[0], self.actions.encode(rows[1], state.dtype), rows[2]
             rewards.append(problem.reward(before, encoded, after, rows[3]).to(state.dtype))
             if problem.termination is not None:
-                ended.append(problem.termination(before, encoded, after).to(state.dtype))
+                ended.append(problem.termination(before, encoded, after, rows[3]).to(state.dtype))
         reward = th.cat(rewards)
         if problem.uncertainty_coef:
             if uncertainty is None:

@@ -11,6 +11,7 @@ from sb3_fcdl.dynamics import Losses
 from sb3_fcdl.graphs.score import f1_score, hamming_distance
 from sb3_fcdl.inspection.report import N_WINDOWS, has_tensorboard, record_hyperparameters, report, report_lengths
 from sb3_fcdl.training.experience import Experience
+from sb3_fcdl.world.precision import in_float32
 from sb3_fcdl.world.world_model import WorldModel
 
 
@@ -85,6 +86,7 @@ class ModelLog:
         """
         self._graph_samples.extend(zip(state, action, graphs, strict=True))
 
+    @in_float32
     def record(
         self,
         logger: Logger,

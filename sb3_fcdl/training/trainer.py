@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.training.experience import Experience
 from sb3_fcdl.training.log import ModelLog
+from sb3_fcdl.world.precision import in_float32
 from sb3_fcdl.world.world_model import WorldModel
 
 
@@ -87,6 +88,7 @@ class Trainer:
                 )
         return told
 
+    @in_float32
     def train(self, experience: Experience, n_updates: int, batch_size: int) -> None:
         """
         Warns, before the first update, if a given reward or termination is not that of the environment.

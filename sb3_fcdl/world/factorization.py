@@ -9,13 +9,15 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from fcdl_envs.arguments import refuse
+from fcdl_envs.arguments import Instance, OrNone, check, number, refuse
 from fcdl_envs.variables import Factors, Variable, consecutive_slices
 from sb3_fcdl.planning import BoxActions, DiscreteActions, MultiDiscreteActions
 from sb3_fcdl.world.moments import RunningMoments, rounding_of
 
 Observations = th.Tensor | Mapping[str, th.Tensor]
 """A batch of observations as SB3 hands them on: one tensor, or of a ``Dict`` a tensor by key."""
+
+CLIP_OBS = OrNone(number(above=0))
 
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, or a flat Dict of these"
 
@@ -50,12 +52,11 @@ class Factorization(nn.Module):
         factors: Factors | None = None,
         clip_obs: float | None = None,
     ) -> None:
+        check(factors=(factors, OrNone(Instance(Factors))), clip_obs=(clip_obs, CLIP_OBS))
         super().__init__()
         check_spaces(observation_space, action_space)
         factors = default_factors(observation_space, action_space) if factors is None else factors
         _check_factors(observation_space, action_space, factors)
-        if clip_obs is not None and not clip_obs > 0:
-            raise ValueError(f"clip_obs must be positive or None, got {clip_obs}")
         self.factors = factors
         self.observation_space = observation_space
         self.action_space = action_space

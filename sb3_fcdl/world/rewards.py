@@ -44,14 +44,16 @@ class Outcomes(NamedTuple):
 
 class RewardHead(nn.Module):
     """
-    A learned reward: a regression on state, action, next state and goal; the target has mean 0 and standard deviation 1.
+    A learned reward: a regression on state, action, next state and goal; target and goal have mean 0 and standard deviation 1.
 
-    :param n_inputs: numbers that it is given, ``2 D + A + G``
+    :param n_inputs: numbers that it is given besides the goal, ``2 D + A``
+    :param goal_width: numbers of the goal, ``G``
     """
 
-    def __init__(self, n_inputs: int) -> None:
+    def __init__(self, n_inputs: int, goal_width: int = 0) -> None:
         super().__init__()
-        self.network = _network(n_inputs)
+        self.network = _network(n_inputs + goal_width)
+        self.goal_moments = RunningMoments(goal_width, MIN_RELATIVE_STD_OF_FLOAT32)
         self.moments = RunningMoments(1, MIN_RELATIVE_STD_OF_FLOAT32)  # as SB3's buffers hold rewards
 
     def forward(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
@@ -62,18 +64,21 @@ class RewardHead(nn.Module):
         :param goal: ``[R, G]``
         :return: rewards in the environment's units, ``[R]``
         """
-        return self.moments.denormalize(self.network(th.cat([state, action, next_state, goal], dim=-1))).squeeze(-1)
+        inputs = th.cat([state, action, next_state, self.goal_moments.normalize(goal)], dim=-1)
+        return self.moments.denormalize(self.network(inputs)).squeeze(-1)
 
     def loss(self, outcomes: Outcomes) -> th.Tensor:
         """
-        In train mode the running moments of the reward move.
+        In train mode the running moments of reward and goal move.
 
         :return: mean squared error, in variances of the reward, a scalar
         """
         if self.training:
             self.moments.update(outcomes.reward.unsqueeze(-1))
+            self.goal_moments.update(outcomes.goal)
         target = self.moments.normalize(outcomes.reward.unsqueeze(-1))
-        inputs = th.cat([outcomes.state, outcomes.action, outcomes.next_state, outcomes.goal], dim=-1)
+        goal = self.goal_moments.normalize(outcomes.goal)
+        inputs = th.cat([outcomes.state, outcomes.action, outcomes.next_state, goal], dim=-1)
         return F.mse_loss(self.network(inputs), target)
 
 

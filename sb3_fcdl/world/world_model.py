@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, Prediction
 from sb3_fcdl.dynamics.base import StepFn
-from sb3_fcdl.planning import Problem, RewardFn, Step, TerminationFn
+from sb3_fcdl.planning import Problem, RewardFn, Step, TerminationFn, with_goal
 from sb3_fcdl.world.factorization import Factorization, in_words, values_of
 from sb3_fcdl.world.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
 
@@ -56,13 +56,12 @@ class WorldModel(nn.Module):
         super().__init__()
         self.factorization = factorization
         self.dynamics = dynamics
-        self.given = Given(None, None)
         if heads is None:
             given = {"reward": reward_fn, "termination": termination_fn}
             heads = [name for name, function in given.items() if function is None]
         factors = factorization.factors
         n_inputs = 2 * factors.state_width + factors.action_width
-        self.reward_head = RewardHead(n_inputs + factorization.goal_width) if "reward" in heads else None
+        self.reward_head = RewardHead(n_inputs, factorization.goal_width) if "reward" in heads else None
         self.termination_head = TerminationHead(factors.state_variables, n_inputs) if "termination" in heads else None
         self.give(reward_fn, termination_fn)
 
@@ -93,12 +92,17 @@ class WorldModel(nn.Module):
         :param reward_fn: a function, or ``"package.module:function"``; None: what the head has learned
         :param termination_fn: likewise
         :raises ValueError: if there is no function of that name, or None is given for what has no head
+        :raises TypeError: if a function does not take what it is given, see ``planning.with_goal``
         """
         reward, termination = function_named(reward_fn), function_named(termination_fn)
         for name, function in (("reward", reward), ("termination", termination)):
             if function is None and name not in self.heads:
                 raise ValueError(f"the model has no learned {name}: give it a {name}_fn")
         self.given = Given(reward, termination)
+        self._of_four = Given(
+            None if reward is None else with_goal("reward_fn", reward),
+            None if termination is None else with_goal("termination_fn", termination),
+        )
 
     @property
     def reward_fn(self) -> RewardFn | None:
@@ -155,20 +159,23 @@ class WorldModel(nn.Module):
         :param goal: ``[R, G]``
         :return: rewards in the environment's units, ``[R]``
         """
-        if self.reward_fn is not None:
-            return self.reward_fn(self.decode(state), self.decode_action(action), self.decode(next_state), goal)
+        function = self._of_four.reward_fn
+        if function is not None:
+            return function(self.decode(state), self.decode_action(action), self.decode(next_state), goal)
         assert self.reward_head is not None
         return self.reward_head(state, action, next_state, goal)
 
-    def termination(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
+    def termination(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         """
         :param state: ``[R, D]``
         :param action: ``[R, A]``
         :param next_state: ``[R, D]``
+        :param goal: ``[R, G]``
         :return: whether, or how likely, each step ended its episode, ``[R]``
         """
-        if self.termination_fn is not None:
-            return self.termination_fn(self.decode(state), self.decode_action(action), self.decode(next_state))
+        function = self._of_four.termination_fn
+        if function is not None:
+            return function(self.decode(state), self.decode_action(action), self.decode(next_state), goal)
         assert self.termination_head is not None
         return self.termination_head(state, action, next_state)
 
@@ -214,7 +221,7 @@ class WorldModel(nn.Module):
         return disagreements(
             outcomes,
             None if self.reward_fn is None else self.reward(*steps, outcomes.goal),
-            None if self.termination_fn is None else self.termination(*steps),
+            None if self.termination_fn is None else self.termination(*steps, outcomes.goal),
             describe,
         )
 
@@ -234,7 +241,7 @@ class WorldModel(nn.Module):
     def average(self) -> "WorldModel":
         """:return: a copy that ``follow`` makes the running average of the weights; in eval mode, and not trained itself"""
         # What is given, or has been observed, has no average: both have the same.
-        shared = (self.factorization, *self.given)
+        shared = (self.factorization, *self.given, *self._of_four)
         copied = copy.deepcopy(self, {id(each): each for each in shared})
         return copied.requires_grad_(False).eval()
 

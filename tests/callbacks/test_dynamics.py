@@ -334,7 +334,7 @@ def test_mistakes_are_told():
     with pytest.raises(ValueError, match="learning_starts=500 transitions never fit the replay buffer, which holds 400"):
         learn(DynamicsCallback(**(QUICK | {"buffer_size": 400, "learning_starts": 500})))
     for name in ("buffer_size", "learning_starts", "batch_size", "train_freq", "gradient_steps", "train_horizon", "log_freq"):
-        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        with pytest.raises(ValueError, match=f"{name}=0 is not allowed; {name} must be an integer, at least "):
             DynamicsCallback(**{name: 0})
     with pytest.raises(ValueError, match=r"is an image.*ObservationWrapper"):
         learn(DynamicsCallback(), FakeImageEnv(), "CnnPolicy")

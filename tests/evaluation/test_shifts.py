@@ -175,13 +175,66 @@ def test_mistakes_are_told(model, shifts, message):
         evaluate_shift({"fcdl": model}, lambda: tiny_vec_env(1), shifts, n_episodes=1)
 
 
-def test_what_is_not_in_columns_cannot_be_shifted(model):
-    class Counter(gym.Env):
-        observation_space, action_space = spaces.Discrete(3), spaces.Discrete(2)
+class Categories(gym.Env):
+    """Observes the same categories always, and counts how it was asked."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, observation_space, observation):
+        self.observation_space, self.observation = observation_space, observation
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation, {}
+
+    def step(self, action):
+        return self.observation, 0.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "name", "shift", "shown"),
+    [
+        (spaces.Discrete(3), 1, "obs", 2, 2),
+        (spaces.Discrete(3, start=5), 6, "obs", "7", 7),
+        (spaces.MultiDiscrete([3, 4]), np.array([1, 2]), "obs[1]", 3, [1, 3]),
+        (spaces.MultiBinary(2), np.array([1, 0], np.int8), "obs[0]", 0, [0, 0]),
+    ],
+)
+@pytest.mark.parametrize("is_in_dict", [False, True])
+def test_categories_of_a_space_are_set_or_drawn(space, observation, name, shift, shown, is_in_dict):
+    if is_in_dict:
+        names = spaces.Dict({"obs": space, "x": spaces.Box(-1, 1, (1,), np.float32)})
+        given = {"obs": observation, "x": np.zeros(1, np.float32)}
+    else:
+        names, given = space, observation
+
+    def shifted(shift):
+        env = DummyVecEnv([lambda: Categories(names, given)] * 200)
+        venv = ShiftedVecEnv(env, default_factors(names, env.action_space), {name: shift})
+        seen, clean = venv.reset(), venv.clean
+        part, whole = (seen["obs"], clean["obs"]) if is_in_dict else (seen, clean)
+        assert part.dtype == whole.dtype and (whole == observation).all()
+        return part
+
+    assert (shifted(shift) == shown).all()
+    noisy = shifted("noise")
+    assert all(space.contains(row if space.shape else space.dtype.type(row)) for row in noisy)
+    others = noisy.reshape(200, -1)
+    column = int(name[4]) if "[" in name else 0
+    n = {"Discrete": 3, "MultiDiscrete": 4, "MultiBinary": 2}[type(space).__name__]
+    assert len(np.unique(others[:, column])) == n
+    assert (np.delete(others, column, 1) == np.delete(np.atleast_1d(observation), column)).all()
+    with pytest.raises(ValueError, match="'noise' is allowed, too"):
+        shifted(9)
+
+
+def test_a_picture_cannot_be_shifted(model):
+    class Picture(gym.Env):
+        observation_space, action_space = spaces.Box(0, 1, (2, 2), np.float32), spaces.Discrete(2)
 
     with pytest.raises(ValueError, match="can be shifted are none"):
-        evaluate_shift({"fcdl": model}, lambda: DummyVecEnv([Counter]), {"obs": "noise"})
-    with pytest.raises(ValueError, match="n_episodes must be at least 1, got 0"):
+        evaluate_shift({"fcdl": model}, lambda: DummyVecEnv([Picture]), {"obs": "noise"})
+    with pytest.raises(ValueError, match="n_episodes=0 is not allowed; n_episodes must be an integer, at least 1"):
         evaluate_shift({"fcdl": model}, lambda: tiny_vec_env(1), {}, n_episodes=0)
 
 

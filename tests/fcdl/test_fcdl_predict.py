@@ -1,12 +1,15 @@
 """SB3's topic test `test_predict`, and what FCDL promises of its plans."""
 
+import warnings
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from tiny import N_ACTIONS, TINY, tiny_env, tiny_fcdl, tiny_vec_env
 
-from sb3_fcdl import GymVectorVecEnv
+from sb3_fcdl import FCDL, GymVectorVecEnv
 from sb3_fcdl.planning import generators_of
 
 
@@ -112,3 +115,34 @@ def test_local_graph_has_names_and_the_codes_graph(model, observations):
 def test_local_graph_of_a_batch_is_refused(model, observations):
     with pytest.raises(ValueError, match="batch"):
         model.local_graph(observations, 5)
+
+
+class Masked(gym.Env):
+    observation_space, action_space = spaces.Box(-1, 1, (1,), np.float32), spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 0.0, False, True, {}
+
+    def action_masks(self):
+        return np.array([True, self.allowed, True])
+
+    def __init__(self, allowed):
+        self.allowed = allowed
+
+
+@pytest.mark.parametrize(
+    ("env", "masks", "n_warnings"),
+    [(Masked(False), None, 1), (Masked(False), [True, False, True], 0), (Masked(True), None, 0), ("CartPole-v1", None, 0)],
+)
+def test_predictions_without_masks_are_warned_of_once(env, masks, n_warnings):
+    model = FCDL("MlpPolicy", env, buffer_size=10).learn(3)
+    observation = np.zeros(model.observation_space.shape, np.float32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            model.predict(observation, action_masks=None if masks is None else np.array(masks))
+    assert ["MaskableEvalCallback" in str(warning.message) for warning in caught] == n_warnings * [True]

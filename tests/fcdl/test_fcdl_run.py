@@ -94,9 +94,11 @@ def test_mlp_policy_is_refused_for_dict_observations():
         tiny_fcdl(policy="MlpPolicy")
 
 
-def test_cnn_policy_is_unknown():
-    with pytest.raises(ValueError, match="CnnPolicy unknown"):
+def test_cnn_policy_says_that_the_model_reads_quantities():
+    with pytest.raises(ValueError, match=r"policy='CnnPolicy' is not allowed: .* named quantities, not of pixels"):
         tiny_fcdl(policy="CnnPolicy")
+    with pytest.raises(ValueError, match="Policy LstmPolicy unknown"):
+        tiny_fcdl(policy="LstmPolicy")
 
 
 def test_normalized_categorical_observations_are_refused():
@@ -205,3 +207,23 @@ def test_callback_can_stop_learning():
 def test_state_space_with_fewer_variables_than_the_default_prior_needs_no_option():
     assert isinstance(tiny_env().observation_space, spaces.Dict)
     assert tiny_fcdl().policy.dynamics.free_entries.sum() == 6
+
+
+QUICK_PLAN = {"buffer_size": 100, "planner_kwargs": {"horizon": 2, "n_candidates": 4}, "dynamics_kwargs": {"hidden_dim": 8}}
+
+
+@pytest.mark.parametrize("dynamics", ["fcdl", "mlp"])
+def test_the_default_type_of_torch_does_not_matter(dynamics):
+    def learned():
+        model = FCDL("MlpPolicy", "CartPole-v1", learning_starts=30, batch_size=16, dynamics=dynamics, seed=0, **QUICK_PLAN)
+        return model.learn(50)
+
+    expected = learned()
+    th.set_default_dtype(th.float64)
+    try:
+        model = learned()
+        assert th.get_default_dtype() == th.float64
+    finally:
+        th.set_default_dtype(th.float32)
+    weights, others = model.policy.state_dict(), expected.policy.state_dict()
+    assert all(th.equal(weights[name], others[name]) and weights[name].dtype == others[name].dtype for name in others)

@@ -71,7 +71,7 @@ def test_default_discount() -> None:
 
 @pytest.mark.parametrize("gamma", [0.0, 1.5, -1.0, math.nan])
 def test_discount_must_be_one(gamma: float) -> None:
-    with pytest.raises(ValueError, match=f"gamma must be above 0 and at most 1, got {gamma}"):
+    with pytest.raises(ValueError, match=f"gamma={gamma} is not allowed; .* a finite number, above 0 and at most 1"):
         tiny_fcdl(gamma=gamma)
 
 
@@ -128,7 +128,7 @@ def test_price_must_be_a_finite_number(uncertainty_coef: float) -> None:
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_decay_must_be_one(decay: float) -> None:
-    with pytest.raises(ValueError, match=r"average_decay must be in \[0, 1\), got"):
+    with pytest.raises(ValueError, match="average_decay must be a finite number, at least 0 and below 1"):
         tiny_fcdl(policy_kwargs={"average_decay": decay})
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -209,3 +210,24 @@ def test_a_grid_has_every_graph_in_a_tile_of_its_own():
     assert dots == [[[0, 1], [2, 1], [1, 2]], [[5, 1], [6, 1], [6, 2]]]
     with pytest.raises(ValueError, match="different variables"):
         CausalGraph.plot_grid([GRAPH, replace(GRAPH, parent_names=("x", "y", "pull"))], ["one", "two"])
+
+
+@pytest.mark.parametrize(("library", "call"), [("matplotlib", GRAPH.plot), ("pandas", GRAPH.to_frame)])
+def test_what_is_not_installed_says_how_to_install_it(monkeypatch, library, call):
+    for module in [name for name in sys.modules if name.partition(".")[0] == library or name.startswith("sb3_fcdl.plots")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delattr("sb3_fcdl.plots", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [_Without(library), *sys.meta_path])
+    with pytest.raises(ImportError, match=rf"this needs {library}: pip install 'sb3_fcdl\[plot\]'"):
+        call()
+
+
+class _Without:
+    """An importer that finds everything but one library."""
+
+    def __init__(self, library):
+        self.library = library
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == self.library:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)

@@ -152,6 +152,22 @@ def test_mistakes_are_told(model, gated):
         model.explain({key: np.stack([value, value]) for key, value in OBSERVATIONS[0].items()})
 
 
+@pytest.mark.parametrize(("horizon", "n_shown", "is_cut"), [(5, 5, False), (6, 5, True), (2, 2, False)])
+def test_print_shows_the_first_steps_and_how_to_see_more(horizon, n_shown, is_cut):
+    model = tiny_fcdl(planner_kwargs={"horizon": horizon, "n_candidates": 8})
+    explanation = model.explain(OBSERVATIONS[0])
+
+    def steps(text):
+        return [line.split(":")[0] for line in text.splitlines() if line.startswith("step ")]
+
+    assert steps(str(explanation)) == [f"step {step + 1}" for step in range(n_shown)]
+    assert ("... 1 more steps: explanation.text() tells all" in str(explanation)) == is_cut
+    assert steps(explanation.text()) == [f"step {step + 1}" for step in range(horizon)]
+    assert steps(explanation.text(1)) == ["step 1"]
+    with pytest.raises(ValueError, match="n_steps=0 is not allowed"):
+        explanation.text(0)
+
+
 def test_text_names_changes_with_their_parents(model):
     explanation = model.explain(OBSERVATIONS[0])
     text = str(explanation)

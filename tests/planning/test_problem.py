@@ -57,18 +57,13 @@ def test_plan_gives_up_rewards_for_a_last_state_that_is_worth_more(name: str, di
 
 @pytest.mark.parametrize("discount", [0.0, -0.5, 1.5, math.nan])
 def test_discount_must_be_one(discount: float) -> None:
-    with pytest.raises(
-        ValueError, match=rf"discount={discount} is not allowed; discount must be a finite number, above 0 and at most 1"
-    ):
+    with pytest.raises(ValueError, match=f"discount={discount} is not allowed; .* a finite number, above 0 and at most 1"):
         problem(walk, right_pays_more, discount=discount)
 
 
 @pytest.mark.parametrize("uncertainty_coef", [-0.1, math.nan, math.inf])
 def test_price_must_be_a_finite_number(uncertainty_coef: float) -> None:
-    with pytest.raises(
-        ValueError,
-        match=f"uncertainty_coef={uncertainty_coef} is not allowed; uncertainty_coef must be a finite number, at least 0",
-    ):
+    with pytest.raises(ValueError, match="uncertainty_coef must be a finite number, at least 0"):
         problem(walk, right_pays_more, uncertainty_coef=uncertainty_coef)
 
 
@@ -79,5 +74,5 @@ def test_planners_are_found_by_name_or_are_classes() -> None:
     assert [planner_class(name) for name in PLANNERS] == list(PLANNERS.values())
     assert planner_class(Own) is Own
     for unknown in ("shooting", MultiDiscreteActions):
-        with pytest.raises(ValueError, match=r"unknown planner .*, allowed: cem, icem, mppi, or a subclass of Planner"):
+        with pytest.raises(ValueError, match="planner must be one of cem, icem, mppi, or a subclass of Planner"):
             planner_class(unknown)

@@ -121,7 +121,7 @@ def test_box_actions_are_scaled_to_one_and_back():
 
 @pytest.mark.parametrize("clip_obs", [0.0, -1.0, float("nan")])
 def test_clip_must_be_positive(clip_obs):
-    with pytest.raises(ValueError, match="clip_obs must be positive"):
+    with pytest.raises(ValueError, match="clip_obs must be a finite number, above 0"):
         mixed(clip_obs=clip_obs)
 
 

@@ -292,7 +292,7 @@ def test_given_functions_replace_the_heads_and_are_saved(given, tmp_path):
         assert world.reward_fn is place_reward and world.termination_fn is fell and not world.heads
         state = world.encode(th.tensor([[2.0], [3.0]]))
         assert world.reward(state, th.zeros(2, 2), state, state[:, :0]).tolist() == pytest.approx([2, 3], abs=1e-5)
-        assert world.termination(state, th.zeros(2, 2), state).tolist() == [False, True]
+        assert world.termination(state, th.zeros(2, 2), state, th.zeros(2, 0)).tolist() == [False, True]
 
 
 def test_function_that_disagrees_is_reported_with_an_example():
@@ -403,3 +403,24 @@ def test_a_chance_of_an_end_contradicts_no_transition():
 def test_what_is_no_function_is_refused(name):
     with pytest.raises(ValueError, match=r"package.module:function|is no function"):
         function_named(name)
+
+
+@pytest.mark.parametrize(("unit", "offset"), [(1e-3, 0.0), (1000.0, 0.0), (1.0, 300.0)])
+def test_the_unit_of_the_goal_does_not_matter(unit, offset):
+    def losses(unit, offset):
+        th.manual_seed(0)
+        head = RewardHead(3, goal_width=1)
+        optimizer = th.optim.Adam(head.parameters(), lr=3e-3)
+        state, goal = th.rand(256, 1), th.rand(256, 1)
+        for _ in range(20):
+            reward = -(state - goal).abs().squeeze(1)
+            given = Outcomes(state, state, state, unit * goal + offset, reward, th.zeros(256, dtype=th.bool))
+            loss = head.loss(given)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return loss.item(), head(*given[:4])
+
+    (loss, reward), (expected_loss, expected) = losses(unit, offset), losses(1.0, 0.0)
+    assert loss == pytest.approx(expected_loss, abs=1e-5 if not offset else 1e-3)
+    th.testing.assert_close(reward, expected, atol=1e-4 if not offset else 1e-2, rtol=0)

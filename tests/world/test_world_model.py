@@ -15,7 +15,7 @@ from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl import FCDL
 from sb3_fcdl.dynamics import DYNAMICS, FCDLDynamics
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
-from sb3_fcdl.planning import DiscreteActions, PlainRollout
+from sb3_fcdl.planning import DiscreteActions, PlainRollout, with_goal
 from sb3_fcdl.world.factorization import Factorization
 from sb3_fcdl.world.rewards import never_ends
 from sb3_fcdl.world.world_model import WorldModel
@@ -96,17 +96,17 @@ def test_functions_are_given_the_units_of_the_environment() -> None:
     problem = gated_world(reward_fn=reward_fn, termination_fn=termination_fn).problem(0.9)
     state, action, after = th.tensor([[1.0, 0, 0.5, 2]]), th.tensor([[0.25]]), th.tensor([[0.0, 1, -1, 0.1]])
     assert problem.reward(state, action, after, th.tensor([[7.0]])).tolist() == [3]
-    assert problem.termination(state, action, after).tolist() == [True]
+    assert problem.termination(state, action, after, th.tensor([[7.0]])).tolist() == [True]
     # x: 1 + 2 times, y: -5 + 10 times, and the action is in [-2, 2]; the goal stays as it is.
     in_units = [[1, 0, 2, 15], [0.5], [0, 1, -1, -4]]
-    assert given == [[*in_units, [7]], in_units]
+    assert given == 2 * [[*in_units, [7]]]
 
 
 def test_learned_reward_and_end_are_those_of_the_heads() -> None:
     world = gated_world()
     for head in (world.reward_head, world.termination_head):
         for parameter in head.parameters():
-            th.nn.init.normal_(parameter)
+            th.nn.init.normal_(parameter, std=0.1)
     world.reward_head.moments.update(th.tensor([[4.0], [10.0]]))  # mean 7, standard deviation 3
     world.termination_head.n_ended += 5
     world.termination_head.n_others += 5
@@ -114,7 +114,7 @@ def test_learned_reward_and_end_are_those_of_the_heads() -> None:
     problem = world.problem(0.9)
     network = world.reward_head.network(th.cat([state, action, after], dim=1)).squeeze(1)
     th.testing.assert_close(problem.reward(state, action, after, goal), 7 + 3 * network)
-    chance = problem.termination(state, action, after)
+    chance = problem.termination(state, action, after, th.zeros(len(state), 0))
     assert th.equal(chance, world.termination_head(state, action, after)) and ((chance > 0) & (chance < 1)).any()
 
 
@@ -228,3 +228,40 @@ def test_average_of_a_learned_reward_has_its_units() -> None:
     model = FCDL("MlpPolicy", "Pendulum-v1", dynamics="mlp", learning_starts=100, device="cpu").learn(110)
     heads = model.policy.world.reward_head, model.policy.learner.reward_head
     assert th.equal(heads[0].moments.mean, heads[1].moments.mean) and heads[0].moments.mean.item() < -1
+
+
+def three(state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> th.Tensor:
+    return next_state[:, 0]
+
+
+def four(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+    return next_state[:, 0] + goal[:, 0]
+
+
+def scaled(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, scale: float = 3.0) -> th.Tensor:
+    return scale * next_state[:, 0]
+
+
+def optional(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor | None = None) -> th.Tensor:
+    assert goal is not None
+    return four(state, action, next_state, goal)
+
+
+@pytest.mark.parametrize(
+    ("function", "paid"),
+    [(three, 5.0), (four, 12.0), (scaled, 15.0), (optional, 12.0), (lambda *all_four: four(*all_four), 12.0)],
+)
+def test_functions_may_leave_out_the_goal(function, paid):
+    state, action, next_state, goal = (th.full((1, 2), value) for value in (1.0, 2.0, 5.0, 7.0))
+    assert with_goal("reward_fn", function)(state, action, next_state, goal).tolist() == [paid]
+
+
+def test_functions_of_another_signature_are_refused_at_construction():
+    for name in ("reward_fn", "termination_fn"):
+        for wrong, takes in (
+            (lambda state, action: state, r"\(state, action\)"),
+            (lambda a, b, c, d, e: a, r"\(a, b, c, d, e\)"),
+            ("math:isclose", r"\(a, b, \*, rel_tol=1e-09, abs_tol=0.0\)"),
+        ):
+            with pytest.raises(TypeError, match=rf"{name} must take \(state, action, next_state\) or .*takes {takes}"):
+                FCDL("MlpPolicy", "CartPole-v1", buffer_size=10, **{name: wrong})

@@ -1,16 +1,32 @@
 """Which entries of a graph a model may learn."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch as th
 
+from fcdl_envs.arguments import Either, Instance, check, one_of
 from fcdl_envs.variables import Factors
 
 GraphPriorName = Literal["order", "self", "none"]
 
 # sigmoid(+-100) is exactly 1 or 0 in float32, and logistic noise stays within +-14: such entries never flip.
 CERTAIN = 100.0
+
+BASE = one_of(*get_args(GraphPriorName))
+
+
+class Edges:
+    """Several edges, each a pair of names."""
+
+    def takes_type_of(self, value: Any) -> bool:
+        return isinstance(value, tuple | list)
+
+    def takes(self, value: Any) -> bool:
+        return all(isinstance(edge, tuple | list) and len(edge) == 2 and {*map(type, edge)} == {str} for edge in value)
+
+    def __str__(self) -> str:
+        return "pairs of names, as in ((parent, child), (parent, child))"
 
 
 @dataclass(frozen=True)
@@ -24,11 +40,23 @@ class GraphPrior:
         experiments tell FCDL, NCD and the oracle). ``"none"``: nothing else
     :param required_edges: edges that are there in every context, pairs of names ``(parent, child)``
     :param forbidden_edges: edges that are there in none
+    :raises ValueError: if the base is unknown, or an edge is no pair of names
+    :raises TypeError: if one of them is of a wrong type
     """
 
     base: GraphPriorName = "self"
     required_edges: tuple[tuple[str, str], ...] = ()
     forbidden_edges: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        check(
+            base=(self.base, BASE),
+            required_edges=(self.required_edges, Edges()),
+            forbidden_edges=(self.forbidden_edges, Edges()),
+        )
+
+
+GRAPH_PRIOR = Either(BASE, Instance(GraphPrior))
 
 
 def prior_log_odds(prior: GraphPriorName | GraphPrior, factors: Factors) -> th.Tensor:
@@ -41,10 +69,6 @@ def prior_log_odds(prior: GraphPriorName | GraphPrior, factors: Factors) -> th.T
     """
     if not isinstance(prior, GraphPrior):
         prior = GraphPrior(prior)
-    if prior.base not in get_args(GraphPriorName):
-        raise ValueError(
-            f"unknown graph_prior {prior.base!r}, allowed: {', '.join(get_args(GraphPriorName))}, or a GraphPrior"
-        )
     n_states, n_parents = len(factors.state_variables), len(factors.parents)
     log_odds = th.full((n_states, n_parents), th.nan)
     is_continuous = th.tensor([not variable.is_categorical for variable in factors.state_variables])

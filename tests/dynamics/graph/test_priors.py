@@ -55,7 +55,7 @@ def test_edges_are_given_by_name_beside_the_base():
         (GraphPrior("none", (("x0", "x1"),), (("x0", "x1"),)), r"\('x0', 'x1'\) is both required and forbidden"),
         (GraphPrior("self", forbidden_edges=(("x0", "x0"),)), "base 'self'"),
         (GraphPrior("order", required_edges=(("x1", "x0"),)), "base 'order'"),
-        ("dag", "unknown graph_prior 'dag', allowed: order, self, none, or a GraphPrior"),
+        ("dag", "base='dag' is not allowed; base must be one of order, self, none"),
     ],
 )
 def test_what_contradicts_or_is_unknown_is_named(prior, message):

@@ -181,6 +181,7 @@ def test_starts_are_uniform_over_what_was_recorded():
     np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0, 0.25], atol=0.025)
 
 
+@pytest.mark.slow
 def test_ppo_learns_in_an_exact_model_as_it_does_in_the_environment():
     """Return of the average episode in the course of training: the same for both, and another for a model that errs."""
 

@@ -1,5 +1,6 @@
 """A Chemical small enough, and an FCDL quick enough, to run in every test."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -48,3 +49,16 @@ def ends_after(n_updates: int, error: type[BaseException]) -> Callable[..., None
         train(model, **kwargs)
 
     return train_or_raise
+
+
+def signalled_after(n_updates: int, *numbers: int) -> Callable[..., None]:
+    """In place of ``FCDL.train``: the same, and after so many updates the signals come."""
+    train = FCDL.train
+
+    def train_and_signal(model: FCDL, **kwargs: Any) -> None:
+        train(model, **kwargs)
+        if model._n_updates == n_updates:
+            for number in numbers:
+                signal.raise_signal(number)
+
+    return train_and_signal

@@ -22,10 +22,10 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_fcdl.buffer_files import save_buffer
 from sb3_fcdl.dynamics import DynamicsModel
 from sb3_fcdl.fcdl import model_files
 from sb3_fcdl.fcdl.arguments import check_arguments
+from sb3_fcdl.fcdl.buffer_files import save_buffer
 from sb3_fcdl.fcdl.elsewhere import tells_where
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.resumable import ResumableAlgorithm

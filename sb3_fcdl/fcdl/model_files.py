@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_fcdl.buffer_files import load_buffer
+from sb3_fcdl.fcdl.buffer_files import load_buffer
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.portable import FUNCTIONS, arguments_of, function_to_plain, known, name_of, to_plain
 from sb3_fcdl.world.declared import Declared
@@ -52,7 +52,7 @@ def add_configuration(path: Any, configuration: dict[str, Any]) -> None:
         archive.writestr(CONFIGURATION, json.dumps(configuration, indent=1))
 
 
-# What FCDL's file holds beside what the model was made with, and beside ``declared``. Not ``tensorboard_log``: a file does not
+# What FCDL's file holds beside what the model was made with, and beside ``published``. Not ``tensorboard_log``: a file does not
 # say where to write.
 ATTRIBUTES = (
     *("learning_rate", "buffer_size", "learning_starts", "batch_size", "gamma", "gradient_steps", "optimize_memory_usage"),
@@ -69,16 +69,16 @@ def algorithm_configuration(model: OffPolicyAlgorithm) -> dict[str, Any]:
     :return: all that it is made of but weights, as JSON has it
     """
     values = vars(model)
-    given, declared = {name: values[name] for name in FUNCTIONS}, values["declared"]
-    published = {name: None if given[name] is not None else getattr(declared, name) for name in FUNCTIONS}
+    given, published = {name: values[name] for name in FUNCTIONS}, values["published"]
+    needed = {name: None if given[name] is not None else getattr(published, name) for name in FUNCTIONS}
     frequency = model.train_freq
     train_freq = frequency if isinstance(frequency, int | tuple) and not hasattr(frequency, "unit") else None
     return {
         "attributes": {name: to_plain(values[name]) for name in ATTRIBUTES}
         | {"train_freq": to_plain(train_freq or (frequency.frequency, frequency.unit.value))}  # type: ignore[union-attr]
         | {name: function_to_plain(function) for name, function in given.items()},
-        "published": {"factors": to_plain(declared.factors)}
-        | {name: function_to_plain(each) for name, each in published.items()},
+        "published": {"factors": to_plain(published.factors)}
+        | {name: function_to_plain(each) for name, each in needed.items()},
     }
 
 
@@ -110,11 +110,11 @@ def algorithm_data(path: Any, env: VecEnv | None, given: Mapping[str, Any]) -> d
     if env is not None:
         check_for_correct_spaces(env, data["observation_space"], data["action_space"])
         data["n_envs"] = env.num_envs
-        data["declared"] = None
+        data["published"] = None
     else:
         replaced = {name: data[name] for name in FUNCTIONS if data[name] is not None}
         names = {name: published.get(name) for name in ("factors", *FUNCTIONS)}
-        data["declared"] = Declared(**arguments_of(names, replaced, _known, path))
+        data["published"] = Declared(**arguments_of(names, replaced, _known, path))
     return data | {"env": env, "_last_obs": None, "tensorboard_log": given.get("tensorboard_log")}
 
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
 
-from sb3_fcdl.buffer_files import load_buffer, save_buffer
+from sb3_fcdl.fcdl.buffer_files import load_buffer, save_buffer
 from sb3_fcdl.training.checkpoint import (
     BUFFER,
     MODEL,

@@ -54,7 +54,7 @@ def test_random_actions_below_the_root_score_their_expectation_on_the_fork():
     ("rule", "task", "bound"),
     [
         ("full_fork", "n=2", 20.5),
-        ("full_fork", "n=4", 22.4),
+        pytest.param("full_fork", "n=4", 22.4, marks=pytest.mark.slow),
         ("full_fork", "n=6", 23.7),
         pytest.param("full_chain", "n=2", 21.5, marks=pytest.mark.slow),
         pytest.param("full_chain", "n=4", 21.5, marks=pytest.mark.slow),

@@ -205,7 +205,10 @@ def test_host_learns_the_same_bit_for_bit(host, env):
     )
 
 
-@pytest.mark.parametrize(("host", "options"), [("PPO", {}), ("DQN", {"buffer_size": 2000, "exploration_final_eps": 1.0})])
+@pytest.mark.parametrize(
+    ("host", "options"),
+    [pytest.param("PPO", {}, marks=pytest.mark.slow), ("DQN", {"buffer_size": 2000, "exploration_final_eps": 1.0})],
+)
 def test_learns_the_true_graph_and_plans(host, options, tmp_path):
     callback = DynamicsCallback(
         dynamics_kwargs={"hidden_dim": 32, "n_codes": 4, "code_dim": 4},

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.callbacks import EvalCallback
-from tiny import ends_after
+from tiny import ends_after, signalled_after
 from toy import squeezed
 
 from sb3_fcdl import FCDL
@@ -90,13 +90,16 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         ),
         (["train", "--env", "CartPole-v1", "--rule", "none"], "CartPole-v1 has no option --rule; keyword arguments of any"),
         (["train", "--env-kwargs", "n_objects=2"], "n_objects=2"),
-        (["train", "--dynamics", "mlpp"], "unknown dynamics 'mlpp', allowed: fcdl, ncd"),
+        (["train", "--dynamics", "mlpp"], "dynamics='mlpp' is not allowed; dynamics must be one of fcdl, ncd"),
         (["train", "--resume", "nowhere"], "there is no checkpoint in nowhere"),
         (["train", "--preset", "mine"], "unknown preset 'mine' of FCDL/Chemical-v0, allowed: default, paper"),
         (["train", "--env-kwargs", "n_objects"], "expected KEY=VALUE, got 'n_objects'"),
         (["train", "--dynamics-kwargs", "codes=3"], "unknown key 'codes', allowed: graph_prior"),
         (["train", "--planner-kwargs", "horizon=0"], "horizon=0 is not allowed; horizon must be an integer, at least 1"),
-        (["train", "--policy-kwargs", "average_decay=1"], "average_decay must be in [0, 1), got 1"),
+        (
+            ["train", "--policy-kwargs", "average_decay=1"],
+            "average_decay=1 is not allowed; average_decay must be a finite number",
+        ),
         (["train", "--timesteps", "many"], "--timesteps: must be a whole number of at least 1, got 'many'"),
         (["evaluate", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["evaluate"], "--model"),
@@ -237,19 +240,6 @@ def test_a_resumed_run_says_if_it_is_no_repetition(capsys, tmp_path, monkeypatch
     assert "goes on in new episodes and is no repetition" in said
     # It will not meet the best model again.
     assert (folder / "best_model.zip").read_bytes() == best
-
-
-def signalled_after(n_updates, *numbers):
-    """In place of ``FCDL.train``: the same, but after so many updates the signals come."""
-    train = FCDL.train
-
-    def train_and_signal(model, **kwargs):
-        train(model, **kwargs)
-        if model._n_updates == n_updates:
-            for number in numbers:
-                signal.raise_signal(number)
-
-    return train_and_signal
 
 
 def status_of(*arguments):

@@ -110,10 +110,11 @@ class Runner:
             self.parent.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes of POSIX")
 @pytest.mark.parametrize(
     ("forks", "timesteps", "longest", "options"),
-    [(True, 600, 0.1, []), pytest.param(False, 1500, 1.0, ["--eval-freq", "150"], marks=pytest.mark.slow)],
+    [(True, 600, 0.1, []), (False, 1500, 1.0, ["--eval-freq", "150"])],
     ids=["short", "long"],
 )
 def test_ten_kills_change_nothing(tmp_path, forks, timesteps, longest, options):

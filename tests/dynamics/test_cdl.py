@@ -318,6 +318,7 @@ class Drift(gym.Env):
         return self.state, 0.0, False, False, {}
 
 
+@pytest.mark.slow
 def test_what_the_network_knows_by_heart_is_no_information():
     settings = {"learning_starts": 999, "train_freq": 1000, "gradient_steps": 400, "learning_rate": 1e-3, "seed": 0}
     model = FCDL("MlpPolicy", Drift(), dynamics="cdl", dynamics_kwargs={"hidden_dim": 64}, **settings).learn(1000)

@@ -22,6 +22,7 @@ def switched_windows(n_rows: int) -> Windows:
     return Windows(state, action.unsqueeze(1), next_state, valid)
 
 
+@pytest.mark.slow
 def test_the_switch_alone_selects_the_context_and_noise_elsewhere_does_not_reach_it():
     th.manual_seed(0)
     model = FCDLDynamics(

@@ -73,7 +73,7 @@ def test_local_graph_of_an_observation_in_environment_units():
     assert "gate" in graph.parents_of("gate")
 
 
-@pytest.mark.parametrize("dynamics", ["fcdl", "mlp"])
+@pytest.mark.parametrize("dynamics", [pytest.param("fcdl", marks=pytest.mark.slow), "mlp"])
 def test_learned_model_and_plans_are_near_the_closed_form(dynamics):
     """x = 1 is reached at full speed in five steps of 0.2 and then held: the return is -(0.8 + 0.6 + 0.4 + 0.2)."""
     kwargs = {"fcdl": {"hidden_dim": 32, "n_codes": 4, "graph_prior": "self"}, "mlp": {"hidden_dim": 64, "n_layers": 2}}

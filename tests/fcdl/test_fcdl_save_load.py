@@ -68,7 +68,7 @@ def test_load_with_another_planner(model, tmp_path):
 @pytest.mark.parametrize(
     ("other", "error", "message"),
     [
-        ({"planner": "nonsense"}, ValueError, "unknown planner 'nonsense'"),
+        ({"planner": "nonsense"}, ValueError, "planner='nonsense' is not allowed; planner must be one of cem"),
         ({"planner": "mppi"}, TypeError, "planner_kwargs has an unknown key 'n_elites'"),
         ({"dynamics": "nonsense"}, ValueError, "nonsense"),
         ({"dynamics": "mlp", "dynamics_kwargs": {}}, RuntimeError, "loading state_dict for FCDLPolicy"),

@@ -134,7 +134,7 @@ def test_decay_must_be_one(decay: float) -> None:
 
 def saved_and_loaded(model: FCDL, path: Any) -> FCDLPolicy:
     model.save(path / "model")
-    return FCDL.load(path / "model", env=model.get_env()).policy
+    return FCDL.load(path / "model").policy
 
 
 def policy_saved_and_loaded(model: FCDL, path: Any) -> FCDLPolicy:

@@ -150,7 +150,7 @@ def test_a_file_that_is_not_trusted_gives_the_same_model(tmp_path):
         "dynamics_kwargs",
         "heads",
         "seed",
-        "declared",
+        "published",
     ):
         assert getattr(loaded, name) == getattr(trusted, name), name
     assert loaded.observation_space == model.observation_space and loaded.tensorboard_log is None

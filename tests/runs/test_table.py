@@ -1,12 +1,13 @@
 """The script that turns result files into tables."""
 
 import runpy
+import signal
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tiny import ends_after
+from tiny import signalled_after
 from toy import squeezed
 
 from sb3_fcdl import FCDL
@@ -74,6 +75,7 @@ def test_factored_taxi_shows_what_the_state_is_made_of(state):
     assert taxi.observation_space.contains(observation)
 
 
+@pytest.mark.slow
 def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(predictions, "evaluate_accuracy", partial(evaluate_accuracy, n_steps=5))
     monkeypatch.setattr(predictions, "evaluate_graphs", partial(evaluate_graphs, n_steps=5))
@@ -118,7 +120,7 @@ def test_a_benchmark_stops_with_ctrl_c_and_goes_on_where_it_was(tmp_path, monkey
     run = ["--models", "MLP", "--rules", "full_fork", "--seeds", "0", "--timesteps", "60", "--episodes", "1"]
     monkeypatch.setattr(sys, "argv", [script, str(path), *run, "--log-dir", str(tmp_path / "runs")])
     with monkeypatch.context() as until_interrupted:
-        until_interrupted.setattr(FCDL, "train", ends_after(1, KeyboardInterrupt))
+        until_interrupted.setattr(FCDL, "train", signalled_after(1, signal.SIGINT))
         with pytest.raises(SystemExit):
             runpy.run_path(script, run_name="__main__")
     assert not path.exists()

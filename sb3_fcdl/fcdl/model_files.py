@@ -52,8 +52,8 @@ def add_configuration(path: Any, configuration: dict[str, Any]) -> None:
         archive.writestr(CONFIGURATION, json.dumps(configuration, indent=1))
 
 
-# What FCDL's file holds beside what the model was made with, and beside ``published``. Not ``tensorboard_log``: a file does not
-# say where to write.
+# What FCDL's file holds beside what the model was made with, and beside ``published``. Not ``tensorboard_log``: a file does
+# not say where to write.
 ATTRIBUTES = (
     *("learning_rate", "buffer_size", "learning_starts", "batch_size", "gamma", "gradient_steps", "optimize_memory_usage"),
     *("replay_buffer_class", "replay_buffer_kwargs", "train_horizon", "exploration_rate", "_stats_window_size", "verbose"),

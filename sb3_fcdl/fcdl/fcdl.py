@@ -209,7 +209,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
         self._give(termination_fn=termination_fn)
 
     def _give(self, **given: Any) -> None:
-        """Takes up what the user gives, unless it is refused."""
+        """Takes up what the user gives and the environment publishes, unless it is refused."""
         functions = {"reward_fn": self.reward_fn, "termination_fn": self.termination_fn, **given}
         if self.published is not None:
             declared = self.published.with_given(**functions)
@@ -308,9 +308,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
         published = self.check_env_fits(wrapped)
         super().set_env(wrapped, force_reset)
         self.published = published
-        declared = published.with_given(self.reward_fn, self.termination_fn)
-        self.policy.give(declared.reward_fn, declared.termination_fn)
-        self.trainer.has_checked_outcomes = False
+        self._give()
 
     def check_env_fits(self, env: VecEnv) -> Declared:
         """

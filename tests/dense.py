@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch as th
 from torch import nn
 
@@ -109,3 +110,15 @@ def accuracy(model: DynamicsModel, windows: Windows) -> float:
     guess = model.step(windows.state[:, 0], windows.action[:, 0]).next_state.mode()
     categories = model.layout.categories
     return (categories(guess) == categories(windows.next_state[:, 0])).float().mean().item()
+
+
+def assert_same_loss_and_gradients(
+    by_table: tuple[Losses, dict[str, th.Tensor]], dense: tuple[Losses, dict[str, th.Tensor]]
+) -> None:
+    """Of the same model with and without tables: the total loss, and every gradient, none of which is zero."""
+    assert by_table[0].total.item() == pytest.approx(dense[0].total.item(), rel=1e-13)
+    for name, gradient in dense[1].items():
+        assert gradient.abs().max() > 0, name
+        # Densities of untrained numbers have losses and gradients in the thousands.
+        scale = max(1, gradient.abs().max().item())
+        th.testing.assert_close(by_table[1][name] / scale, gradient / scale, rtol=0, atol=1e-10)

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from dense import tables_used
+from dense import assert_same_loss_and_gradients, tables_used
 from tiny import tiny_fcdl, tiny_vec_env
 from toy import KINDS, factors, one_hot_state, persist_and_set_windows, random_windows
 
@@ -145,14 +145,7 @@ def test_tables_equal_matrix_products_with_every_gradient(kind, prior):
     """The gradient by the first state too: the straight-through path alone."""
     model = make_model(kind, graph_prior=prior).double()
     windows = random_windows(kind[0], *kind[1], n_rows=33, length=3, dtype=th.float64)
-    by_table, table_gradients = loss_and_gradients(model, windows, use_tables=True)
-    dense, dense_gradients = loss_and_gradients(model, windows, use_tables=False)
-    assert by_table.total.item() == pytest.approx(dense.total.item(), rel=1e-13)
-    for name, gradient in dense_gradients.items():
-        assert gradient.abs().max() > 0, name
-        # Densities of untrained numbers have losses and gradients in the thousands.
-        scale = max(1, gradient.abs().max().item())
-        th.testing.assert_close(table_gradients[name] / scale, gradient / scale, rtol=0, atol=1e-10)
+    assert_same_loss_and_gradients(*(loss_and_gradients(model, windows, use_tables) for use_tables in (True, False)))
 
 
 @pytest.mark.parametrize("noisy", [(2,), (1, 3), (0, 1, 2, 3)])

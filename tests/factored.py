@@ -1,0 +1,88 @@
+"""What the tests of the factored environments share: transitions under random actions, and graphs found by brute force."""
+
+import gymnasium as gym
+import numpy as np
+
+import fcdl_envs  # noqa: F401 (registers them)
+
+
+def random_transitions(env_id, n, seed=0, **kwargs):
+    """Values of states [n, V] and actions [n, n_actions] under uniform actions, as the simulator takes them."""
+    env, rng = gym.make(env_id, **kwargs), np.random.default_rng(seed)
+    states, actions, is_over = [], [], True
+    while len(states) < n:
+        if is_over:
+            env.reset(seed=int(rng.integers(2**31)))
+        states.append(env.unwrapped.get_state()["state"])
+        actions.append(random_action(env.action_space, rng))
+        *_, is_over, _ = env.step(actions[-1])
+    return np.array(states), np.array(actions, dtype=np.float64)
+
+
+def random_action(space, rng):
+    if isinstance(space, gym.spaces.Box):
+        return rng.uniform(space.low, space.high).astype(np.float32)
+    return rng.integers(space.nvec)
+
+
+def with_value(states, actions, column, values):
+    """States and actions with other values, [B], of one parent."""
+    parents = np.concatenate([states, actions], axis=1)
+    parents[:, column] = values
+    return parents[:, : states.shape[1]], parents[:, states.shape[1] :]
+
+
+def has_moved(before, after):
+    """Which distributions differ, [V, B]."""
+    return np.array([(np.abs(one - other) > 1e-12).any(axis=1) for one, other in zip(before, after, strict=True)])
+
+
+def brute_force_graph(system, states, actions, numbers):
+    """
+    The transition graphs [B, V, P] by their definition: every other value of each parent, all else as it is.
+
+    :param numbers: values to try of a parent that is a number
+    """
+    before = system.conditional(states, actions)
+    graph = np.zeros((len(states), states.shape[1], states.shape[1] + actions.shape[1]), dtype=bool)
+    for column, variable in enumerate(system.factors.parents):
+        for value in range(variable.n_categories) if variable.is_categorical else numbers:
+            after = system.conditional(*with_value(states, actions, column, np.full(len(states), float(value))))
+            graph[:, :, column] |= has_moved(before, after).T
+    return graph
+
+
+def effects(system, states, actions, seed=0):
+    """
+    How strong each edge is: [V, P] shares of the transitions in which it is there, and root mean squares over these of what
+    happens when the parent takes its value of another transition: the change of the mean in standard deviations of the noise,
+    or the total variation of the probabilities.
+    """
+    graphs, rng = system.transition_graph(states, actions), np.random.default_rng(seed)
+    before, sizes = system.conditional(states, actions), np.zeros(graphs.shape)
+    parents = np.concatenate([states, actions], axis=1)
+    for column in range(parents.shape[1]):
+        others = rng.permutation(parents[:, column])
+        after = system.conditional(*with_value(states, actions, column, others))
+        for row, variable in enumerate(system.factors.state_variables):
+            if variable.is_categorical:
+                sizes[:, row, column] = np.abs(after[row] - before[row]).sum(axis=1) / 2
+            else:
+                sizes[:, row, column] = (after[row][:, 0] - before[row][:, 0]) / before[row][:, 1]
+    share = graphs.mean(axis=0)
+    squares = (sizes**2 * graphs).sum(axis=0) / np.maximum(graphs.sum(axis=0), 1)
+    return share, np.sqrt(squares)
+
+
+def mean_return(env_id, policy, n_episodes=20, **kwargs):
+    """
+    :param policy: function of environment, observation and generator
+    """
+    env, rng, total = gym.make(env_id, **kwargs), np.random.default_rng(0), 0.0
+    for seed in range(n_episodes):
+        observation, _ = env.reset(seed=seed)
+        is_over = False
+        while not is_over:
+            observation, reward, _, is_over, _ = env.step(policy(env, observation, rng))
+            total += reward
+    return total / n_episodes

@@ -26,7 +26,7 @@ def random_action(space, rng):
 
 
 def with_value(states, actions, column, values):
-    """States and actions with other values, [B], of one parent."""
+    """States and actions with other values of one parent, [B] or one for all."""
     parents = np.concatenate([states, actions], axis=1)
     parents[:, column] = values
     return parents[:, : states.shape[1]], parents[:, states.shape[1] :]
@@ -41,13 +41,14 @@ def brute_force_graph(system, states, actions, numbers):
     """
     The transition graphs [B, V, P] by their definition: every other value of each parent, all else as it is.
 
-    :param numbers: values to try of a parent that is a number
+    :param numbers: values to try of a parent that is a number, besides those that are very near to another variable's
     """
+    near = [values + 1e-4 for values in states.T]
     before = system.conditional(states, actions)
     graph = np.zeros((len(states), states.shape[1], states.shape[1] + actions.shape[1]), dtype=bool)
     for column, variable in enumerate(system.factors.parents):
-        for value in range(variable.n_categories) if variable.is_categorical else numbers:
-            after = system.conditional(*with_value(states, actions, column, np.full(len(states), float(value))))
+        for value in range(variable.n_categories) if variable.is_categorical else [*numbers, *near]:
+            after = system.conditional(*with_value(states, actions, column, value))
             graph[:, :, column] |= has_moved(before, after).T
     return graph
 

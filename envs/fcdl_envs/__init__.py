@@ -22,6 +22,8 @@ def register() -> None:
         gym.register(id="FCDL/Magnetic-v0", entry_point="fcdl_envs.magnetic:MagneticEnv", max_episode_steps=25)
     if "FCDL/Thermostat-v0" not in gym.registry:
         gym.register(id="FCDL/Thermostat-v0", entry_point="fcdl_envs.thermostat:ThermostatEnv", max_episode_steps=48)
+    if "FCDL/Contact-v0" not in gym.registry:
+        gym.register(id="FCDL/Contact-v0", entry_point="fcdl_envs.contact:ContactEnv", max_episode_steps=100)
 
 
 register()

@@ -25,10 +25,12 @@ DOCS = Path(__file__).parents[2] / "docs"
 CASES = [
     ("FCDL/Thermostat-v0", {}),
     ("FCDL/Thermostat-v0", {"outside_mean": 30, "price_mean": 5.5, "noise_scale": 3}),
+    ("FCDL/Contact-v0", {}),
+    ("FCDL/Contact-v0", {"n_bodies": 2, "noise_scale": 0}),
 ]
 DEFAULTS = [env_id for env_id, kwargs in CASES if not kwargs]
 # Values to try of parents that are numbers.
-NUMBERS = {"FCDL/Thermostat-v0": np.linspace(-30, 60, 25)}
+NUMBERS = {"FCDL/Thermostat-v0": np.linspace(-30, 60, 25), "FCDL/Contact-v0": np.linspace(-3, 3, 61)}
 every_case = pytest.mark.parametrize(("env_id", "kwargs"), CASES)
 every_env = pytest.mark.parametrize("env_id", DEFAULTS)
 
@@ -69,7 +71,7 @@ def test_local_graph_is_the_union_of_its_contexts_transition_graphs(env_id, kwar
     for context in set(contexts):
         rows = [row for row, each in enumerate(contexts) if each == context]
         assert (local[rows] == local[rows[0]]).all()
-        if len(rows) >= 200:
+        if len(rows) >= 100:
             assert np.array_equal(transition[rows].any(axis=0), local[rows[0]]), context
             n_complete += 1
     assert n_complete >= 3
@@ -128,17 +130,22 @@ def test_every_edge_shows_within_2500_transitions(env_id):
     assert (share[is_there] >= 0.05).all()
     assert (size >= floors[:, None])[is_there].all()
     documented = effects_in_docs(env_id, system.factors)
-    assert set(documented) == set(zip(*map(np.ndarray.tolist, is_there.nonzero()), strict=True))
+    for child in {row for row, _ in documented}:
+        assert {column for row, column in documented if row == child} == set(np.flatnonzero(is_there[child]))
+    assert {row for row, _ in documented} == set(range(len(is_there))) or "the others are alike" in page_of(env_id)
     for edge, figures in documented.items():
         assert (share[edge], size[edge]) == pytest.approx(figures, rel=0.1, abs=0.05), edge
 
 
+def page_of(env_id):
+    return (DOCS / f"{env_id.removeprefix('FCDL/').removesuffix('-v0').lower()}.md").read_text()
+
+
 def effects_in_docs(env_id, factors):
     """Share and effect of each edge, by row and column of the graph, as the page of the environment lists them."""
-    page = (DOCS / f"{env_id.removeprefix('FCDL/').removesuffix('-v0').lower()}.md").read_text()
     found, child = {}, ""
     for name, parent, share, effect in re.findall(
-        r"^\| (?:`(\w+)`)? ?\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|$", page, flags=re.MULTILINE
+        r"^\| (?:`(\w+)`)? ?\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|$", page_of(env_id), flags=re.MULTILINE
     ):
         child = name or child
         found[factors.state_index_of(child), factors.index_of(parent)] = float(share), float(effect)
@@ -287,6 +294,6 @@ def test_fcdl_learns_it(env_id):
 
 
 def test_importing_them_imports_neither_torch_nor_sb3():
-    modules = "import fcdl_envs.thermostat"
+    modules = "import fcdl_envs.contact, fcdl_envs.thermostat"
     code = f"import sys; {modules}; sys.exit(bool({{'torch', 'stable_baselines3', 'mujoco'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

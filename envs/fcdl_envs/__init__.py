@@ -24,6 +24,8 @@ def register() -> None:
         gym.register(id="FCDL/Thermostat-v0", entry_point="fcdl_envs.thermostat:ThermostatEnv", max_episode_steps=48)
     if "FCDL/Contact-v0" not in gym.registry:
         gym.register(id="FCDL/Contact-v0", entry_point="fcdl_envs.contact:ContactEnv", max_episode_steps=100)
+    if "FCDL/Workshop-v0" not in gym.registry:
+        gym.register(id="FCDL/Workshop-v0", entry_point="fcdl_envs.workshop:WorkshopEnv", max_episode_steps=50)
 
 
 register()

@@ -27,6 +27,9 @@ CASES = [
     ("FCDL/Thermostat-v0", {"outside_mean": 30, "price_mean": 5.5, "noise_scale": 3}),
     ("FCDL/Contact-v0", {}),
     ("FCDL/Contact-v0", {"n_bodies": 2, "noise_scale": 0}),
+    ("FCDL/Workshop-v0", {}),
+    ("FCDL/Workshop-v0", {"n_machines": 1, "capacity": 2}),
+    ("FCDL/Workshop-v0", {"n_machines": 2, "capacity": 3}),
 ]
 DEFAULTS = [env_id for env_id, kwargs in CASES if not kwargs]
 # Values to try of parents that are numbers.
@@ -294,6 +297,6 @@ def test_fcdl_learns_it(env_id):
 
 
 def test_importing_them_imports_neither_torch_nor_sb3():
-    modules = "import fcdl_envs.contact, fcdl_envs.thermostat"
+    modules = "import fcdl_envs.contact, fcdl_envs.thermostat, fcdl_envs.workshop"
     code = f"import sys; {modules}; sys.exit(bool({{'torch', 'stable_baselines3', 'mujoco'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from factored import mean_return, random_action
-from sb3_contrib.common.maskable.utils import get_action_masks
 
 from fcdl_envs.workshop import WorkshopEnv, workshop_script
 from fcdl_envs.workshop_system import BROKEN, GOOD, WORN, WorkshopSystem
@@ -96,7 +95,7 @@ def test_masks_forbid_what_has_no_use():
     machines = {"machine1": GOOD, "machine2": BROKEN, "machine3": WORN}
     for queue, fits in ((1, [1, 1, 1]), (3, [1, 1, 0]), (4, [1, 0, 0])):
         env.reset(seed=0, options={**machines, "queue1": queue})
-        mask = get_action_masks(env)
+        mask = env.unwrapped.action_masks()
         assert mask.tolist() == [*map(bool, fits), True, False, True, True]
         assert checked_mask(mask, env.action_space, 0).tolist() == mask.tolist()
     env.step(np.array([2, 1]))  # accepted all the same

@@ -1,9 +1,9 @@
 """The environments that the benchmark knows."""
 
-from sb3_fcdl.benchmark import chemical, magnetic
+from sb3_fcdl.benchmark import chemical, factored, magnetic
 from sb3_fcdl.benchmark.base import ANY, Benchmark
 
-BENCHMARKS = {chemical.ENV_ID: chemical.CHEMICAL, magnetic.ENV_ID: magnetic.MAGNETIC}
+BENCHMARKS = {chemical.ENV_ID: chemical.CHEMICAL, magnetic.ENV_ID: magnetic.MAGNETIC, **factored.FACTORED}
 
 
 def benchmark_of(env_id: str) -> Benchmark:

@@ -40,8 +40,8 @@ from sb3_fcdl.world.declared import (
     published_by,
     sampling_mask,
 )
-from sb3_fcdl.world.factorization import check_spaces
 from sb3_fcdl.world.gate import check_observations, check_step, originals
+from sb3_fcdl.world.spaces import check_spaces
 
 SelfFCDL = TypeVar("SelfFCDL", bound="FCDL")
 

@@ -76,7 +76,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
     :param replay_buffer_kwargs: its keyword arguments
     :param optimize_memory_usage: SB3's memory-saving buffer; SB3 does not have it for ``Dict`` observations
     :param train_horizon: length of a training window, environment steps; the loss covers all its steps
-    :param exploration_rate: probability of a random action, drawn for each environment, while training
+    :param exploration_rate: probability of a random action, drawn for each environment, while training. At 1 no plan is made
     :param dynamics: the model: a name in ``sb3_fcdl.dynamics.DYNAMICS``, or a class of one's own
     :param dynamics_kwargs: keyword arguments of its class
     :param planner: a name in ``sb3_fcdl.planning.PLANNERS``, or a class of one's own, see ``FCDLPolicy``
@@ -325,7 +325,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
         actions = self._random_actions(n_envs, masks)
         last_plan, self._last_plan = self._last_plan, None
         # After the warm-up SB3 acts once before it trains: an untrained model is no better than chance.
-        if self.num_timesteps >= learning_starts and self._n_updates > 0:
+        if self.num_timesteps >= learning_starts and self._n_updates > 0 and self.exploration_rate < 1:
             assert self._last_obs is not None
             start = time.perf_counter()
             planned, self._last_plan = self.policy.predict(

@@ -156,6 +156,12 @@ def test_exploration_replaces_the_plan_with_its_rate():
     assert (actions != 0).any(axis=1).mean() == pytest.approx(1 - (1 - 0.25 * 11 / 12) ** 4, abs=0.06)
 
 
+def test_no_plan_is_made_that_nobody_would_follow(monkeypatch):
+    model = tiny_fcdl(exploration_rate=1.0)
+    monkeypatch.setattr(model.policy, "predict", lambda *args, **kwargs: pytest.fail("it plans"))
+    assert model.learn(40)._n_updates == 10
+
+
 def test_masked_actions_are_never_taken():
     model = tiny_fcdl(tiny_vec_env(2, forbid_root=True), exploration_rate=0.5).learn(120)
     assert model.replay_buffer.actions[:60].min() >= TINY["n_colors"]

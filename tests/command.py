@@ -5,7 +5,8 @@ import pytest
 from sb3_fcdl.cli import main
 
 SMALL = ["n_objects=4", "n_colors=3"]
-SIZES = ["--env-kwargs", *SMALL, "--dynamics-kwargs", "hidden_dim=16", "n_codes=4", "--planner-kwargs", "n_iterations=2"]
+PLANS = ["--planner-kwargs", "horizon=2", "n_iterations=2", "n_candidates=8"]
+SIZES = ["--env-kwargs", *SMALL, "--dynamics-kwargs", "hidden_dim=16", "n_codes=4", *PLANS]
 
 
 def error_of(capsys, *arguments):

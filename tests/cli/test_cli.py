@@ -8,7 +8,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from command import SMALL, error_of
+from command import SIZES, SMALL, error_of
 from toy import squeezed
 
 from sb3_fcdl import FCDL
@@ -21,18 +21,8 @@ from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory):
     log_dir = tmp_path_factory.mktemp("runs")
-    keywords = [
-        "--env-kwargs",
-        *SMALL,
-        "--dynamics-kwargs",
-        "n_codes=4",
-        "hidden_dim=16",
-        "--planner-kwargs",
-        "n_iterations=2",
-    ]
-    assert (
-        main(["train", "--timesteps", "300", "--seed", "5", "--log-dir", str(log_dir), "--eval-freq", "150", *keywords]) == 0
-    )
+    run = ["train", "--timesteps", "300", "--seed", "5", "--log-dir", str(log_dir), "--eval-freq", "150", *SIZES]
+    assert main(run) == 0
     return log_dir / "Chemical-v0_full_fork_seed5_1" / "model.zip"
 
 

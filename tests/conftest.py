@@ -6,8 +6,9 @@ import pytest
 
 from sb3_fcdl import FCDLPolicy, presets
 
-# Or each process of a SubprocVecEnv would import them anew, for seconds. Not the package: that it is imported there is tested.
-multiprocessing.set_forkserver_preload(["stable_baselines3"])
+# Or each process of a SubprocVecEnv would import it anew, for seconds. Not the package: that it is imported there is tested.
+if "forkserver" in multiprocessing.get_all_start_methods():
+    multiprocessing.set_forkserver_preload(["stable_baselines3"])
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ DOCS = ROOT / "docs"
 SOURCES = [path for folder in ("sb3_fcdl", "envs", "tests") for path in (ROOT / folder).rglob("*.py")]
 
 
+@pytest.mark.usefixtures("quick_plans")
 def test_a_model_of_ones_own_learns_and_acts():
     (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "dynamics.md").read_text(), flags=re.DOTALL)
     assert len([line for line in example.splitlines() if line.strip()]) <= 30
@@ -76,6 +77,7 @@ def test_every_planner_is_in_the_table(name):
 
 
 @pytest.mark.filterwarnings("ignore:.*disagrees with the environment")
+@pytest.mark.usefixtures("quick_plans")
 def test_examples_on_environments_run(tmp_path, monkeypatch):
     """With fewer timesteps."""
     examples = re.findall(r"```python\n(.*?)```", (DOCS / "environments.md").read_text(), flags=re.DOTALL)
@@ -95,6 +97,7 @@ def test_examples_on_environments_run(tmp_path, monkeypatch):
     assert [variable.width for variable in names["factorization"].state] == [2, 1, 1]
 
 
+@pytest.mark.usefixtures("quick_plans")
 @pytest.mark.parametrize(
     ("page", "shorter", "timesteps"),
     [

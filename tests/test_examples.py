@@ -11,6 +11,8 @@ import pytest
 
 from sb3_fcdl import FCDLPolicy
 
+pytestmark = pytest.mark.usefixtures("quick_plans")
+
 ROOT = pathlib.Path(__file__).parent.parent
 SHORT = ["--timesteps", "50"]
 # An untrained policy soon ends an episode there.
@@ -62,10 +64,10 @@ def test_code_of_the_page_on_callbacks_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "beside.md").read_text(), flags=re.DOTALL)
     names: dict = {}
-    block = block.replace("Pendulum-v1", "CartPole-v1").replace("learn(40_000", "learn(2048")
-    block = block.replace("n_envs=4)", "n_envs=4), n_steps=512")
+    block = block.replace("Pendulum-v1", "CartPole-v1").replace("learn(40_000", "learn(1024")
+    block = block.replace("n_envs=4)", "n_envs=4), n_steps=256").replace("train_freq=4", "train_freq=20")
     exec(compile(block.replace("n_eval_episodes=5", "n_eval_episodes=1"), "beside.md", "exec"), names)
-    assert names["callback"].replay_buffer.size() == 512 and isinstance(names["policy"], FCDLPolicy)
+    assert names["callback"].replay_buffer.size() == 256 and isinstance(names["policy"], FCDLPolicy)
 
 
 def test_code_of_the_pages_runs(tmp_path, monkeypatch, capsys):

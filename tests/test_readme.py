@@ -15,6 +15,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+@pytest.mark.usefixtures("quick_plans")
 def test_quickstart_runs(tmp_path, monkeypatch, capsys):
     """As printed, but with fewer timesteps and a shorter warm-up, so that it still learns."""
     monkeypatch.chdir(tmp_path)

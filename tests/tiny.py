@@ -34,7 +34,7 @@ def tiny_fcdl(env: Any = None, **kwargs: Any) -> FCDL:
         "seed": 0,
         "dynamics_kwargs": {"graph_prior": "order", "hidden_dim": 16, "n_codes": 4, "code_dim": 4},
         "planner": "cem",
-        "planner_kwargs": {"horizon": 2, "n_iterations": 2, "n_candidates": 8, "n_elites": 4},
+        "planner_kwargs": {"horizon": 2, "n_iterations": 1, "n_candidates": 8, "n_elites": 4},
     }
     return FCDL(kwargs.pop("policy", FCDLPolicy), tiny_env() if env is None else env, **(defaults | kwargs))
 

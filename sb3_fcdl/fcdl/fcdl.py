@@ -1,11 +1,7 @@
 """FCDL as a Stable-Baselines3 algorithm."""
 
-import io
-import pathlib
-import pickle
 import time
 import warnings
-from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
@@ -17,15 +13,12 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_fcdl.dynamics import DynamicsModel
-from sb3_fcdl.fcdl import model_files
 from sb3_fcdl.fcdl.arguments import check_arguments
-from sb3_fcdl.fcdl.buffer_files import save_buffer
 from sb3_fcdl.fcdl.elsewhere import tells_where
 from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.fcdl.resumable import ResumableAlgorithm
@@ -47,8 +40,8 @@ from sb3_fcdl.world.declared import (
     published_by,
     sampling_mask,
 )
-from sb3_fcdl.world.factorization import check_spaces
-from sb3_fcdl.world.gate import check_buffer, check_observations, check_step, originals
+from sb3_fcdl.world.gate import check_observations, check_step, originals
+from sb3_fcdl.world.spaces import check_spaces
 
 SelfFCDL = TypeVar("SelfFCDL", bound="FCDL")
 
@@ -83,7 +76,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
     :param replay_buffer_kwargs: its keyword arguments
     :param optimize_memory_usage: SB3's memory-saving buffer; SB3 does not have it for ``Dict`` observations
     :param train_horizon: length of a training window, environment steps; the loss covers all its steps
-    :param exploration_rate: probability of a random action, drawn for each environment, while training
+    :param exploration_rate: probability of a random action, drawn for each environment, while training. At 1 no plan is made
     :param dynamics: the model: a name in ``sb3_fcdl.dynamics.DYNAMICS``, or a class of one's own
     :param dynamics_kwargs: keyword arguments of its class
     :param planner: a name in ``sb3_fcdl.planning.PLANNERS``, or a class of one's own, see ``FCDLPolicy``
@@ -233,69 +226,6 @@ class FCDL(ModelViews, ResumableAlgorithm):
             check_normalized(factors_of(wrapped), normalizer.norm_obs_keys)
         return wrapped
 
-    @classmethod
-    def load(
-        cls: type[SelfFCDL], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, trusted: bool = True, **kwargs: Any
-    ) -> SelfFCDL:
-        """
-        See ``BaseAlgorithm.load``; arguments of the constructor replace the saved ones.
-
-        :param trusted: False: runs no code from the file, which unpickling it does, and imports nothing that it names. Takes
-            ``env``, ``device`` and arguments of the constructor. What is no data, such as a ``reward_fn`` or a class of one's
-            own, must then be passed, or be published by ``env``
-        :raises ValueError: if ``dynamics`` or ``planner`` is unknown, or something must be passed; says what
-        :raises RuntimeError: if the saved weights are those of another ``dynamics``
-        """
-        check_arguments(kwargs)
-        if not trusted:
-            return cls._load_portable(path, *args, **kwargs)
-        # SB3 sets attributes by the names of these arguments.
-        attributes = {"dynamics": "dynamics_name", "planner": "planner_name"}
-        model = super().load(path, *args, **{attributes.get(name, name): value for name, value in kwargs.items()})
-        if model.env is not None:
-            model.check_env_fits(model.env)
-        return model
-
-    @classmethod
-    def _load_portable(
-        cls: type[SelfFCDL],
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfFCDL:
-        if not force_reset:
-            raise ValueError(
-                "only a trusted file goes on in the middle of an episode: leave force_reset and trusted as they are"
-            )
-        data = model_files.algorithm_data(path, None if env is None else cls._wrap_env(env), kwargs)
-        model = cls(data.pop("policy_class"), data.pop("env"), device=device, _init_setup_model=False)
-        vars(model).update(data)
-        model._setup_model()
-        # Reads the weights alone, and no pickles.
-        model.set_parameters(path, device=device)  # type: ignore[arg-type]
-        if model.env is not None:
-            model.check_env_fits(model.env)
-        return model
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """See ``BaseAlgorithm.save``; the file also holds the configuration as JSON, for ``load(..., trusted=False)``."""
-        archive = io.BytesIO()
-        super().save(archive, exclude, include)
-        model_files.add_configuration(archive, model_files.algorithm_configuration(self))
-        file = open_path(path, "w", suffix="zip")
-        try:
-            file.write(archive.getvalue())
-        finally:
-            if file is not path:
-                file.close()
-
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
         See ``BaseAlgorithm.set_env``. What the new environment publishes, ``reward_fn`` and ``termination_fn``, holds from now
@@ -395,7 +325,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
         actions = self._random_actions(n_envs, masks)
         last_plan, self._last_plan = self._last_plan, None
         # After the warm-up SB3 acts once before it trains: an untrained model is no better than chance.
-        if self.num_timesteps >= learning_starts and self._n_updates > 0:
+        if self.num_timesteps >= learning_starts and self._n_updates > 0 and self.exploration_rate < 1:
             assert self._last_obs is not None
             start = time.perf_counter()
             planned, self._last_plan = self.policy.predict(
@@ -516,44 +446,6 @@ class FCDL(ModelViews, ResumableAlgorithm):
         )
         self._is_between_rollouts = True
         return self
-
-    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
-        """
-        See ``OffPolicyAlgorithm.load_replay_buffer``. A path that ends in ``.npz`` is read without unpickling, so
-        that the file runs no code. A model that has observed nothing takes the scale of the variables from the buffer.
-
-        :raises ValueError: if the buffer is of another number of environments, of other spaces, or no buffer, or holds a
-            number that is not finite; the present one is kept
-        """
-        present = getattr(self, "replay_buffer", None)
-        self.replay_buffer = None
-        try:
-            if model_files.is_npz(path):
-                loaded: ReplayBuffer | None = model_files.read_buffer(self, path, truncate_last_traj)
-            else:
-                with open_path(path, "r", suffix="pkl") as file:
-                    super().load_replay_buffer(file, truncate_last_traj)
-                loaded = self.replay_buffer
-        except (AssertionError, AttributeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path} is no replay buffer, or it is damaged: {error!r}") from error
-        finally:
-            self.replay_buffer = present
-        assert loaded is not None
-        for name in ("n_envs", "observation_space", "action_space"):
-            theirs, ours = getattr(loaded, name), getattr(self, name)
-            if theirs != ours:
-                raise ValueError(f"{path} holds transitions with {name} = {theirs}, the model has {name} = {ours}")
-        check_keeps_ends(loaded, self.policy.learner)
-        check_buffer(self.policy.world.factorization, loaded)
-        self.replay_buffer = loaded
-        self.experience.take_scale()
-
-    def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
-        """See ``OffPolicyAlgorithm.save_replay_buffer``; a path that ends in ``.npz`` gets arrays instead of a pickle."""
-        if not model_files.is_npz(path):
-            return super().save_replay_buffer(path)
-        assert self.replay_buffer is not None
-        save_buffer(self.replay_buffer, str(path))
 
     def _excluded_save_params(self) -> list[str]:
         return [

@@ -10,10 +10,10 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
 
 from sb3_fcdl.fcdl.buffer_files import load_buffer, save_buffer
+from sb3_fcdl.fcdl.loadable import LoadableAlgorithm
 from sb3_fcdl.training.checkpoint import (
     BUFFER,
     MODEL,
@@ -33,9 +33,9 @@ from sb3_fcdl.training.snapshot import put_back, take
 SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
 
 
-class ResumableAlgorithm(OffPolicyAlgorithm):
+class ResumableAlgorithm(LoadableAlgorithm):
     """
-    What ``FCDL`` adds to SB3's files: checkpoints of all that a run needs, see ``sb3_fcdl.training.checkpoint``.
+    Checkpoints of all that a run needs, see ``sb3_fcdl.training.checkpoint``.
 
     Who inherits it sets the attributes below in ``_setup_model``, and leaves them out of SB3's file.
     """

@@ -9,17 +9,16 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from fcdl_envs.arguments import Instance, OrNone, check, number, refuse
+from fcdl_envs.arguments import Instance, OrNone, check, number
 from fcdl_envs.variables import Factors, Variable, consecutive_slices
 from sb3_fcdl.planning import BoxActions, DiscreteActions, MultiDiscreteActions
 from sb3_fcdl.world.moments import RunningMoments, rounding_of
+from sb3_fcdl.world.spaces import categories_of, check_spaces, columns_of, entries_of, variables_of, width_of
 
 Observations = th.Tensor | Mapping[str, th.Tensor]
 """A batch of observations as SB3 hands them on: one tensor, or of a ``Dict`` a tensor by key."""
 
 CLIP_OBS = OrNone(number(above=0))
-
-SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, or a flat Dict of these"
 
 
 class Factorization(nn.Module):
@@ -72,14 +71,14 @@ class Factorization(nn.Module):
         # Columns of categorical variables keep mean 0 and standard deviation 1.
         keys = dict(getattr(observation_space, "spaces", {}))
         parts = [observation_space] if isinstance(factors.state, tuple) else [keys[key] for key in factors.state]
-        rounding = np.concatenate([np.full(_width(part), rounding_of(part.dtype)) for part in parts])
+        rounding = np.concatenate([np.full(width_of(part), rounding_of(part.dtype)) for part in parts])
         self.moments = RunningMoments(factors.state_width, rounding)
         self._state_radix = _mixed_radix(factors.state_variables)
 
     @property
     def actions(self) -> DiscreteActions | MultiDiscreteActions | BoxActions:
         """The encoded actions, for a planner."""
-        sizes = _categories(self.action_space)
+        sizes = categories_of(self.action_space)
         if isinstance(self.action_space, spaces.Discrete):
             return DiscreteActions(*sizes)
         width = self.factors.action_width
@@ -89,7 +88,7 @@ class Factorization(nn.Module):
     def goal_width(self) -> int:
         """Columns of the task description, ``G``."""
         keys = dict(getattr(self.observation_space, "spaces", {}))
-        return sum(_width(keys[key]) for key in self.factors.goal)
+        return sum(width_of(keys[key]) for key in self.factors.goal)
 
     def observe(self, observation: Observations) -> None:
         """
@@ -118,7 +117,7 @@ class Factorization(nn.Module):
         """
         if isinstance(self.factors.state, tuple):
             assert isinstance(observation, th.Tensor)
-            state = _columns(self.observation_space, observation, self.factors.state)
+            state = columns_of(self.observation_space, observation, self.factors.state)
         else:
             state = self._of_keys(observation, tuple(self.factors.state))
         return state.double() if self.has_continuous else state.float()
@@ -164,13 +163,13 @@ class Factorization(nn.Module):
         # In float64: a space of that dtype gets back what it gave.
         columns = self.decode_state(state.double())
         if isinstance(self.factors.state, tuple):
-            return _entries(self.observation_space, columns)
+            return entries_of(self.observation_space, columns)
         assert isinstance(self.observation_space, spaces.Dict)
         keys, parts = (*self.factors.state, *self.factors.goal), dict(self.observation_space.spaces)
         if unknown := sorted(parts.keys() - set(keys)):
             raise ValueError(f"nobody knows the next value of the observation keys {unknown}: they are neither state nor goal")
-        split = th.cat([columns, goal.double()], dim=-1).split([_width(parts[key]) for key in keys], dim=-1)
-        return {key: _entries(parts[key], part) for key, part in zip(keys, split, strict=True)}
+        split = th.cat([columns, goal.double()], dim=-1).split([width_of(parts[key]) for key in keys], dim=-1)
+        return {key: entries_of(parts[key], part) for key, part in zip(keys, split, strict=True)}
 
     def encode_action(self, action: th.Tensor) -> th.Tensor:
         """
@@ -180,7 +179,7 @@ class Factorization(nn.Module):
         """
         if isinstance(self.action_space, spaces.Box):
             return action.float()
-        return _columns(self.action_space, action, self.factors.action)
+        return columns_of(self.action_space, action, self.factors.action)
 
     def decode_action(self, action: th.Tensor) -> th.Tensor:
         """
@@ -239,7 +238,7 @@ class Factorization(nn.Module):
     def _of_keys(self, observation: Observations, keys: Sequence[str]) -> th.Tensor:
         assert not isinstance(observation, th.Tensor) and isinstance(self.observation_space, spaces.Dict)
         parts, state = self.observation_space.spaces, dict(self.factors.state)  # type: ignore[arg-type]
-        columns = [_columns(parts[key], observation[key], state.get(key) or _variables(key, parts[key])) for key in keys]
+        columns = [columns_of(parts[key], observation[key], state.get(key) or variables_of(key, parts[key])) for key in keys]
         return th.cat(columns, dim=-1)
 
 
@@ -276,7 +275,7 @@ def default_factors(observation_space: spaces.Space, action_space: spaces.Space)
     """
     check_spaces(observation_space, action_space)
     if not isinstance(observation_space, spaces.Dict):
-        return Factors(_variables("obs", observation_space), _variables("action", action_space))
+        return Factors(variables_of("obs", observation_space), variables_of("action", action_space))
     taken: set[str] = set()
     # All keys that can have their own names have them before others are found for the rest.
     state = {key: _unless_taken([key], space, taken) for key, space in observation_space.spaces.items()}
@@ -291,62 +290,11 @@ def default_factors(observation_space: spaces.Space, action_space: spaces.Space)
 def _unless_taken(names: Iterable[str], space: spaces.Space, taken: set[str]) -> tuple[Variable, ...]:
     """The variables of a space under the first of the names that leaves all that is taken alone; then they are taken."""
     for name in names:
-        variables = _variables(name, space)
+        variables = variables_of(name, space)
         if taken.isdisjoint(variable.name for variable in variables):
             taken.update(variable.name for variable in variables)
             return variables
     return ()
-
-
-def check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
-    """
-    :raises ValueError: if FCDL cannot learn on such spaces; says what to do
-    """
-    if isinstance(observation_space, spaces.Dict):
-        for key, space in observation_space.spaces.items():
-            _check_leaf(f"observation key '{key}'", space)
-    else:
-        _check_leaf("the observation space", observation_space)
-    _check_action(action_space)
-
-
-def _check_leaf(what: str, space: spaces.Space) -> None:
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        raise ValueError(
-            f"{what} is {space}. FCDL needs {SUPPORTED}: flatten it with gymnasium.wrappers.FlattenObservation, "
-            "or name its parts in one flat Dict"
-        )
-    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        raise ValueError(f"{what} is {space}. FCDL needs {SUPPORTED}: turn it into one with a gymnasium.ObservationWrapper")
-    if isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
-        raise ValueError(
-            f"{what} is an image, {space}. FCDL needs named quantities ({SUPPORTED}): extract them with a "
-            "gymnasium.ObservationWrapper, or flatten it with gymnasium.wrappers.FlattenObservation if these are not pixels"
-        )
-    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) != 1:
-        raise ValueError(f"{what} is {space}. SB3 needs a one-dimensional MultiDiscrete: flatten it")
-    if math.prod(space.shape or ()) == 0:
-        raise ValueError(f"{what} is {space} and holds nothing: leave it out")
-
-
-def _check_action(space: spaces.Space) -> None:
-    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        raise ValueError(
-            f"the action space is {space}. FCDL needs Discrete, MultiDiscrete, MultiBinary or Box: turn it into one with a "
-            "gymnasium.ActionWrapper"
-        )
-    if math.prod(space.shape or ()) == 0 or (isinstance(space, spaces.Box) and not space.shape):
-        raise ValueError(f"the action space is {space}. FCDL needs a Box of at least one dimension and one number")
-    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) and len(space.shape) != 1:
-        raise ValueError(f"the action space is {space}. SB3 needs a one-dimensional one: flatten it")
-    if isinstance(space, spaces.Box):
-        with np.errstate(over="ignore", invalid="ignore"):
-            width = space.high - space.low
-        if not (np.issubdtype(space.dtype, np.floating) and np.isfinite(width).all() and (width > 0).all()):
-            raise ValueError(
-                f"the action space is {space}. FCDL needs floats and finite bounds, low below high: see "
-                "gymnasium.wrappers.RescaleAction"
-            )
 
 
 def _check_factors(observation_space: spaces.Space, action_space: spaces.Space, factors: Factors) -> None:
@@ -375,90 +323,12 @@ def _check_factors(observation_space: spaces.Space, action_space: spaces.Space, 
 
 def _check_variables(what: str, space: spaces.Space, variables: Sequence[Variable]) -> None:
     hint = "If a wrapper has changed the space, let it publish a 'factorization' of its own"
-    if sizes := _categories(space):
+    if sizes := categories_of(space):
         if tuple(variable.n_categories for variable in variables) != sizes:
             raise ValueError(f"{what} {space} has variables of {sizes} categories, got {tuple(variables)}. {hint}")
-    elif sum(variable.width for variable in variables) != _width(space):
+    elif sum(variable.width for variable in variables) != width_of(space):
         width = sum(variable.width for variable in variables)
-        raise ValueError(f"{what} has {_width(space)} columns, its variables {width}: {tuple(variables)}. {hint}")
-
-
-def _variables(name: str, space: spaces.Space) -> tuple[Variable, ...]:
-    assert space.shape is not None
-    names = [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(space.shape)] if space.shape else [name]
-    sizes = _categories(space) or (0,) * len(names)
-    starts = np.broadcast_to(np.ravel(getattr(space, "start", 0)), len(names)).tolist()
-    # Those that count from 0 need no names.
-    category_names = [
-        tuple(map(str, range(start, start + size))) if start else () for start, size in zip(starts, sizes, strict=True)
-    ]
-    return tuple(map(Variable, names, sizes, category_names))
-
-
-def _categories(space: spaces.Space) -> tuple[int, ...]:
-    """Number of values of each entry; none for a ``Box``, whose entries are numbers."""
-    if isinstance(space, spaces.Discrete):
-        return (int(space.n),)
-    if isinstance(space, spaces.MultiDiscrete):
-        return tuple(space.nvec.tolist())
-    return (2,) * math.prod(space.shape) if isinstance(space, spaces.MultiBinary) else ()
-
-
-def _width(space: spaces.Space) -> int:
-    assert space.shape is not None
-    return sum(_categories(space)) or math.prod(space.shape)
-
-
-def _columns(space: spaces.Space, values: th.Tensor, variables: Sequence[Variable]) -> th.Tensor:
-    """
-    :param space: of one observation or action
-    :param values: ``[..., *shape]``; of a ``Discrete`` ``[B]``, or ``[..., 1]`` as SB3's buffers hold it
-    :param variables: of the space
-    :return: one-hots or numbers, ``[..., width]``
-    :raises ValueError: if a category is not in the space; it would set a column of the next variable
-    """
-    assert space.shape is not None
-    sizes = _categories(space)
-    if not isinstance(space, spaces.Discrete) or values.dim() == 1:
-        values = values.reshape(*values.shape[: values.dim() - len(space.shape)], math.prod(space.shape))
-    if not sizes:
-        return values
-    start = np.broadcast_to(np.ravel(getattr(space, "start", 0)), len(sizes))
-    categories = values.long()
-    lowest, highest = (th.tensor(bound, device=values.device) for bound in (start, start + np.array(sizes) - 1))
-    # The last comparison finds NaN and fractions.
-    is_in = (categories >= lowest) & (categories <= highest) & (categories == values)
-    if not is_in.all():
-        index = (~is_in).nonzero()[0]
-        name, value = variables[int(index[-1])].name, values[tuple(index)].item()
-        refuse(name, value, f"an integer from {lowest[index[-1]]} to {highest[index[-1]]}, see {space}")
-    first = np.array([columns.start for columns in consecutive_slices(sizes)]) - start
-    one_hots = th.zeros(*values.shape[:-1], sum(sizes), device=values.device)
-    return one_hots.scatter_(-1, categories + th.as_tensor(first, device=values.device), 1)
-
-
-def _entries(space: spaces.Space, columns: th.Tensor) -> np.ndarray:
-    """
-    The inverse of ``_columns``.
-
-    :param space: of one observation
-    :param columns: one-hots or numbers, ``[B, width]``
-    :return: ``[B, *shape]``, in the dtype and within the bounds of the space
-    """
-    assert space.shape is not None
-    if isinstance(space, spaces.Box):
-        values, low, high = columns.cpu().numpy(), space.low.ravel(), space.high.ravel()
-        if np.issubdtype(space.dtype, np.integer):
-            values = values.round()
-            # As a float, the largest int64 is 2**63, which an int64 does not hold.
-            is_low, is_high = values <= low.astype(np.float64), values >= high.astype(np.float64)
-            values = np.where(is_low | is_high, 0, values).astype(space.dtype)
-            values = np.where(is_low, low, np.where(is_high, high, values))
-        values = values.clip(low, high)
-    else:
-        categories = [part.argmax(-1) for part in columns.split(_categories(space), dim=-1)]
-        values = th.stack(categories, dim=-1).cpu().numpy() + getattr(space, "start", 0)
-    return values.reshape(-1, *space.shape).astype(space.dtype)
+        raise ValueError(f"{what} has {width_of(space)} columns, its variables {width}: {tuple(variables)}. {hint}")
 
 
 def _mixed_radix(variables: tuple[Variable, ...]) -> th.Tensor | None:

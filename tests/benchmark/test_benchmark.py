@@ -53,7 +53,7 @@ def test_random_actions_below_the_root_score_their_expectation_on_the_fork():
 @pytest.mark.parametrize(
     ("rule", "task", "bound"),
     [
-        ("full_fork", "n=2", 20.5),
+        pytest.param("full_fork", "n=2", 20.5, marks=pytest.mark.slow),
         pytest.param("full_fork", "n=4", 22.4, marks=pytest.mark.slow),
         ("full_fork", "n=6", 23.7),
         pytest.param("full_chain", "n=2", 21.5, marks=pytest.mark.slow),

@@ -186,7 +186,7 @@ def test_recorder_stores_bit_for_bit_what_an_off_policy_host_stores(host, policy
 @pytest.mark.parametrize(("host", "env"), [("PPO", GatedEnv), ("DQN", ButtonsEnv)])
 def test_host_learns_the_same_bit_for_bit(host, env):
     def learn(seed: int, callback: BaseCallback | None) -> BaseAlgorithm:
-        return make_host(host, make_vec_env(env, n_envs=2), seed=seed).learn(160, callback)
+        return make_host(host, make_vec_env(env, n_envs=2), seed=seed).learn(96, callback)
 
     def weights(policy: th.nn.Module) -> th.Tensor:
         return th.cat([parameter.detach().flatten() for parameter in policy.parameters()])
@@ -199,7 +199,7 @@ def test_host_learns_the_same_bit_for_bit(host, env):
     assert not th.equal(weights(alone.policy), weights(another.policy))
     first, again, reseeded = callbacks
     # The model has ten transitions after the fifth step of two environments, or one later where the host stores after it.
-    assert first.trainer.n_updates == {"PPO": 96 - 4, "DQN": 80 - 4}[host] // 2
+    assert first.trainer.n_updates == {"PPO": 64 - 4, "DQN": 48 - 4}[host] // 2
     assert th.equal(weights(first.policy), weights(again.policy)) and not th.equal(
         weights(first.policy), weights(reseeded.policy)
     )

@@ -1,3 +1,5 @@
+"""Chemical as a Gymnasium environment: its tasks, rewards and graphs."""
+
 import copy
 import pickle
 import subprocess
@@ -7,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from chemicals import COLOR_TEST, NOISY_TEST, decode
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
@@ -18,8 +20,6 @@ from fcdl_envs.chemical import ChemicalEnv, ChemicalVectorEnv, goal_match_reward
 from fcdl_envs.chemical_system import ChemicalSystem
 
 ENV_ID = "FCDL/Chemical-v0"
-NOISY_TEST = {"task": "test", "n_noisy": 4}
-COLOR_TEST = NOISY_TEST | {"noise": "color"}
 TASKS = [
     {},
     NOISY_TEST,
@@ -27,12 +27,6 @@ TASKS = [
     {"rule": "full_chain", "task": "test", "n_noisy": 2},
     {"rule": "none", "n_objects": 5, "n_colors": 3},
 ]
-
-
-def decode(observation, key="state", n_colors=5):
-    """Colours of clean objects, and -1 where all columns are zero, [..., V]."""
-    one_hot = observation[key].reshape(*observation[key].shape[:-1], -1, n_colors)
-    return np.where(one_hot.any(axis=-1), one_hot.argmax(axis=-1), -1)
 
 
 def mean_return(policy, n_episodes=200, seed=0, **kwargs):
@@ -116,58 +110,6 @@ def test_random_actions_below_the_root_score_their_expectation_in_fork(n_noisy):
     assert score == pytest.approx(expected, abs=0.2)
 
 
-@pytest.mark.parametrize("task", [{}, NOISY_TEST, COLOR_TEST], ids=["train", "scale", "color"])
-@pytest.mark.parametrize("rule", ["full_fork", "full_chain"])
-def test_batch_is_the_same_episodes_as_singles(rule, task):
-    kwargs = {"rule": rule, "dynamics_seed": 2, **task}
-    batch = gym.make_vec(ENV_ID, num_envs=5, **kwargs)
-    singles = SyncVectorEnv([lambda: gym.make(ENV_ID, **kwargs)] * 5, autoreset_mode=AutoresetMode.SAME_STEP)
-    assert batch.observation_space == singles.observation_space
-    assert batch.action_space == singles.action_space
-    assert_same(batch.reset(seed=11), singles.reset(seed=11))
-    actions = np.random.default_rng(0).integers(50, size=(60, 5))
-    for row in actions:
-        assert_same(batch.step(row), singles.step(row))
-
-
-def assert_same(one, other):
-    """Bit for bit, in nested tuples and dicts of arrays."""
-    assert type(one) is type(other)
-    if isinstance(one, tuple):
-        for left, right in zip(one, other, strict=True):
-            assert_same(left, right)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif one is not None and one.dtype == object:
-        for left, right in zip(one, other, strict=True):
-            assert_same(left, right)
-    elif one is not None:
-        assert one.dtype == other.dtype
-        assert np.array_equal(one, other)
-
-
-def test_infos_of_environments_that_end_at_different_times_follow_gymnasium():
-    batch = ChemicalVectorEnv(3, max_episode_steps=4)
-    batch.reset(seed=0)
-    states = batch.get_state()
-    states[1]["steps"] = 2
-    batch.set_state(states)
-    for _ in range(2):
-        _, _, terminated, truncated, infos = batch.step(np.full(3, 49))
-    assert not terminated.any()
-    assert truncated.tolist() == [False, True, False]
-    assert infos["_final_obs"].tolist() == infos["_final_info"].tolist() == [False, True, False]
-    assert infos["_local_graph"].tolist() == infos["_is_success"].tolist() == [True, False, True]
-    assert infos["final_info"]["_local_graph"].tolist() == [False, True, False]
-    assert infos["local_graph"].dtype == infos["is_success"].dtype == bool
-    assert not infos["local_graph"][1].any()
-    assert infos["final_info"]["local_graph"][1].any()
-    assert infos["final_obs"][0] is None
-    assert decode(infos["final_obs"][1])[9] == 4
-
-
 @pytest.mark.parametrize("kwargs", TASKS)
 def test_same_seed_same_episode(kwargs):
     episodes = []
@@ -224,81 +166,6 @@ def test_test_task_starts_locally_and_asks_for_the_next_colors(rule, n_noisy, fi
     assert (colors[:, 0] == 0).all()
     for node in range(1, 10):
         assert np.allclose(np.bincount(colors[:, node], minlength=5) / 2000, 0.2, atol=0.05)
-
-
-def test_noise_scales_the_one_hots_of_noisy_objects_alone():
-    env = ChemicalVectorEnv(3000, noise_scale=50.0, **NOISY_TEST)
-    observations = [env.reset(seed=0)[0], env.step(np.full(3000, 45))[0]]
-    for observation in observations:
-        state = observation["state"].reshape(3000, 10, 5)
-        assert np.isin(np.delete(state, [1, 2, 3, 4], axis=1), (0, 1)).all()
-        assert np.isin(observation["goal"], (0, 1)).all()
-        noisy = state[:, 1:5]
-        assert (np.count_nonzero(noisy, axis=2) == 1).all()
-        factors = noisy.sum(axis=2)
-        assert factors.mean() == pytest.approx(0, abs=2)
-        assert factors.std() == pytest.approx(50, rel=0.03)
-        assert np.abs(np.corrcoef(factors.T) - np.eye(4)).max() < 0.08
-    first, second = (observation["state"].reshape(3000, 10, 5)[:, 1:5].sum(axis=2) for observation in observations)
-    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.04
-
-
-def test_noise_does_not_touch_the_dynamics_and_stays_in_the_space():
-    loud, silent = (ChemicalVectorEnv(500, noise_scale=scale, **NOISY_TEST) for scale in (200.0, 0.0))
-    loud_first, silent_first = loud.reset(seed=0)[0], silent.reset(seed=0)[0]
-    assert np.array_equal(loud_first["goal"], silent_first["goal"])
-    for actions in np.random.default_rng(0).integers(50, size=(60, 500)):
-        loud_observation, loud_rewards, *_ = loud.step(actions)
-        silent_observation, silent_rewards, *_ = silent.step(actions)
-        assert np.array_equal(loud_rewards, silent_rewards)
-        assert np.array_equal(decode(loud_observation)[:, 5:], decode(silent_observation)[:, 5:])
-        assert (decode(silent_observation)[:, 1:5] == -1).all()
-        assert loud_observation in loud.observation_space
-
-
-def shown_and_true(env, n_steps=10):
-    """Colours that the noisy objects show and have, over random steps of a batch, twice [n_steps + 1, B, n_noisy]."""
-    observation, _ = env.reset(seed=0)
-    shown, true = [observation], [env.get_state()]
-    for actions in np.random.default_rng(0).integers(50, size=(n_steps, env.num_envs)):
-        shown.append(env.step(actions)[0])
-        true.append(env.get_state())
-    shown = np.array([decode(observation)[:, 1:5] for observation in shown])
-    return shown, np.array([[state["colors"][1:5] for state in states] for states in true])
-
-
-def test_a_random_color_is_uniform_and_depends_on_nothing():
-    """Against the truth, another object and the next step: each of 25 pairs has a chance of 1/25, within four sigma."""
-    shown, true = shown_and_true(ChemicalVectorEnv(1000, **COLOR_TEST))
-    for one, other in ((shown, true), (shown[..., :3], shown[..., 1:]), (shown[:-1], shown[1:])):
-        of_other = np.bincount(other.ravel(), minlength=5) / other.size
-        pairs = np.bincount(5 * one.ravel() + other.ravel(), minlength=25).reshape(5, 5) / one.size
-        expected = of_other / 5
-        assert np.abs(pairs - expected).max() < 4 * np.sqrt(expected.max() / one.size)
-
-
-def test_without_noise_objects_show_their_color():
-    shown, true = shown_and_true(ChemicalVectorEnv(50, **NOISY_TEST, noise="none"))
-    assert np.array_equal(shown, true)
-
-
-def test_episodes_are_the_same_under_every_noise():
-    """More than two episodes: the second and third begin after all the random numbers of the noise before them."""
-    clean, *noisy = (ChemicalVectorEnv(50, **NOISY_TEST, noise=noise) for noise in ("none", "scale", "color"))
-    for env in (clean, *noisy):
-        env.reset(seed=0)
-    for actions in np.random.default_rng(0).integers(50, size=(60, 50)):
-        expected, rewards, *_, infos = clean.step(actions)
-        for env in noisy:
-            observation, noisy_rewards, *_, noisy_infos = env.step(actions)
-            assert np.array_equal(noisy_rewards, rewards)
-            assert np.array_equal(noisy_infos.get("local_graph"), infos.get("local_graph"))
-            assert np.array_equal(observation["goal"], expected["goal"])
-            shown, true = (each["state"].reshape(50, 10, 5) for each in (observation, expected))
-            untouched = [0, 5, 6, 7, 8, 9]
-            assert np.array_equal(shown[:, untouched], true[:, untouched])
-            assert (shown[:, 1:5] != true[:, 1:5]).any()
-    assert all(str(env.get_state()) == str(clean.get_state()) for env in noisy)
 
 
 def test_training_and_test_task_share_their_spaces():
@@ -384,66 +251,6 @@ def test_state_round_trip_continues_identically(kwargs):
         assert str(again) == str(expected)
 
 
-def test_states_move_between_one_and_many_environments():
-    batch, single = ChemicalVectorEnv(3, **NOISY_TEST), ChemicalEnv(**NOISY_TEST)
-    batch.reset(seed=0)
-    for actions in np.random.default_rng(0).integers(50, size=(30, 3)):
-        batch.step(actions)
-    single.set_state(batch.get_state()[1])
-    saved = batch.get_state()
-    for action in np.random.default_rng(1).integers(50, size=15):
-        observation, rewards, *_ = batch.step(np.full(3, action))
-        single_observation, reward, *_ = single.step(action)
-        assert np.array_equal(observation["state"][1], single_observation["state"])
-        assert rewards[1] == reward
-    batch.set_state(saved)
-    assert str(batch.get_state()) == str(saved)
-    assert pickle.loads(pickle.dumps(batch)).get_state()[2]["steps"] == saved[2]["steps"] == 5
-
-
-def test_seeds_of_a_batch_may_be_a_list():
-    batch, single = ChemicalVectorEnv(2), ChemicalEnv()
-    observation, _ = batch.reset(seed=[9, 4])
-    assert np.array_equal(observation["state"][1], single.reset(seed=4)[0]["state"])
-    with pytest.raises(ValueError, match=r"seed=\[1\] is not allowed"):
-        batch.reset(seed=[1])
-
-
-@pytest.mark.parametrize("seed", [7, np.int64(7), [7, 8], np.array([7, 8])])
-def test_generators_of_a_batch_are_those_of_sync_environments(seed):
-    batch, sync = ChemicalVectorEnv(2), SyncVectorEnv([ChemicalEnv] * 2)
-    batch.reset(seed=seed)
-    sync.reset(seed=[7, 8])
-    assert batch.np_random_seed == sync.np_random_seed == (7, 8)
-    batch.step(np.zeros(2, dtype=int))
-    assert [each.random() for each in batch.np_random] != [0.0, 0.0]
-    batch.reset(seed=seed)
-    sync.reset(seed=[7, 8])
-    assert [each.random() for each in batch.np_random] == [each.random() for each in sync.np_random]
-
-
-def test_an_environment_without_a_seed_keeps_its_generator():
-    batch = ChemicalVectorEnv(2)
-    first, second = batch.np_random_seed
-    assert first != second
-    assert batch.np_random[1].random() == np.random.default_rng(second).random()
-    generator = batch.np_random[1]
-    batch.reset(seed=[3, None])
-    assert batch.np_random_seed == (3, second)
-    assert batch.np_random[1] is generator
-    batch.reset()
-    assert batch.np_random_seed == (3, second)
-
-
-@pytest.mark.parametrize("seed", [-1, 7.0, "ab", [1, 2, 3], [1, 2.5], [1, -2], [[1, 2]]])
-def test_bad_seeds_are_named_and_change_nothing(seed):
-    batch = ChemicalVectorEnv(2)
-    batch.reset(seed=4)
-    with pytest.raises(ValueError, match=r"seed=.* is not allowed; seed must be a non-negative integer or 2 of them"):
-        batch.reset(seed=seed)
-    assert batch.np_random_seed == (4, 5)
-
-
 def test_action_masks_can_forbid_the_root():
     assert ChemicalEnv().action_masks().all()
     masks = ChemicalVectorEnv(3, forbid_root=True).action_masks()
@@ -466,19 +273,6 @@ def test_sb3_makes_it(vec_env_cls):
     assert dones.all()
     assert infos[0]["TimeLimit.truncated"] is True
     vec_env.close()
-
-
-def test_gymnasium_makes_a_batch():
-    env = gym.make_vec(ENV_ID, num_envs=8, rule="full_chain")
-    assert isinstance(env, ChemicalVectorEnv)
-    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
-    observation, _ = env.reset(seed=0)
-    for _ in range(25):
-        observation, rewards, terminated, truncated, infos = env.step(env.action_space.sample())
-    assert observation in env.observation_space
-    assert rewards.shape == terminated.shape == truncated.shape == (8,)
-    assert truncated.all()
-    assert infos["final_info"]["local_graph"].shape == (8, 10, 11)
 
 
 def test_registering_again_changes_nothing():
@@ -528,31 +322,12 @@ def test_bad_arguments_are_named(env_class, kwargs, message):
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize("name", ["num_envs", "max_episode_steps"])
-def test_bad_sizes_are_named(name):
-    with pytest.raises(ValueError, match=f"{name}=0 is not allowed; {name} must be an integer, at least 1"):
-        ChemicalVectorEnv(**{name: 0})
-
-
 @pytest.mark.parametrize("action", [-1, 50])
 def test_actions_outside_the_space_are_refused(action):
     env = ChemicalEnv()
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"must be within 0 \.\. 49"):
         env.step(action)
-
-
-@pytest.mark.parametrize(
-    "actions", [np.array([7]), np.array([7, 7, 7]), np.array(7), np.array([[7, 7]]), [], [7.0, 7.0], [True, False], ["7", "7"]]
-)
-def test_a_batch_takes_one_integer_for_each_environment(actions):
-    env = ChemicalVectorEnv(2)
-    env.reset(seed=0)
-    before = str(env.get_state())
-    with pytest.raises(ValueError, match=r"actions=.* must be one integer for each environment, shape \(2,\), got shape"):
-        env.step(actions)
-    assert str(env.get_state()) == before
-    assert env.step([7, 7])[1].shape == (2,)
 
 
 @pytest.mark.parametrize(

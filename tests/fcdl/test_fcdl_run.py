@@ -19,8 +19,8 @@ def test_learns_and_evaluates(policy):
     model = tiny_fcdl(policy=policy).learn(60)
     # After the warm-up of 20 transitions every second step is followed by an update.
     assert model._n_updates == (60 - 20) // 2
-    mean, _ = evaluate_policy(model, tiny_vec_env(1), n_eval_episodes=1, warn=False)
-    env, total = tiny_env(), 0.0
+    mean, _ = evaluate_policy(model, tiny_vec_env(1, max_episode_steps=8), n_eval_episodes=1, warn=False)
+    env, total = tiny_env(max_episode_steps=8), 0.0
     (observation, _), done = env.reset(seed=0), False
     while not done:
         action, _ = model.predict(observation, deterministic=True)
@@ -60,7 +60,7 @@ def test_environments_in_processes_give_the_same_run():
 
 def test_batched_vec_env():
     env = VecMonitor(GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=5, **TINY)))
-    model = tiny_fcdl(env, train_freq=1).learn(250)
+    model = tiny_fcdl(env, train_freq=5).learn(250)
     assert len(model.ep_info_buffer) == 10
     assert {episode["l"] for episode in model.ep_info_buffer} == {25}
 
@@ -120,11 +120,16 @@ def test_user_dictionaries_stay_as_they_were():
 def test_two_seeded_runs_are_identical():
     runs = []
     for _ in range(2):
-        model = tiny_fcdl(tiny_vec_env(2), seed=3).learn(80)
+        model = tiny_fcdl(tiny_vec_env(2), seed=3).learn(60)
         rewards, _ = evaluate_policy(
-            model, tiny_vec_env(1), n_eval_episodes=2, deterministic=False, return_episode_rewards=True, warn=False
+            model,
+            tiny_vec_env(1, max_episode_steps=8),
+            n_eval_episodes=2,
+            deterministic=False,
+            return_episode_rewards=True,
+            warn=False,
         )
-        runs.append((model.replay_buffer.actions[:40].tolist(), rewards, model.policy.state_dict()))
+        runs.append((model.replay_buffer.actions[:30].tolist(), rewards, model.policy.state_dict()))
     assert runs[0][:2] == runs[1][:2]
     assert all(th.equal(value, runs[1][2][name]) for name, value in runs[0][2].items())
 
@@ -156,9 +161,15 @@ def test_exploration_replaces_the_plan_with_its_rate():
     assert (actions != 0).any(axis=1).mean() == pytest.approx(1 - (1 - 0.25 * 11 / 12) ** 4, abs=0.06)
 
 
+def test_no_plan_is_made_that_nobody_would_follow(monkeypatch):
+    model = tiny_fcdl(exploration_rate=1.0)
+    monkeypatch.setattr(model.policy, "predict", lambda *args, **kwargs: pytest.fail("it plans"))
+    assert model.learn(40)._n_updates == 10
+
+
 def test_masked_actions_are_never_taken():
-    model = tiny_fcdl(tiny_vec_env(2, forbid_root=True), exploration_rate=0.5).learn(120)
-    assert model.replay_buffer.actions[:60].min() >= TINY["n_colors"]
+    model = tiny_fcdl(tiny_vec_env(2, forbid_root=True), exploration_rate=0.5).learn(80)
+    assert model.replay_buffer.actions[:40].min() >= TINY["n_colors"]
 
 
 def test_collecting_and_predicting_leave_the_model_alone():
@@ -178,14 +189,17 @@ def test_collecting_and_predicting_leave_the_model_alone():
 def test_evaluation_does_not_disturb_training():
     weights = [
         tiny_fcdl().learn(60, callback).policy.state_dict()
-        for callback in (None, EvalCallback(tiny_env(), eval_freq=10, n_eval_episodes=1, verbose=0, warn=False))
+        for callback in (
+            None,
+            EvalCallback(tiny_env(max_episode_steps=8), eval_freq=20, n_eval_episodes=1, verbose=0, warn=False),
+        )
     ]
     assert all(th.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_callbacks_together(tmp_path):
     evaluation = EvalCallback(
-        tiny_vec_env(1),
+        tiny_vec_env(1, max_episode_steps=8),
         eval_freq=20,
         n_eval_episodes=1,
         best_model_save_path=str(tmp_path / "best"),

@@ -160,14 +160,14 @@ def test_policy_alone(model, observation, tmp_path):
 
 
 def test_learning_rate_schedule():
-    model = tiny_fcdl(learning_rate=lambda remaining: 1e-4 + 1e-3 * remaining)
+    model = tiny_fcdl(learning_rate=lambda remaining: 1e-4 + 1e-3 * remaining, exploration_rate=1.0)
     assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(1.1e-3)
     # The last update is made when nothing remains.
     assert model.learn(60).policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
 
 
 def test_learned_heads_follow_the_schedule_at_their_own_speed():
-    rate = {"learning_rate": lambda remaining: 3e-4 + 3e-3 * remaining}
+    rate = {"learning_rate": lambda remaining: 3e-4 + 3e-3 * remaining, "exploration_rate": 1.0}
     model = tiny_fcdl("CartPole-v1", policy="MlpPolicy", dynamics_kwargs={"hidden_dim": 8}, **rate)
     assert [group["lr"] for group in model.policy.optimizer.param_groups] == pytest.approx([3.3e-3, 3.3e-2, 3.3e-2])
     model.learn(60)

@@ -59,12 +59,12 @@ def test_learns_saves_loads_and_predicts(tmp_path_factory, observation, action, 
     model = tiny_fcdl(
         env,
         policy="MultiInputPolicy",
-        learning_starts=190,
+        learning_starts=50,
         dynamics="mlp",
         dynamics_kwargs={"hidden_dim": 8, "n_layers": 1},
         planner=planner,
         planner_kwargs={"horizon": 2, "n_iterations": 1, "n_candidates": 40},
-    ).learn(200)
+    ).learn(60)
     model.save(path)
     loaded = FCDL.load(path)
     for deterministic in (True, False):

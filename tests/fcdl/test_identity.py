@@ -5,20 +5,21 @@ from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox, IdentityE
 from stable_baselines3.common.evaluation import evaluate_policy
 from tiny import tiny_fcdl
 
+EPISODE = 40
 PLANNER = {"horizon": 1, "n_iterations": 3, "n_candidates": 32, "n_elites": 4}
 
 
 @pytest.mark.parametrize(
-    ("env", "threshold"),
+    ("env", "share"),
     [
-        (IdentityEnv(2), 95),
-        (IdentityEnvMultiDiscrete(2), 95),
-        (IdentityEnvMultiBinary(2), 95),
+        (IdentityEnv(2, ep_length=EPISODE), 0.95),
+        (IdentityEnvMultiDiscrete(2, ep_length=EPISODE), 0.95),
+        (IdentityEnvMultiBinary(2, ep_length=EPISODE), 0.95),
         # Paid if the action is this near to the observation, in a range of 2.
-        (IdentityEnvBox(eps=0.2), 90),
+        (IdentityEnvBox(eps=0.2, ep_length=EPISODE), 0.9),
     ],
 )
-def test_reaches_the_reward(env, threshold):
+def test_reaches_the_reward(env, share):
     model = tiny_fcdl(
         env,
         policy="MlpPolicy",
@@ -33,4 +34,4 @@ def test_reaches_the_reward(env, threshold):
         planner_kwargs=PLANNER,
     ).learn(400)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=1, warn=False)
-    assert mean > threshold
+    assert mean > share * EPISODE

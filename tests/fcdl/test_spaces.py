@@ -15,7 +15,7 @@ from sb3_fcdl.evaluation.paired import one_step
 from sb3_fcdl.world.factorization import Factorization
 
 SMALL = {
-    "learning_starts": 150,
+    "learning_starts": 60,
     "train_freq": 10,
     "dynamics_kwargs": {"hidden_dim": 8, "n_codes": 2, "code_dim": 2},
     "planner_kwargs": {"horizon": 2, "n_iterations": 1, "n_candidates": 6, "n_elites": 2},
@@ -47,7 +47,7 @@ PAIRS = [(name, "discrete") for name in OBSERVATIONS] + [("dict", name) for name
 def test_learns_saves_loads_and_predicts(observation, action, tmp_path):
     env = RandomEnv(OBSERVATIONS[observation], ACTIONS[action])
     env.observation_space.seed(0)
-    model = tiny_fcdl(env, policy="MultiInputPolicy", planner="icem", **SMALL).learn(200)
+    model = tiny_fcdl(env, policy="MultiInputPolicy", planner="icem", **SMALL).learn(90)
     model.save(tmp_path / "model")
     loaded = FCDL.load(tmp_path / "model", env=env)
     batch = [env.observation_space.sample() for _ in range(3)]
@@ -184,7 +184,7 @@ def test_model_sees_what_vec_normalize_hands_out():
 def test_vec_normalize_of_categories_or_of_what_a_function_reads_is_refused():
     mixed = spaces.Dict(place=spaces.Box(-1, 1, (2,)), kind=spaces.Discrete(2))
     env = make_vec_env(lambda: RandomEnv(mixed, ACTIONS["discrete"]))
-    model = tiny_fcdl(VecNormalize(env, norm_obs_keys=["place"]), policy="MultiInputPolicy", **SMALL).learn(200)
+    model = tiny_fcdl(VecNormalize(env, norm_obs_keys=["place"]), policy="MultiInputPolicy", **SMALL).learn(90)
     assert model._n_updates > 0
     box = make_vec_env(lambda: RandomEnv(OBSERVATIONS["box"], ACTIONS["discrete"]))
     with pytest.raises(ValueError, match="norm_obs=False"):
@@ -197,7 +197,7 @@ def test_vec_normalize_of_categories_or_of_what_a_function_reads_is_refused():
 
 def test_frames_are_variables():
     env = VecFrameStack(make_vec_env(lambda: RandomEnv(OBSERVATIONS["box"], ACTIONS["discrete"]), n_envs=2), n_stack=2)
-    model = tiny_fcdl(env, policy="MlpPolicy", **SMALL).learn(200)
+    model = tiny_fcdl(env, policy="MlpPolicy", **SMALL).learn(90)
     assert model.policy.world.factors.state_names == tuple(f"obs[{index}]" for index in range(6))
 
 
@@ -227,7 +227,7 @@ def test_what_sb3_would_refuse_otherwise_is_refused_with_a_remedy(observation, m
 
 def test_a_model_remembers_that_vec_normalize_changed_what_it_learned_from(tmp_path):
     env = VecNormalize(make_vec_env(lambda: RandomEnv(spaces.Box(50, 60, (2,)), ACTIONS["discrete"])))
-    model = tiny_fcdl(env, policy="MlpPolicy", **SMALL).learn(170)
+    model = tiny_fcdl(env, policy="MlpPolicy", **SMALL).learn(80)
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "buffer")
     env.save(str(tmp_path / "normalization"))

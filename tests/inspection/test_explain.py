@@ -12,7 +12,9 @@ from sb3_fcdl import FCDL, FCDLPolicy
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_fcdl(tiny_vec_env(2), planner_kwargs={"horizon": 3, "n_candidates": 32, "n_elites": 8}).learn(150)
+    return tiny_fcdl(tiny_vec_env(2), planner_kwargs={"horizon": 3, "n_candidates": 32, "n_elites": 8}, train_freq=4).learn(
+        150
+    )
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +193,10 @@ def test_figure_has_the_values_and_both_plans(model):
 
 
 def test_learned_rewards_and_ends_count_as_in_planning():
-    model = FCDL("MlpPolicy", gym.make("CartPole-v1"), learning_starts=60, train_freq=10, seed=0).learn(120)
+    model = FCDL(
+        "MlpPolicy", gym.make("CartPole-v1"), learning_starts=60, train_freq=10, planner_kwargs={"horizon": 10}, seed=0
+    )
+    model.learn(120)
     observation = np.array([0.01, 0.02, -0.03, 0.01], dtype=np.float32)
     tensors, _ = model.policy.obs_to_tensor(observation)
     assert model.explain(observation).plan.value == pytest.approx(

@@ -114,6 +114,7 @@ def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, c
     assert f"| MLP | {by_hand:.1f} |" in printed
 
 
+@pytest.mark.usefixtures("quick_plans")
 def test_a_benchmark_stops_with_ctrl_c_and_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(predictions, "evaluate_accuracy", partial(evaluate_accuracy, n_steps=5))
     path, script = tmp_path / "models.csv", str(SCRIPT.parent / "models.py")

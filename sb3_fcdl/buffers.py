@@ -8,9 +8,25 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_fcdl.observations import Observations, map_observations
 
-# Of so many successive blocks of an environment's transitions one is held out where a model asks for it: blocks long enough
+# Where a model asks for it, one of several successive blocks of an environment's transitions is held out: blocks long enough
 # that few windows meet their ends, short enough that each phase of training has some.
-N_BLOCKS, BLOCK_LENGTH = 10, 16
+BLOCK_LENGTH = 16
+
+
+class Part(NamedTuple):
+    """
+    A part of the transitions that a buffer holds.
+
+    :param n_blocks: of so many blocks one is held out
+    :param is_held_out: whether the part is that one, or the others
+    """
+
+    n_blocks: int
+    is_held_out: bool
+
+    def has(self, row: np.ndarray, env: np.ndarray) -> np.ndarray:
+        """Which transitions belong to it. Of a single environment the last block is held out, to train on the first."""
+        return ((row // BLOCK_LENGTH + env) % self.n_blocks == self.n_blocks - 1) == self.is_held_out
 
 
 class WindowBatch(NamedTuple):
@@ -37,7 +53,7 @@ class WindowBatch(NamedTuple):
 
 
 def sample_windows(
-    replay_buffer: ReplayBuffer, batch_size: int, length: int, rng: np.random.Generator, held_out: bool | None = None
+    replay_buffer: ReplayBuffer, batch_size: int, length: int, rng: np.random.Generator, part: Part | None = None
 ) -> WindowBatch:
     """
     Windows that start at transitions drawn uniformly, with replacement, from all that the buffer holds.
@@ -49,29 +65,29 @@ def sample_windows(
     :param batch_size: number of windows
     :param length: transitions per window
     :param rng: source of the starts
-    :param held_out: only transitions that are held out are valid (True), or only the others (False); None: all are
+    :param part: only its transitions are valid; None: all are
     :return: the windows
     :raises ValueError: if the buffer is empty or ``length`` below 1
     """
     n_envs, n_stored = replay_buffer.n_envs, _checked_rows(replay_buffer, length)
     age, env = rng.integers(n_stored, size=(batch_size, 1)), rng.integers(n_envs, size=(batch_size, 1))
-    return _windows(replay_buffer, age, env, length, held_out)
+    return _windows(replay_buffer, age, env, length, part)
 
 
 def sample_distinct_windows(
-    replay_buffer: ReplayBuffer, batch_size: int, length: int, rng: np.random.Generator, held_out: bool | None = None
+    replay_buffer: ReplayBuffer, batch_size: int, length: int, rng: np.random.Generator, part: Part | None = None
 ) -> WindowBatch:
     """
-    Like ``sample_windows``, but no two start at the same transition, and all start at one that ``held_out`` asks for. Where
+    Like ``sample_windows``, but no two start at the same transition, and all start at one of ``part``. Where
     there are fewer than ``batch_size`` there are fewer, perhaps none.
     """
     n_stored = _checked_rows(replay_buffer, length)
     age, env = (each.reshape(-1, 1) for each in np.indices((n_stored, replay_buffer.n_envs)))
-    if held_out is not None:
-        suits = _is_held_out(_row(replay_buffer, age), env)[:, 0] == held_out
+    if part is not None:
+        suits = part.has(_row(replay_buffer, age), env)[:, 0]
         age, env = age[suits], env[suits]
     choice = rng.choice(len(age), size=min(batch_size, len(age)), replace=False)
-    return _windows(replay_buffer, age[choice], env[choice], length, held_out)
+    return _windows(replay_buffer, age[choice], env[choice], length, part)
 
 
 def sample_ends(replay_buffer: ReplayBuffer, batch_size: int, rng: np.random.Generator) -> WindowBatch | None:
@@ -94,18 +110,13 @@ def sample_ends(replay_buffer: ReplayBuffer, batch_size: int, rng: np.random.Gen
     return _windows(replay_buffer, (rows[choice] - oldest) % replay_buffer.buffer_size, envs[choice], 1)
 
 
-def _is_held_out(row: np.ndarray, env: np.ndarray) -> np.ndarray:
-    """One block in ``N_BLOCKS``, for each environment another one: of a single environment the last, to train on first."""
-    return (row // BLOCK_LENGTH + env) % N_BLOCKS == N_BLOCKS - 1
-
-
 def _windows(
-    replay_buffer: ReplayBuffer, age: np.ndarray, env: np.ndarray, length: int, held_out: bool | None = None
+    replay_buffer: ReplayBuffer, age: np.ndarray, env: np.ndarray, length: int, part: Part | None = None
 ) -> WindowBatch:
     """
     :param age: of the first transitions, in rows after the oldest one, ``[B, 1]``
     :param env: their environments, ``[B, 1]``
-    :param held_out: see ``sample_windows``
+    :param part: see ``sample_windows``
     """
     n_rows, n_envs = replay_buffer.buffer_size, replay_buffer.n_envs
     _, n_stored = _stored_rows(replay_buffer)
@@ -126,8 +137,8 @@ def _windows(
     else:
         next_observations = _take_each(replay_buffer.next_observations, index)
         continues = ~done[:, :-1] & _joined(next_observations, observations)
-    if held_out is not None:
-        suits = _is_held_out(row, env) == held_out
+    if part is not None:
+        suits = part.has(row, env)
         valid[:, 0] &= suits[:, 0]
         continues &= suits[:, :-1] & suits[:, 1:]
     valid[:, 1:] &= np.logical_and.accumulate(continues, axis=1)

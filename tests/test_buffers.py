@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 
-from sb3_fcdl.buffers import WindowBatch, sample_distinct_windows, sample_ends, sample_windows
+from sb3_fcdl.buffers import Part, WindowBatch, sample_distinct_windows, sample_ends, sample_windows
 from sb3_fcdl.observations import Observations
 
 LENGTH = 3
@@ -248,8 +248,8 @@ def test_held_out_transitions_are_never_among_the_others(kind: str, n_envs: int,
     rng, usable = np.random.default_rng(0), n_envs * min(n_rows, 600)
     serials = []
     for held_out in (True, False):
-        batch = sample_distinct_windows(recorder.buffer, usable, LENGTH, rng, held_out)
-        drawn = sample_windows(recorder.buffer, 20 * usable, LENGTH, rng, held_out)
+        batch = sample_distinct_windows(recorder.buffer, usable, LENGTH, rng, Part(10, held_out))
+        drawn = sample_windows(recorder.buffer, 20 * usable, LENGTH, rng, Part(10, held_out))
         serials.append(set(batch.actions[batch.valid].ravel().tolist()))
         assert (serials[-1] >= set(drawn.actions[drawn.valid].ravel().tolist())) and len(batch.valid) <= usable
         # Where a window leaves what it may hold it ends, and does not come back.
@@ -265,9 +265,9 @@ def test_held_out_transitions_are_never_among_the_others(kind: str, n_envs: int,
 def test_first_transitions_of_one_environment_are_not_held_out() -> None:
     recorder = Recorder("box", n_envs=1, buffer_rows=200)
     recorder.record(144)
-    assert len(sample_distinct_windows(recorder.buffer, 10, 1, np.random.default_rng(0), held_out=True).valid) == 0
+    assert len(sample_distinct_windows(recorder.buffer, 10, 1, np.random.default_rng(0), Part(10, True)).valid) == 0
     recorder.record(1)
-    assert len(sample_distinct_windows(recorder.buffer, 10, 1, np.random.default_rng(0), held_out=True).valid) == 1
+    assert len(sample_distinct_windows(recorder.buffer, 10, 1, np.random.default_rng(0), Part(10, True)).valid) == 1
 
 
 @pytest.mark.parametrize("kind", ["box", "dict"])

@@ -100,8 +100,8 @@ class DynamicsModel(nn.Module, ABC):
 
     # Whether a prediction says which parents it was made from.
     has_graph = True
-    # Whether some transitions are kept from ``loss``, for ``after_update`` to judge by.
-    holds_out = False
+    # One in so many blocks of transitions is kept from ``loss``, for ``after_update`` to judge by; 0: none.
+    holds_out = 0
 
     def __init__(self, factors: Factors) -> None:
         super().__init__()

@@ -40,7 +40,7 @@ class CDLDynamics(DynamicsModel):
     :param cmi_batch_size: windows that an estimate looks at
     """
 
-    holds_out = True
+    holds_out = 10
 
     is_free: th.Tensor
     is_allowed: th.Tensor

@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_fcdl.buffers import WindowBatch, sample_distinct_windows, sample_ends, sample_windows
+from sb3_fcdl.buffers import Part, WindowBatch, sample_distinct_windows, sample_ends, sample_windows
 from sb3_fcdl.dynamics import Windows
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.world.gate import check_buffer, is_finite, is_usable
@@ -108,10 +108,8 @@ class Experience:
         :param batch_size: windows
         :return: what an update learns from, drawn with replacement; nothing that is held out for ``judged``
         """
-        held_out = False if self.world.dynamics.holds_out else None
-        windows, outcomes = self._encoded(
-            sample_windows(self.replay_buffer, batch_size, self.train_horizon, self.rng, held_out)
-        )
+        part = self._part(is_held_out=False)
+        windows, outcomes = self._encoded(sample_windows(self.replay_buffer, batch_size, self.train_horizon, self.rng, part))
         return Draw(windows, outcomes, self._ends())
 
     def judged(self, n_windows: int) -> Windows:
@@ -119,8 +117,8 @@ class Experience:
         :param n_windows: at most so many
         :return: different windows that the dynamics may be judged by after an update, see ``DynamicsModel.after_update``
         """
-        held_out = True if self.world.dynamics.holds_out else None
-        batch = sample_distinct_windows(self.replay_buffer, n_windows, self.train_horizon, self.rng, held_out)
+        part = self._part(is_held_out=True)
+        batch = sample_distinct_windows(self.replay_buffer, n_windows, self.train_horizon, self.rng, part)
         return self._encoded(batch)[0]
 
     def recorded(self, n_windows: int, length: int = 1, seed: int = 0) -> Recorded:
@@ -150,6 +148,11 @@ class Experience:
         # Of its own generator: who gives nothing to check gets the same windows.
         batch = sample_windows(self.replay_buffer, self.N_CHECKED, 1, np.random.default_rng(0))
         return self.world.check_outcomes(self._encoded(batch)[1])
+
+    def _part(self, is_held_out: bool) -> Part | None:
+        """None: all transitions, where the dynamics do not ask for two parts."""
+        n_blocks = self.world.dynamics.holds_out
+        return Part(n_blocks, is_held_out) if n_blocks else None
 
     def _ends(self) -> Outcomes | None:
         if not self.world.learns_ends:

@@ -122,7 +122,7 @@ def test_what_is_held_out_is_judged_by_and_never_learned_from(monkeypatch: pytes
     # Without anything held out every transition is learned from and judged by, the latter once.
     assert set(serials(experience.draw(20_000).windows)) == set(range(1000))
     assert sorted(serials(experience.judged(10_000))) == list(range(1000))
-    monkeypatch.setattr(world.dynamics, "holds_out", True)
+    monkeypatch.setattr(world.dynamics, "holds_out", 10)
     drawn, judged = experience.draw(20_000), serials(experience.judged(10_000))
     learned = set(serials(drawn.windows))
     assert learned == set(drawn.outcomes.state.flatten().tolist())

@@ -5,6 +5,7 @@ from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, Windows
 from sb3_fcdl.dynamics.cdl import CDLDynamics
 from sb3_fcdl.dynamics.dense import DenseDynamics
 from sb3_fcdl.dynamics.fcdl import FCDLDynamics, fcdl_paper
+from sb3_fcdl.dynamics.fcdl_tree import ContextTreeDynamics
 from sb3_fcdl.dynamics.gnn import GNNDynamics
 from sb3_fcdl.dynamics.grader import GRADERDynamics
 from sb3_fcdl.dynamics.graph.priors import GraphPrior
@@ -16,6 +17,7 @@ from sb3_fcdl.dynamics.oracle import OracleDynamics
 
 DYNAMICS: dict[str, type[DynamicsModel]] = {
     "fcdl": FCDLDynamics,
+    "fcdl_tree": ContextTreeDynamics,
     "ncd": NCDDynamics,
     "oracle": OracleDynamics,
     "cdl": CDLDynamics,
@@ -42,6 +44,7 @@ __all__ = [
     "DYNAMICS",
     "DYNAMICS_RULE",
     "CDLDynamics",
+    "ContextTreeDynamics",
     "DenseDynamics",
     "DynamicsModel",
     "FCDLDynamics",

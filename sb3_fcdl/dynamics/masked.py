@@ -10,8 +10,11 @@ from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, Par
 from sb3_fcdl.dynamics.lookup.linear import ParentLinear
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
 
-MaskedFn = Callable[[ParentInputs, th.Tensor], th.Tensor]
-"""From a batch and its masks, ``[R, V, P]``, to what parametrises the next state, ``[R, output_width]``."""
+MaskedFn = Callable[..., th.Tensor]
+"""
+From a batch, its masks ``[R, V, P]`` and, where the network knows contexts, their codes ``[R]``, to what parametrises the next
+state, ``[R, output_width]``.
+"""
 
 
 class MaskedNetwork(nn.Module):
@@ -28,12 +31,15 @@ class MaskedNetwork(nn.Module):
     :param n_layers: predictor layers of a child, before its head
     """
 
-    def __init__(self, factors: Factors, features: ParentFeatures, hidden_dim: int, n_layers: int) -> None:
+    def __init__(
+        self, factors: Factors, features: ParentFeatures, hidden_dim: int, n_layers: int, n_contexts: int = 0
+    ) -> None:
         super().__init__()
         n_children = len(factors.state_variables)
         self.aggregation = ParentLinear(features, n_children, hidden_dim)
         self.layers = nn.ModuleList(StackedLinear(n_children, hidden_dim, hidden_dim) for _ in range(n_layers))
         self.head = VariableHeads(factors, hidden_dim)
+        self.of_context = nn.Parameter(th.zeros(n_contexts, n_children, hidden_dim)) if n_contexts else None
 
     def bind(self, features: BoundFeatures) -> MaskedFn:
         """
@@ -42,8 +48,12 @@ class MaskedNetwork(nn.Module):
         """
         aggregate = self.aggregation.bind(features)
 
-        def outputs(inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
-            hidden = aggregate(inputs, mask.transpose(0, 1)).relu_()
+        def outputs(inputs: ParentInputs, mask: th.Tensor, code: th.Tensor | None = None) -> th.Tensor:
+            hidden = aggregate(inputs, mask.transpose(0, 1))
+            if self.of_context is not None:
+                assert code is not None
+                hidden = hidden + self.of_context[code].transpose(0, 1)
+            hidden = hidden.relu_()
             for layer in self.layers:
                 hidden = layer(hidden).relu_()
             return self.head(hidden)

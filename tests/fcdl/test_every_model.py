@@ -16,6 +16,7 @@ from sb3_fcdl.dynamics.lookup.messages import Messages
 # Small, and quick to do what they do every so many updates.
 SMALL = {
     "fcdl": {"hidden_dim": 16, "n_codes": 4, "code_dim": 4},
+    "fcdl_tree": {"hidden_dim": 16, "n_codes": 4},
     "ncd": {"hidden_dim": 16},
     "oracle": {"hidden_dim": 16},
     "cdl": {"hidden_dim": 16, "cmi_freq": 2, "cmi_batch_size": 8},

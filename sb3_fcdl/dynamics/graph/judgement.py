@@ -1,0 +1,101 @@
+"""Which edges held-out transitions support, context by context."""
+
+from typing import NamedTuple
+
+import torch as th
+
+from sb3_fcdl.dynamics.graph.evidence import Evidence, adjusted
+from sb3_fcdl.dynamics.graph.held_out import HeldOut
+
+# Nats a transition up to which a gain is none, however sure it is: a child that hardly changes is predicted a little better
+# with any parent.
+MIN_GAIN = 0.005
+# The share of false edges among those that are kept, see ``adjusted``.
+ALPHA = 0.05
+# An edge that is worth something elsewhere is needless in a context where it is worth at most this share of it.
+NEEDLESS_SHARE = 0.2
+# One-sided quantile of the normal distribution at ``ALPHA``.
+Z_ALPHA = 1.645
+# Transitions of a context without which its edges are not judged.
+MIN_ROWS = 20
+
+
+class Judgement(NamedTuple):
+    """
+    :param graphs: the edges that stay, 0 or 1, ``[K, V, P]``
+    :param evidence: of each edge in each context, given the other edges; shapes as above
+    :param q_values: adjusted p-values, 1 for what was not tested, ``[K, V, P]``
+    :param by_value: what each transition gains by the value of a parent, nats, ``[R, V, P]``
+    :param is_judged: contexts with enough transitions, ``[K]``, bool
+    """
+
+    graphs: th.Tensor
+    evidence: Evidence
+    q_values: th.Tensor
+    by_value: th.Tensor
+    is_judged: th.Tensor
+
+
+def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.Tensor, order: list[int]) -> Judgement:
+    """
+    From the full graph of every context, take one parent after the other from the children that do not need it.
+
+    An edge has two gains, both of which must be there. *By its mask*: with the edge the child is predicted better than
+    without. A parent that only repeats what others say has none. *By its value*: the child is predicted better than with the
+    value that the parent has in another transition of the context. A parent that is constant there, or whose weights merely
+    correct a bias of the network, has none. (For a parent that is independent of everything else the second test is exact.)
+
+    An edge stays in a context where both are above ``MIN_GAIN`` at level ``ALPHA``; or where they are over all contexts
+    together and nothing shows that the edge is needless here. Small contexts lose no edge for want of data.
+
+    :param held_out: the transitions
+    :param code: their contexts, ``[R]``
+    :param graphs: the graphs as they were, ``[K, V, P]``: they stay where a context has too few transitions
+    :param free: entries that are learned, ``[V, P]``, bool
+    :param order: of the parents, the one that is thought to be worth least first
+    """
+    n_contexts = len(graphs)
+    is_judged = th.bincount(code, minlength=n_contexts) >= MIN_ROWS
+    is_tested = is_judged.view(-1, 1, 1) & free & held_out.varies(code, n_contexts).unsqueeze(1)
+    is_open = is_judged.view(-1, 1, 1) & free
+    graphs = th.where(is_open, is_tested.to(graphs.dtype), graphs)
+    base = held_out.nll(graphs[code], code)
+    by_mask, by_value = (base.new_zeros(len(base), *free.shape) for _ in range(2))
+    here, everywhere, needless = (th.ones_like(graphs, dtype=th.float64) for _ in range(3))
+    for parent in order:
+        without = graphs[code]
+        without[:, :, parent] = 0
+        other = held_out.nll(without, code)
+        by_mask[:, :, parent] = other - base
+        by_value[:, :, parent] = held_out.nll_without_value(graphs[code], code, parent) - base
+        two = [each[:, :, parent] for each in (by_mask, by_value)]
+        here[:, :, parent], everywhere[:, :, parent], needless[:, :, parent] = _weigh(two, code, n_contexts)
+        stays = (here[:, :, parent] <= ALPHA) | ((everywhere[:, :, parent] <= ALPHA) & (needless[:, :, parent] == 0))
+        leaves = is_tested[:, :, parent] & ~stays
+        graphs[:, :, parent] = graphs[:, :, parent].masked_fill(leaves, 0)
+        base = th.where(leaves[code], other, base)
+    q_values = th.ones_like(here)
+    q_values[is_tested] = adjusted(here[is_tested])
+    pooled = everywhere.amin(0)
+    pooled[free] = adjusted(pooled[free])
+    q_values = th.where(is_tested & (needless == 0), th.minimum(q_values, pooled), q_values)
+    graphs = th.where(is_tested, graphs * (q_values <= ALPHA), graphs)
+    return Judgement(graphs, Evidence.of(by_mask, code, n_contexts), q_values, by_value, is_judged)
+
+
+def _weigh(gains: list[th.Tensor], code: th.Tensor, n_contexts: int) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """
+    :param gains: of one parent by its mask and by its value, each ``[R, V]``
+    :return: p-values in each context and over all of them, and whether the edge is needless in a context where it was shown to
+        be worth less than a share of what it is elsewhere, each ``[K, V]``
+    """
+    every = th.zeros_like(code)
+    local = [Evidence.of(each, code, n_contexts) for each in gains]
+    p_here = th.stack([each.above(MIN_GAIN).p_value for each in local]).amax(0)
+    p_everywhere = th.stack([Evidence.of(each, every, 1).above(MIN_GAIN).p_value for each in gains]).amax(0)
+    value = local[1]
+    weight = value.n * (p_here <= ALPHA)
+    reference = (value.gain * weight).sum(0) / weight.sum(0).clamp(min=1)
+    at_most = th.stack([each.gain + Z_ALPHA * each.standard_error for each in local]).amin(0)
+    needless = at_most <= (NEEDLESS_SHARE * reference).clamp(min=MIN_GAIN)
+    return p_here, p_everywhere.expand_as(p_here), needless.double()

@@ -1,0 +1,61 @@
+"""What held-out transitions say of an edge, and false discoveries among many."""
+
+import pytest
+import torch as th
+
+from sb3_fcdl.dynamics.graph.evidence import Evidence, adjusted
+
+
+def test_mean_and_standard_error_of_each_group():
+    gains = th.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 0.0], [7.0, 2.0]])
+    evidence = Evidence.of(gains, th.tensor([0, 0, 0, 2]), 3)
+    assert evidence.n.flatten().tolist() == [3, 0, 1]
+    assert evidence.gain.tolist() == [[3, 0], [0, 0], [7, 2]]
+    # Of 1, 3 and 5 the variance is 4.
+    assert evidence.standard_error[0].tolist() == pytest.approx([(4 / 3) ** 0.5, 0])
+    assert evidence.standard_error[1:].isinf().all()
+
+
+@pytest.mark.parametrize(("t", "n", "p_value"), [  # from tables of Student's t
+    (2.015, 6, 0.05), (3.365, 6, 0.01), (1.812, 11, 0.05), (2.764, 11, 0.01), (1.699, 30, 0.05), (2.358, 121, 0.01),
+    (-1.699, 30, 0.95), (0.0, 30, 0.5),
+])  # fmt: skip
+def test_p_values_are_those_of_students_t(t, n, p_value):
+    evidence = Evidence(th.tensor(t), th.tensor(1.0), th.tensor(float(n)))
+    assert evidence.p_value.item() == pytest.approx(p_value, abs=1.5e-3)
+
+
+def test_nothing_seen_and_no_spread_are_no_evidence():
+    evidence = Evidence(th.tensor([0.0, 1.0, 0.0]), th.tensor([th.inf, th.inf, 0.0]), th.tensor([0.0, 1.0, 50.0]))
+    assert evidence.p_value.tolist() == [0.5, 0.5, 1.0]
+    assert evidence.above(0.5).gain.tolist() == [-0.5, 0.5, -0.5]
+
+
+def test_p_values_of_no_gain_are_uniform():
+    th.manual_seed(0)
+    gains = th.randn(40, 20_000, dtype=th.float64)
+    p_values = Evidence.of(gains, th.zeros(40, dtype=th.int64), 1).p_value[0]
+    for level in (0.01, 0.05, 0.5):
+        expected = level * 20_000
+        assert (p_values <= level).sum().item() == pytest.approx(expected, abs=4 * expected**0.5)
+
+
+def test_adjusted_p_values_by_hand():
+    # Sorted: 0.01 * 4 / 1, 0.03 * 4 / 2, 0.04 * 4 / 3, 0.5; none larger than one behind it.
+    assert adjusted(th.tensor([0.01, 0.04, 0.03, 0.5])).tolist() == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
+    assert adjusted(th.tensor([[0.9, 1.0]])).tolist() == [[1.0, 1.0]]
+    assert adjusted(th.zeros(0)).shape == (0,)
+
+
+def test_share_of_false_discoveries_is_as_promised():
+    th.manual_seed(1)
+    shares = []
+    for _ in range(200):
+        effect = th.zeros(100, dtype=th.float64)
+        effect[:30] = 0.8
+        gains = effect + th.randn(25, 100, dtype=th.float64)
+        is_found = adjusted(Evidence.of(gains, th.zeros(25, dtype=th.int64), 1).p_value[0]) <= 0.05
+        assert is_found[:30].sum() > 20
+        shares.append(float(is_found[30:].sum()) / max(1, int(is_found.sum())))
+    # Benjamini and Hochberg: at most 0.05 times the share of true null hypotheses, 0.7.
+    assert sum(shares) / 200 == pytest.approx(0.035, abs=0.012)

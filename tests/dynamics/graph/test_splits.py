@@ -1,0 +1,83 @@
+"""Tests that tell where an edge is needed."""
+
+import pytest
+import torch as th
+from toy import factors, random_windows
+
+from sb3_fcdl.dynamics.graph.splits import best_split
+
+# x0: 2 categories, x1: a number, x2: 6 categories; a0: 3 categories
+SIZES, ACTION = [2, 0, 6], 3
+FACTORS = factors(SIZES, ACTION)
+
+
+def columns(n: int) -> th.Tensor:
+    windows = random_windows(SIZES, ACTION, n_rows=n, length=1)
+    return th.cat([windows.state[:, 0], windows.action[:, 0]], dim=-1)
+
+
+def gains(is_needed: th.Tensor, size: float = 1.0) -> th.Tensor:
+    """Of an edge that is needed in some rows, ``[R]``: there as large as it is noisy, elsewhere next to nothing."""
+    noise = th.randn(len(is_needed), dtype=th.float64)
+    return th.where(is_needed, size + noise, 0.01 * noise)
+
+
+def test_a_category_in_which_an_edge_is_needless_is_found():
+    th.manual_seed(0)
+    rows = columns(400)
+    is_open = rows[:, 1] > 0.5
+    # Edges of x1, x1 and a0; the last is needed everywhere.
+    of_edges = th.stack([gains(is_open), gains(is_open, 2.0), 1 + gains(th.ones(400) > 0)], dim=1)
+    split = best_split(FACTORS, rows, of_edges, th.tensor([1, 1, 3]))
+    assert th.equal(split.side(rows) > 0, is_open) or th.equal(split.side(rows) == 0, is_open)
+    assert split.weights.nonzero().flatten().tolist() in ([0], [1])
+    assert split.saved == pytest.approx(2 * (~is_open).double().mean().item(), abs=0.3)
+
+
+def test_a_variable_that_becomes_constant_needs_no_edge_of_its_own():
+    th.manual_seed(0)
+    rows = columns(400)
+    is_open = rows[:, 1] > 0.5
+    needed = 1 + gains(th.ones(400) > 0)
+    without = best_split(FACTORS, rows, gains(is_open).unsqueeze(1), th.tensor([1]))
+    own = best_split(FACTORS, rows, th.stack([gains(is_open), needed, needed], dim=1), th.tensor([1, 0, 0]))
+    assert own.saved - without.saved == pytest.approx(2, abs=0.1)
+
+
+def test_groups_of_many_categories_are_found():
+    th.manual_seed(0)
+    rows = columns(1200)
+    group = rows[:, 3:9].argmax(-1) % 2 == 0
+    of_edges = th.stack([gains(group) for _ in range(4)], dim=1)
+    split = best_split(FACTORS, rows, of_edges, th.tensor([0, 1, 1, 3]))
+    assert th.equal(split.side(rows) > 0, group) or th.equal(split.side(rows) == 0, group)
+    assert split.saved == pytest.approx(4 * (~group).double().mean().item(), abs=0.4)
+
+
+def test_a_number_is_cut_where_an_edge_begins_to_matter():
+    th.manual_seed(0)
+    rows = columns(1000)
+    lower, threshold, upper = rows[:, 2].quantile(th.tensor([0.2, 0.3, 0.4])).tolist()
+    split = best_split(FACTORS, rows, gains(rows[:, 2] > threshold).unsqueeze(1), th.tensor([3]))
+    # To the nearest tenth of the transitions.
+    assert split.weights.nonzero().flatten().tolist() == [2] and lower < split.threshold < upper
+
+
+def test_no_test_is_made_up():
+    """An edge that is needed everywhere, one that is needed nowhere, one that is worth half as much in some rows."""
+    th.manual_seed(0)
+    n_found = 0
+    for _ in range(50):
+        rows = columns(200)
+        everywhere, nowhere = (th.full((200,), value) for value in (True, False))
+        half = th.where(rows[:, 1] > 0.5, gains(everywhere, 1.0), gains(everywhere, 0.5))
+        of_edges = th.stack([gains(everywhere), gains(nowhere), half], dim=1)
+        n_found += best_split(FACTORS, rows, of_edges, th.tensor([1, 2, 3])) is not None
+    assert n_found == 0
+
+
+def test_too_few_transitions_or_no_edges_are_no_ground_for_a_test():
+    th.manual_seed(0)
+    rows = columns(30)
+    assert best_split(FACTORS, rows, gains(rows[:, 1] > 0.5).unsqueeze(1), th.tensor([1])) is None
+    assert best_split(FACTORS, rows, th.zeros(30, 0, dtype=th.float64), th.zeros(0, dtype=th.int64)) is None

@@ -20,6 +20,7 @@ from sb3_fcdl.dynamics.graph.tree import ContextTree
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.dynamics.rows import shuffled_rows
+from sb3_fcdl.graphs.evidence import EdgeEvidence
 from sb3_fcdl.graphs.graph import CausalGraph
 
 
@@ -67,6 +68,7 @@ class ContextTreeDynamics(DynamicsModel):
     gain: th.Tensor
     standard_error: th.Tensor
     q_values: th.Tensor
+    is_tested: th.Tensor
     n_held_out: th.Tensor
     importance: th.Tensor
 
@@ -104,6 +106,7 @@ class ContextTreeDynamics(DynamicsModel):
         self.register_buffer("gain", th.zeros(shape))
         self.register_buffer("standard_error", th.full(shape, th.inf))
         self.register_buffer("q_values", th.ones(shape))
+        self.register_buffer("is_tested", th.zeros(shape))
         self.register_buffer("n_held_out", th.zeros(n_codes))
         self.register_buffer("importance", th.zeros(shape[2]))
         self.features = ParentFeatures(factors, hidden_dim)
@@ -160,7 +163,12 @@ class ContextTreeDynamics(DynamicsModel):
     @th.no_grad()
     def context_graphs(self) -> list[CausalGraph]:
         names = self.factors.state_names, self.factors.parent_names
-        return [CausalGraph(graph, *names, label=f"code {code}") for code, graph in enumerate(self.graphs.cpu().numpy())]
+        of_codes = (self.graphs, self.gain, self.standard_error, self.q_values, self.is_tested > 0)
+        arrays = zip(*(each.cpu().numpy() for each in of_codes), self.n_held_out.int().tolist(), strict=True)
+        return [
+            CausalGraph(graph, *names, label=f"code {code}", evidence=EdgeEvidence(*evidence))
+            for code, (graph, *evidence) in enumerate(arrays)
+        ]
 
     @property
     def context_variables(self) -> tuple[str, ...]:
@@ -214,6 +222,7 @@ class ContextTreeDynamics(DynamicsModel):
         self.gain.copy_(judgement.evidence.gain)
         self.standard_error.copy_(judgement.evidence.standard_error)
         self.q_values.copy_(judgement.q_values)
+        self.is_tested.copy_(judgement.is_tested)
         self.n_held_out.copy_(th.bincount(code, minlength=len(self.graphs)))
         return judgement
 
@@ -278,7 +287,14 @@ class ContextTreeDynamics(DynamicsModel):
             new = self.tree.split(leaf, split.weights, split.threshold)
             if new is None:  # there is no room for another context
                 break
-            for buffer in (self.graphs, self.gain, self.standard_error, self.q_values, self.network.of_context):
+            for buffer in (
+                self.graphs,
+                self.gain,
+                self.standard_error,
+                self.q_values,
+                self.is_tested,
+                self.network.of_context,
+            ):
                 assert buffer is not None
                 buffer[new] = buffer[leaf]
         return bool(found)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sb3_fcdl.extras import needs
+from sb3_fcdl.graphs.evidence import EdgeEvidence
 from sb3_fcdl.graphs.score import GraphScore, score_graph
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ class CausalGraph:
     :param label: the context that the graph holds in
     :param threshold: an edge is there if its probability is above it
     :param parts: the graphs that this one is the union of, if it is one
+    :param evidence: how sure each entry is; None: the model did not test them, or the graph is made of several
     :raises ValueError: if a probability or the threshold is not in [0, 1], the shape and the names disagree, a name is no text
-        or there twice, or a part is of other variables
+        or there twice, or a part or the evidence is of other variables
     """
 
     probabilities: np.ndarray
@@ -61,6 +63,7 @@ class CausalGraph:
     label: str = ""
     threshold: float = 0.5
     parts: tuple["CausalGraph", ...] = ()
+    evidence: EdgeEvidence | None = None
 
     def __post_init__(self) -> None:
         for argument in ("child_names", "parent_names"):
@@ -71,6 +74,8 @@ class CausalGraph:
         is_number = isinstance(self.threshold, Real) and not isinstance(self.threshold, bool)
         if not (is_number and 0 <= self.threshold <= 1):
             raise ValueError(f"threshold must be a number in [0, 1], got {self.threshold!r}")
+        if self.evidence is not None and self.evidence.gain.shape != np.shape(self.probabilities):
+            raise ValueError(f"evidence has shape {self.evidence.gain.shape}, the graph has {np.shape(self.probabilities)}")
         for part in self.parts:
             if not isinstance(part, CausalGraph):
                 raise ValueError(f"parts must be CausalGraphs, got {part!r}")
@@ -91,7 +96,7 @@ class CausalGraph:
         for graph in graphs:
             _check_same_names(first, graph)
         probabilities = np.max([graph.probabilities for graph in graphs], axis=0)
-        return replace(first, probabilities=probabilities, label=label, parts=tuple(graphs))
+        return replace(first, probabilities=probabilities, label=label, parts=tuple(graphs), evidence=None)
 
     @staticmethod
     def stability(graphs: Sequence["CausalGraph"], label: str = "") -> "CausalGraph":
@@ -114,6 +119,21 @@ class CausalGraph:
     def edge_names(self) -> tuple[tuple[str, str], ...]:
         """The edges as pairs ``(parent, child)``, child by child."""
         return tuple((self.parent_names[parent], self.child_names[child]) for child, parent in np.argwhere(self.edges))
+
+    def significant(self, alpha: float = 0.05) -> "CausalGraph":
+        """
+        The graph of the edges that the evidence supports.
+
+        :param alpha: the share of false edges that is accepted among them, in (0, 1)
+        :return: entries that were tested are there if their adjusted p-value is at most ``alpha``; others stay as they are
+        :raises ValueError: if there is no evidence, or ``alpha`` is out of its range
+        """
+        if self.evidence is None:
+            raise ValueError("the graph carries no evidence: learn it with dynamics='fcdl_tree', which holds transitions out")
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+        probabilities = np.where(self.evidence.is_tested, self.evidence.q_values <= alpha, self.edges).astype(float)
+        return replace(self, probabilities=probabilities, threshold=0.5)
 
     def parents_of(self, child: str) -> tuple[str, ...]:
         """
@@ -158,13 +178,26 @@ class CausalGraph:
                 raise ValueError(f"{name} has shape {array.shape}, the graph has {self.edges.shape}: rows are children")
         return score_graph(self.probabilities, self.edges, truth, counted, self.child_names, self.parent_names)
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """The probabilities: a row for each child, a column for each parent. Needs pandas (extra ``plot``)."""
+    def to_frame(
+        self, what: Literal["probabilities", "gain", "standard_error", "q_values"] = "probabilities"
+    ) -> "pandas.DataFrame":
+        """
+        A row for each child, a column for each parent. Needs pandas (extra ``plot``).
+
+        :param what: the probabilities, or a part of the evidence
+        :raises ValueError: if ``what`` is unknown, or there is no evidence
+        """
+        allowed = ("probabilities", "gain", "standard_error", "q_values")
+        if what not in allowed:
+            raise ValueError(f"what must be one of {', '.join(allowed)}, got {what!r}")
+        if what != "probabilities" and self.evidence is None:
+            raise ValueError(f"the graph carries no evidence, so there is no {what}")
         with needs("pandas", "plot"):
             import pandas as pd
 
         index, columns = pd.Index(self.child_names, name="child"), pd.Index(self.parent_names, name="parent")
-        return pd.DataFrame(self.probabilities, index=index, columns=columns)
+        values = self.probabilities if what == "probabilities" else getattr(self.evidence, what)
+        return pd.DataFrame(values, index=index, columns=columns)
 
     def to_json(self) -> str:
         """The whole graph as text; ``from_json`` restores it exactly."""
@@ -271,6 +304,7 @@ class CausalGraph:
             values["label"],
             values["threshold"],
             tuple(cls._from_dict(part) for part in values["parts"]),
+            None if values.get("evidence") is None else EdgeEvidence.from_dict(values["evidence"]),
         )
 
 
@@ -296,4 +330,5 @@ def _as_dict(graph: CausalGraph) -> dict[str, Any]:
         "parent_names": list(graph.parent_names),
         "probabilities": np.asarray(graph.probabilities, dtype=np.float64).tolist(),
         "parts": [_as_dict(part) for part in graph.parts],
+        "evidence": graph.evidence and graph.evidence.as_dict(),
     }

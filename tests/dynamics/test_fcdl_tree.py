@@ -99,6 +99,15 @@ def test_each_context_has_its_own_true_graph(model):
     assert len(of_context) == 4 and all(len(codes) == 1 for codes in of_context.values())
 
 
+def test_graphs_carry_their_evidence(model):
+    for leaf in model.tree.leaves:
+        graph = model.context_graphs()[leaf]
+        assert np.array_equal(graph.significant(0.05).edges, graph.edges) and graph.evidence.n == int(model.n_held_out[leaf])
+        assert not graph.evidence.is_tested[~model.free_entries].any()
+        window = graph.parent_names.index("window")
+        assert not graph.evidence.is_tested[:, window].any(), "constant in a context, it cannot be tested"
+
+
 def test_edges_carry_their_evidence(model):
     edges = (model.graphs > 0) & (model.free_edges.given == 0) & (model.n_held_out > 0).view(-1, 1, 1)
     assert (model.q_values[edges] <= 0.05).all() and (model.gain[edges] > 0).all()

@@ -26,14 +26,15 @@ class Judgement(NamedTuple):
     :param evidence: of each edge in each context, given the other edges; shapes as above
     :param q_values: adjusted p-values, 1 for what was not tested, ``[K, V, P]``
     :param by_value: what each transition gains by the value of a parent, nats, ``[R, V, P]``
-    :param is_judged: contexts with enough transitions, ``[K]``, bool
+    :param is_tested: entries that are learned, of a parent that varies in a context with enough transitions, ``[K, V, P]``,
+        bool
     """
 
     graphs: th.Tensor
     evidence: Evidence
     q_values: th.Tensor
     by_value: th.Tensor
-    is_judged: th.Tensor
+    is_tested: th.Tensor
 
 
 def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.Tensor, order: list[int]) -> Judgement:
@@ -80,7 +81,7 @@ def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.
     pooled[free] = adjusted(pooled[free])
     q_values = th.where(is_tested & (needless == 0), th.minimum(q_values, pooled), q_values)
     graphs = th.where(is_tested, graphs * (q_values <= ALPHA), graphs)
-    return Judgement(graphs, Evidence.of(by_mask, code, n_contexts), q_values, by_value, is_judged)
+    return Judgement(graphs, Evidence.of(by_mask, code, n_contexts), q_values, by_value, is_tested)
 
 
 def _weigh(gains: list[th.Tensor], code: th.Tensor, n_contexts: int) -> tuple[th.Tensor, th.Tensor, th.Tensor]:

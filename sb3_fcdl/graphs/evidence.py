@@ -1,0 +1,55 @@
+"""How sure the edges of a graph are."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeEvidence:
+    """
+    What held-out transitions say of each entry of a graph.
+
+    :param gain: mean gain of the edge, ``[V, P]``: by how many nats a transition the log-likelihood of the child is higher
+        with the edge than without
+    :param standard_error: of the gain, ``[V, P]``, not negative; infinite where nothing was seen
+    :param q_values: p-values adjusted for false discovery, ``[V, P]``, in [0, 1]: of the entries of at most ``alpha``, a share
+        of at most ``alpha`` is false on average. 1 for an entry that was not tested
+    :param is_tested: whether the entry was tested, ``[V, P]``, bool. What was given, or could not be seen, was not
+    :param n: held-out transitions of the graph's context
+    :raises ValueError: if the arrays are of different shapes, or a number is out of its range
+    """
+
+    gain: np.ndarray
+    standard_error: np.ndarray
+    q_values: np.ndarray
+    is_tested: np.ndarray
+    n: int
+
+    def __post_init__(self) -> None:
+        for name, kind in (("gain", float), ("standard_error", float), ("q_values", float), ("is_tested", bool)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
+        for name, low, high in (("gain", -np.inf, np.inf), ("standard_error", 0, np.inf), ("q_values", 0, 1)):
+            values = getattr(self, name)
+            wrong = values[~((values >= low) & (values <= high))]  # NaN is in no range
+            if wrong.size:
+                raise ValueError(f"{name} must be numbers in [{low}, {high}], got {wrong[0]}")
+        for name in ("standard_error", "q_values", "is_tested"):
+            if getattr(self, name).shape != self.gain.shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, the gain has {self.gain.shape}")
+        if self.n < 0:
+            raise ValueError(f"n must be at least 0, got {self.n}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON; null stands for an infinite standard error."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        lists = {name: value.tolist() if isinstance(value, np.ndarray) else int(value) for name, value in values.items()}
+        errors = [[None if np.isinf(each) else float(each) for each in row] for row in self.standard_error]
+        return {**lists, "standard_error": errors}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EdgeEvidence":
+        """The inverse of ``as_dict``."""
+        errors = [[np.inf if each is None else each for each in row] for row in values["standard_error"]]
+        return cls(**{**values, "standard_error": np.array(errors, dtype=float)})

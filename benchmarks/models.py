@@ -2,8 +2,9 @@
 The nine dynamics models on Chemical, trained with the same settings; and FCDL without one of its ingredients at a time.
 
 ``python benchmarks/models.py results.csv`` trains every model on both rules (``sb3-fcdl train``, into ``--log-dir``, where an
-interrupted run is resumed), evaluates it, and appends to results.csv (returns), results_contexts.csv (graphs) and
-results_accuracy.csv (one-step predictions). It skips runs that results.csv already has. ``--table`` prints the files.
+interrupted run is resumed), evaluates it, and appends to results.csv (returns), results_contexts.csv (graphs),
+results_transitions.csv (graphs beside what matters in each transition) and results_accuracy.csv (one-step predictions). It
+skips runs that results.csv already has. ``--table`` prints the files.
 ``--ablation`` does the same with FCDL, complete and without one of its ingredients at a time.
 """
 
@@ -24,9 +25,9 @@ from sb3_fcdl.evaluation import evaluate_tasks
 from sb3_fcdl.evaluation.markdown import markdown, over_seeds
 from sb3_fcdl.runs import read_csv
 from sb3_fcdl.runs.checkpoint import is_finished
-from sb3_fcdl.runs.measurements import Measurements, accuracy_csv, contexts_csv
+from sb3_fcdl.runs.measurements import Measurements, accuracy_csv, contexts_csv, transitions_csv
 from sb3_fcdl.runs.record import TrainRecord
-from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, CsvRow
+from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, CsvRow, TransitionCsvRow
 
 ENV_ID = "FCDL/Chemical-v0"
 RULES = ("full_fork", "full_chain")
@@ -48,7 +49,7 @@ ABLATION = {
     "FCDL, as published": ["--preset", "paper"],
 }
 OPTIONS = MODELS | ABLATION
-Line = TypeVar("Line", CsvRow, ContextCsvRow, AccuracyCsvRow)
+Line = TypeVar("Line", CsvRow, ContextCsvRow, AccuracyCsvRow, TransitionCsvRow)
 
 
 def lines_of(path: Path, row_class: type[Line]) -> list[Line]:
@@ -92,17 +93,18 @@ def table(title: str, lines: Iterable[Line], value: Callable[[Line], float], col
     return markdown([title, *columns], rows)
 
 
-def context_of(line: ContextCsvRow) -> str:
+def context_of(line: ContextCsvRow | TransitionCsvRow) -> str:
     return f"{line.task}, {line.n_true_edges} edges"
 
 
 def print_tables(path: Path) -> None:
     for rule in RULES:
-        returns, contexts, accuracies = (
+        returns, contexts, transitions, accuracies = (
             [line for line in lines_of(file, row) if f"rule={rule}" in line.env_kwargs]
             for file, row in (
                 (path, CsvRow),
                 (contexts_csv(path), ContextCsvRow),
+                (transitions_csv(path), TransitionCsvRow),
                 (accuracy_csv(path), AccuracyCsvRow),
             )
         )
@@ -111,6 +113,10 @@ def print_tables(path: Path) -> None:
         print(table("accuracy, %", accuracies, lambda line: 100 * line.accuracy, lambda line: line.task), "\n")
         print(table("SHD", contexts, lambda line: line.shd, context_of), "\n")
         print(table("same graph, %", contexts, lambda line: 100 * line.same_graph, context_of), "\n")
+        if transitions:
+            print(table("precision", transitions, lambda line: line.precision, context_of), "\n")
+            print(table("recall", transitions, lambda line: line.recall, context_of), "\n")
+            print(table("purity, %", transitions, lambda line: 100 * line.purity, context_of), "\n")
         trained = [line for line in returns if line.timesteps and line.task == "train"]
         print(table("training", trained, lambda line: 1000 * line.wall_s / line.timesteps, lambda _: "ms a step"), "\n")
 

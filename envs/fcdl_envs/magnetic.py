@@ -50,6 +50,9 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ``info["local_graph"]`` is ``[V, P]`` bool, ``graph[child, parent]``, ``P = V + 3``, and holds for this episode's colours.
     ``global_graph`` is the union over all colours, and there both colours are parents of the ball's variables.
+    ``info["transition_graph"]`` is the same as ``info["local_graph"]``: while the colours are known, some other value of each
+    of these parents changes the child at every state and action, except where a cross term of the force vanishes (both on one
+    line along an axis), or a box that was put off the table is out of reach. These exceptions are not told.
 
     With ``observe_velocity`` two variables ``ball_vx``, ``ball_vy`` follow ``ball_y``. Then each position also has its own
     velocity as a parent, and if both are red, all four of the ball's variables depend on all four, and on the box's place.
@@ -79,7 +82,7 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
     | `distance`      | `d` in metres                                                            |
     | `is_success`    | whether `d` is below 0.05 after this step                                 |
     | `magnetic`      | whether both are red                                                     |
-    | `local_graph`   | see above                                                                |
+    | `local_graph`, `transition_graph` | see above                                              |
     | `ball_velocity` | ``[2]`` in metres a second, which the observation may not show           |
 
     ## Start
@@ -191,6 +194,7 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
             "is_success": to_ball < SUCCESS_DISTANCE,
             "magnetic": self.simulator.is_magnetic,
             "local_graph": self._local_graphs[self.simulator.is_magnetic].copy(),
+            "transition_graph": self._local_graphs[self.simulator.is_magnetic].copy(),
             "ball_velocity": self.simulator.ball_velocity,
         }
         return observation, float(reach_reward(None, None, observation, None)), False, False, info

@@ -51,7 +51,9 @@ class Benchmark:
         nothing is corrupted
     :param bayes_step: function of the environment's name and its keyword arguments; returns the best possible prediction.
         None: not known
-    :param tells_graphs: whether ``info["local_graph"]`` is the true graph of a transition
+    :param tells_graphs: whether ``info["local_graph"]`` and ``info["transition_graph"]`` are the true graphs of a transition
+    :param left_out: variables that a model may know from the context, so that their edges do not count beside the transition
+        graph
     :param options: keyword arguments that the command line has options for
     :param description: its tasks and what is corrupted in them, for the help of the command line
     :param rows: what each of the references does, by name, likewise
@@ -63,6 +65,7 @@ class Benchmark:
     clean_kwargs: dict[str, Any] = field(default_factory=dict)
     bayes_step: Callable[[str, dict[str, Any]], BayesStep] | None = None
     tells_graphs: bool = True
+    left_out: tuple[str, ...] = ()
     options: tuple[EnvOption, ...] = ()
     description: str = ""
     rows: dict[str, str] = field(default_factory=dict)

@@ -73,9 +73,15 @@ class _References:
         }
 
 
-def _benchmark(references: _References, description: str, script: str) -> Benchmark:
+def _benchmark(references: _References, description: str, script: str, left_out: tuple[str, ...] = ()) -> Benchmark:
     rows = {RANDOM: "uniform over all actions", NO_OP: "the action of zeros", SCRIPT: script}
-    return Benchmark(tasks=lambda env_kwargs: (Task("train"),), references=references, description=description, rows=rows)
+    return Benchmark(
+        tasks=lambda env_kwargs: (Task("train"),),
+        references=references,
+        left_out=left_out,
+        description=description,
+        rows=rows,
+    )
 
 
 FACTORED = {
@@ -83,6 +89,7 @@ FACTORED = {
         _References(Zeros(3), thermostat_script),
         "An episode has 48 steps. The window and the mode of the heater choose which parents matter.",
         "keeps the window shut and the living room at 21 °C",
+        left_out=("window", "mode"),
     ),
     "FCDL/Contact-v0": _benchmark(
         _References(Zeros(2, np.float32), contact_script),
@@ -93,5 +100,6 @@ FACTORED = {
         _References(Zeros(2), workshop_script),
         "An episode has 50 steps. The conditions of the machines choose which parents matter.",
         "sends the crew to what is broken or worn, and orders while little is on its way",
+        left_out=("machine1", "machine2", "machine3"),
     ),
 }

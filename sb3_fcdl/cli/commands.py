@@ -25,7 +25,15 @@ from sb3_fcdl.benchmark import benchmark_of, evaluate_predictions
 from sb3_fcdl.callbacks import RunCheckpointCallback, TaskEvalCallback
 from sb3_fcdl.cli.env_options import DEFAULT_ENV, env_options, name_parts
 from sb3_fcdl.cli.options import DEFAULT_TIMESTEPS, PROGRAM
-from sb3_fcdl.evaluation import evaluate_shift, evaluate_tasks, format_accuracy, format_graphs, make_env, parse_shift
+from sb3_fcdl.evaluation import (
+    evaluate_shift,
+    evaluate_tasks,
+    format_accuracy,
+    format_graphs,
+    format_transitions,
+    make_env,
+    parse_shift,
+)
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
 from sb3_fcdl.presets import preset, schedule
@@ -161,9 +169,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         returns[name] = evaluate_tasks(policy, record.env, made_with, tasks, arguments.episodes, seed)
     run = Run.of(record)
     print(f"{run.env} {run.env_kwargs}; trained for {run.timesteps} timesteps\n\n{format_table(returns)}")
-    contexts, accuracies = evaluate_predictions(model, record, seed)
+    contexts, accuracies, transitions = evaluate_predictions(model, record, seed)
     if contexts:
-        print(f"\n{format_graphs(contexts)}")
+        print(f"\nBeside the local graphs:\n\n{format_graphs(contexts)}")
+    if transitions:
+        print(f"\nBeside what matters in each transition:\n\n{format_transitions(transitions)}")
     selecting = {name: value for name, value in model.dynamics.variable_importance().items() if value}
     if selecting:
         words = ", ".join(f"{name} {value:.4f}" for name, value in selecting.items())
@@ -171,7 +181,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if accuracies:
         print(f"\n{format_accuracy(accuracies)}")
     if arguments.csv is not None:
-        Measurements(returns, contexts, accuracies).append_to(Path(arguments.csv), record)
+        Measurements(returns, contexts, accuracies, transitions).append_to(Path(arguments.csv), record)
 
 
 def _policies(model: FCDL, record: TrainRecord, seed: int) -> dict[str, tuple[PolicyPredictor, dict[str, Any]]]:

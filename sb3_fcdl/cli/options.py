@@ -61,11 +61,13 @@ see below.
 
 A second table compares the model's graphs with the true ones under random actions, by task and true context (number of edges
 of the true graph): the share of transitions in this context; the structural Hamming distance, missing and extra edges; and
-how often code and graph are the same without corruption. The line below it lists the variables that choose the context, and
-how much worse the prediction of one step gets if the choice sees another value of one of them. A third table has the one-step
-accuracy under random actions, over categorical variables that are not corrupted, beside chance and the best possible
-prediction. Each table is printed only if the truth that it needs is known. With `--csv results.csv` they go to
-results_contexts.csv and results_accuracy.csv.
+how often code and graph are the same without corruption. A third table compares the same graphs with what matters in each
+single transition: needed and used edges, precision, recall, F1; and the purity of the codes, which is the share of
+transitions whose true context is the most frequent one of their code. The line below it lists the variables that choose the
+context, and how much worse the prediction of one step gets if the choice sees another value of one of them. A fourth table
+has the one-step accuracy under random actions, over categorical variables that are not corrupted, beside chance and the best
+possible prediction. Each table is printed only if the truth that it needs is known. With `--csv results.csv` they go to
+results_contexts.csv, results_transitions.csv and results_accuracy.csv.
 
 {environments_in_words()}
 

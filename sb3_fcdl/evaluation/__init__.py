@@ -5,6 +5,7 @@ from sb3_fcdl.evaluation.contexts import ContextResult, evaluate_graphs, format_
 from sb3_fcdl.evaluation.returns import Task, TaskResult, evaluate_tasks, make_env
 from sb3_fcdl.evaluation.shifted_env import Normal, Shift, ShiftedVecEnv, parse_shift
 from sb3_fcdl.evaluation.shifts import ShiftReport, ShiftResult, evaluate_shift
+from sb3_fcdl.evaluation.transitions import TransitionResult, evaluate_transitions, format_transitions
 
 __all__ = [
     "AccuracyResult",
@@ -16,12 +17,15 @@ __all__ = [
     "ShiftedVecEnv",
     "Task",
     "TaskResult",
+    "TransitionResult",
     "evaluate_accuracy",
     "evaluate_graphs",
     "evaluate_shift",
     "evaluate_tasks",
+    "evaluate_transitions",
     "format_accuracy",
     "format_graphs",
+    "format_transitions",
     "make_env",
     "parse_shift",
 ]

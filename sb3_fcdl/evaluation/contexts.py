@@ -17,6 +17,7 @@ from sb3_fcdl.evaluation.paired import (
     random_steps,
     same_code,
     same_graph,
+    true_graphs,
 )
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.fcdl import FCDL, FCDLPolicy
@@ -129,7 +130,7 @@ def _transitions(model: FCDL | FCDLPolicy, paired_steps: Iterable[PairedStep]) -
     steps, predict = [], one_step(model)
     for step in paired_steps:
         prediction, *clean = [predict(shown, step.actions) for shown in step.observations]
-        truth, *clean_truth = map(_true_graphs, step.infos)
+        truth, *clean_truth = (true_graphs(infos, "local_graph") for infos in step.infos)
         assert prediction.graph is not None
         of_code = of_graph = np.array(np.nan)
         if clean:
@@ -139,10 +140,3 @@ def _transitions(model: FCDL | FCDLPolicy, paired_steps: Iterable[PairedStep]) -
         same = (np.broadcast_to(each, len(truth)) for each in (of_code, of_graph))
         steps.append((prediction.graph.bool().cpu().numpy(), truth, *same))
     return _Transitions(*map(np.concatenate, zip(*steps, strict=True)))
-
-
-def _true_graphs(infos: list[dict[str, Any]]) -> np.ndarray:
-    """``[B, V, P]`` bool"""
-    if "local_graph" not in infos[0]:
-        raise ValueError("the environment does not tell the true graph of a transition in info['local_graph']")
-    return np.stack([info["local_graph"] for info in infos])

@@ -151,6 +151,18 @@ def same_graph(one: Prediction, other: Prediction) -> np.ndarray:
     return (one.graph.bool() == other.graph.bool()).flatten(1).all(1).double().cpu().numpy()
 
 
+def true_graphs(infos: list[dict[str, Any]], name: str) -> np.ndarray:
+    """
+    :param infos: of ``B`` transitions
+    :param name: of the kind of graph, ``local_graph`` or ``transition_graph``
+    :return: ``[B, V, P]`` bool
+    :raises ValueError: if there is none
+    """
+    if name not in infos[0]:
+        raise ValueError(f"the environment does not tell the true graph of a transition in info[{name!r}]")
+    return np.stack([np.asarray(info[name], dtype=bool) for info in infos])
+
+
 def _with_last_ones(observations: Any, infos: list[dict[str, Any]]) -> Any:
     """The observations after a step; where an episode has ended, its last one instead of the first one of the next."""
     ended = {row: info["terminal_observation"] for row, info in enumerate(infos) if "terminal_observation" in info}

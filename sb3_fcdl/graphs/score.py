@@ -83,14 +83,13 @@ def score_graph(
     :param parent_names: of the columns
     """
     is_edge, is_true, value = edges[entries], truth[entries], probabilities[entries]
-    n_hits = int((is_edge & is_true).sum())
-    n_edges, n_true = int(is_edge.sum()), int(is_true.sum())
+    precision, recall = precision_and_recall(is_edge, is_true)
     children, parents = np.nonzero(entries)
     columns = zip(parents, children, value, is_edge, is_true, strict=True)
     return GraphScore(
         shd=int(sum(wrong_edges(edges, truth, entries))),
-        precision=_ratio(n_hits, n_edges),
-        recall=_ratio(n_hits, n_true),
+        precision=precision,
+        recall=recall,
         f1=f1_score(is_edge, is_true),
         auroc=_auroc(value[is_true], value[~is_true]),
         edges=tuple(EdgeScore(parent_names[p], child_names[c], float(v), bool(e), bool(t)) for p, c, v, e, t in columns),
@@ -118,6 +117,17 @@ def hamming_distance(graphs: np.ndarray, truth: np.ndarray, entries: np.ndarray)
     """
     missing, extra = wrong_edges(graphs, truth, entries)
     return float((missing + extra).mean())
+
+
+def precision_and_recall(chosen: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """
+    :param chosen: bool, of any shape
+    :param truth: bool, likewise
+    :return: the share of what is chosen that is true, and of what is true that is chosen, in [0, 1]; NaN if nothing is chosen,
+        or nothing true
+    """
+    n_hits = int((chosen & truth).sum())
+    return _ratio(n_hits, int(chosen.sum())), _ratio(n_hits, int(truth.sum()))
 
 
 def f1_score(chosen: np.ndarray, truth: np.ndarray) -> float:

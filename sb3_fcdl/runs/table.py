@@ -11,6 +11,7 @@ from sb3_fcdl.evaluation.accuracy import AccuracyResult
 from sb3_fcdl.evaluation.contexts import ContextResult
 from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.evaluation.returns import Returns, TaskResult
+from sb3_fcdl.evaluation.transitions import TransitionResult
 from sb3_fcdl.runs.record import TrainRecord
 
 
@@ -57,9 +58,19 @@ class AccuracyCsvRow(AccuracyResult, Run):
     """One line of a file of predictions: a run on a task. The fields are the columns."""
 
 
-Result = Returns | ContextResult | AccuracyResult
-Row = TypeVar("Row", CsvRow, ContextCsvRow, AccuracyCsvRow)
-ROWS = {Returns: CsvRow, ContextResult: ContextCsvRow, AccuracyResult: AccuracyCsvRow}
+@dataclass(frozen=True)
+class TransitionCsvRow(TransitionResult, Run):
+    """One line of a file of graphs beside transition graphs: a run in a regime of a task. The fields are the columns."""
+
+
+Result = Returns | ContextResult | AccuracyResult | TransitionResult
+Row = TypeVar("Row", CsvRow, ContextCsvRow, AccuracyCsvRow, TransitionCsvRow)
+ROWS = {
+    Returns: CsvRow,
+    ContextResult: ContextCsvRow,
+    AccuracyResult: AccuracyCsvRow,
+    TransitionResult: TransitionCsvRow,
+}
 
 
 def format_table(results: Mapping[str, Sequence[TaskResult]]) -> str:

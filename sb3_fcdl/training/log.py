@@ -1,18 +1,45 @@
 """What is measured of a model while it learns, and what is logged of it."""
 
 from collections import deque
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.logger import Logger
 
 from sb3_fcdl.dynamics import Losses
-from sb3_fcdl.graphs.score import f1_score, hamming_distance
+from sb3_fcdl.graphs.score import f1_score, hamming_distance, precision_and_recall
 from sb3_fcdl.inspection.report import N_WINDOWS, has_tensorboard, record_hyperparameters, report, report_lengths
 from sb3_fcdl.training.experience import Experience
 from sb3_fcdl.world.precision import in_float32
 from sb3_fcdl.world.world_model import WorldModel
+
+
+class Truth(NamedTuple):
+    """
+    What is logged of the model's graphs beside one kind of true graph.
+
+    :param keys: of the log
+    :param score: function of graphs ``[R, V, P]``, true graphs ``[R, V, P]`` and the entries that count ``[V, P]``, all bool;
+        returns a number for each key, NaN if there is none
+    """
+
+    keys: tuple[str, str]
+    score: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[float, float]]
+
+
+# By the key of ``info`` that has the true graph.
+TRUTHS = {
+    "local_graph": Truth(
+        ("causal/shd", "causal/f1"),
+        lambda graphs, truth, free: (hamming_distance(graphs, truth, free), f1_score(graphs & free, truth & free)),
+    ),
+    "transition_graph": Truth(
+        ("causal/transition_precision", "causal/transition_recall"),
+        lambda graphs, truth, free: precision_and_recall(graphs & free, truth & free),
+    ),
+}
 
 
 class ModelLog:
@@ -26,7 +53,7 @@ class ModelLog:
     :param is_guest: whether ``train/`` and ``time/`` belong to another algorithm: the keys are then ``dynamics/``
     """
 
-    # Latest transitions with a known local graph that `causal/shd` looks at.
+    # Latest transitions with a true graph that `causal/shd` and the like look at.
     N_GRAPH_SAMPLES = 256
     # Log dumps from one report for TensorBoard to the next.
     REPORT_EVERY = 10
@@ -35,7 +62,7 @@ class ModelLog:
         self.world = world
         self.horizon = horizon
         self.is_guest = is_guest
-        self._graph_samples: deque[tuple[th.Tensor, th.Tensor, np.ndarray]] = deque(maxlen=self.N_GRAPH_SAMPLES)
+        self._graph_samples: deque[tuple[th.Tensor, th.Tensor, Mapping[str, np.ndarray]]] = deque(maxlen=self.N_GRAPH_SAMPLES)
         self._n_records = 0
         self._reset()
 
@@ -54,7 +81,7 @@ class ModelLog:
         """Goes on from what ``get_state`` returned."""
         samples, device = state["_graph_samples"], self.world.device
         vars(self).update({name: value for name, value in state.items() if name != "_graph_samples"})
-        self._graph_samples.extend((before.to(device), action.to(device), graph) for before, action, graph in samples)
+        self._graph_samples.extend((before.to(device), action.to(device), told) for before, action, told in samples)
 
     def start(self) -> None:
         """A run begins: the next record has a report."""
@@ -78,13 +105,13 @@ class ModelLog:
         self._n_plans += 1
         self._plan_seconds += seconds
 
-    def add_graphs(self, state: th.Tensor, action: th.Tensor, graphs: np.ndarray) -> None:
+    def add_graphs(self, state: th.Tensor, action: th.Tensor, told: Sequence[Mapping[str, np.ndarray]]) -> None:
         """
         :param state: encoded, before the transition, ``[n_envs, D]``
         :param action: encoded, ``[n_envs, A]``
-        :param graphs: the true local graph of each transition, ``[n_envs, V, P]``, bool
+        :param told: the true graphs of each transition by their key in ``TRUTHS``, ``[V, P]`` bool; at least one
         """
-        self._graph_samples.extend(zip(state, action, graphs, strict=True))
+        self._graph_samples.extend(zip(state, action, told, strict=True))
 
     @in_float32
     def record(
@@ -144,11 +171,15 @@ class ModelLog:
         }
 
     def _scores(self) -> dict[str, float]:
-        """SHD (mean) and F1 over the entries that the model is free to learn, of the latest transitions."""
-        state, action, true_graphs = zip(*self._graph_samples, strict=True)
+        """Of the latest transitions, over the entries that the model is free to learn."""
+        state, action, told = zip(*self._graph_samples, strict=True)
         with th.no_grad():
             graphs = self.world.dynamics.local_graph(th.stack(state), th.stack(action)).bool().cpu().numpy()
-        truth, free = np.stack(true_graphs), self.world.dynamics.free_entries
-        scores = {"causal/shd": hamming_distance(graphs, truth, free)}
-        f1 = f1_score(graphs & free, truth & free)
-        return scores if np.isnan(f1) else scores | {"causal/f1": f1}
+        free = self.world.dynamics.free_entries
+        scores: dict[str, float] = {}
+        for name, truth in TRUTHS.items():
+            rows = [row for row, each in enumerate(told) if name in each]
+            if rows:
+                true_graphs = np.stack([told[row][name] for row in rows])
+                scores.update(zip(truth.keys, truth.score(graphs[rows], true_graphs, free), strict=True))
+        return {key: score for key, score in scores.items() if not np.isnan(score)}

@@ -10,7 +10,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.training.experience import Experience
-from sb3_fcdl.training.log import ModelLog
+from sb3_fcdl.training.log import TRUTHS, ModelLog
 from sb3_fcdl.world.precision import in_float32
 from sb3_fcdl.world.world_model import WorldModel
 
@@ -43,11 +43,11 @@ class Trainer:
         self.log = log
         self.n_updates = n_updates
         self.has_checked_outcomes = False
-        self._has_warned_of_graph = False
+        self._warned_of: set[str] = set()
 
     def observe(self, observations: Observations, buffer_actions: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """
-        Take in what is no part of an update: the scale of each variable and, where the environment tells, the true graph.
+        Take in what is no part of an update: the scale of each variable and, where the environment tells, the true graphs.
 
         :param observations: before the step, as the model is given them, ``[n_envs, *obs_shape]``
         :param buffer_actions: as SB3's buffers hold them, ``[n_envs, action_dim]``
@@ -56,34 +56,33 @@ class Trainer:
         world = self.learner
         tensors = obs_as_tensor(observations, world.device)
         world.factorization.observe(tensors)
-        told = self._true_graphs(infos)
+        told = {env: graphs for env, info in enumerate(infos) if (graphs := self._true_graphs(env, info))}
         if told:
-            rows, graphs = list(told), np.stack(list(told.values()))
+            rows = list(told)
             actions = th.as_tensor(buffer_actions.reshape(len(infos), -1), device=world.device)
-            self.log.add_graphs(world.encode(tensors)[rows], world.encode_action(actions)[rows], graphs)
+            self.log.add_graphs(world.encode(tensors)[rows], world.encode_action(actions)[rows], list(told.values()))
 
-    def _true_graphs(self, infos: list[dict[str, Any]]) -> dict[int, np.ndarray]:
+    def _true_graphs(self, env: int, info: dict[str, Any]) -> dict[str, np.ndarray]:
         """
-        By environment, where it tells a graph of these variables. What else it tells is said once and left out: it is for
-        looking at, and no reason to end a run.
+        What an environment tells of the graphs of these variables, by key. What is no such graph is left out with one warning
+        a key: the graphs are a diagnostic, and a diagnostic never ends a run.
         """
         factors = self.learner.factors
         shape, told = (len(factors.state_variables), len(factors.parents)), {}
-        for env, info in enumerate(infos):
-            graph = info.get("local_graph")
-            if graph is None:
+        for name, truth in TRUTHS.items():
+            if info.get(name) is None:
                 continue
             try:
-                found = np.shape(graph)
-            except ValueError:  # rows of different lengths
-                found = ()
-            if found == shape:
-                told[env] = np.asarray(graph, dtype=bool)
-            elif not self._has_warned_of_graph:
-                self._has_warned_of_graph = True
+                graph = np.asarray(info[name], dtype=bool)
+            except (TypeError, ValueError):  # rows of different lengths, or no numbers
+                graph = np.zeros(())
+            if graph.shape == shape:
+                told[name] = graph
+            elif name not in self._warned_of:
+                self._warned_of.add(name)
                 warnings.warn(
-                    f'info["local_graph"] of environment {env} has shape {found}, the variables ask for {shape}: '
-                    "it is left out of causal/shd and causal/f1",
+                    f'info["{name}"] of environment {env} has shape {graph.shape}, the variables ask for {shape}: '
+                    f"it is left out of {' and '.join(truth.keys)}",
                     stacklevel=2,
                 )
         return told

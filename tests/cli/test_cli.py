@@ -15,7 +15,7 @@ from sb3_fcdl import FCDL
 from sb3_fcdl.cli import main
 from sb3_fcdl.dynamics import FCDLDynamics
 from sb3_fcdl.runs import profile, read_csv
-from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow
+from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, TransitionCsvRow
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,10 @@ def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path,
     # Both regimes of four objects, self and action edges counted; on the training task nothing is corrupted.
     assert [row.n_true_edges for row in contexts] == [8, 14] and sum(row.share for row in contexts) == pytest.approx(1)
     assert {(row.env_kwargs, row.algo, row.same_code, row.same_graph) for row in contexts} == {(system, "FCDL", 1, 1)}
+    transitions = read_csv(tmp_path / "results_transitions.csv", TransitionCsvRow)
+    assert [(row.n_true_edges, row.share) for row in transitions] == [(row.n_true_edges, row.share) for row in contexts]
+    # Of each regime, which of four objects is painted.
+    assert [row.n_contexts for row in transitions] == [4, 4] and "| contexts | codes | purity |" in squeezed(out)
 
 
 def test_evaluate_says_what_chooses_the_context(capsys, model_path, monkeypatch):

@@ -116,6 +116,18 @@ def test_observation_shows_the_simulator(kwargs):
 
 
 @pytest.mark.parametrize("kwargs", VARIANTS)
+@pytest.mark.parametrize("box_color", [BLACK, RED])
+def test_no_truth_is_finer_than_the_local_graph(kwargs, box_color):
+    env = MagneticEnv(**kwargs)
+    env.reset(seed=0, options={"ball_color": RED, "box_color": box_color})
+    info = env.step(STILL)[-1]
+    assert np.array_equal(info["transition_graph"], info["local_graph"])
+    info["transition_graph"][:] = False
+    info = env.step(STILL)[-1]
+    assert info["transition_graph"].any() and np.array_equal(info["transition_graph"], info["local_graph"])
+
+
+@pytest.mark.parametrize("kwargs", VARIANTS)
 def test_reward_is_a_function_of_the_observation(kwargs):
     env, rng = MagneticEnv(**kwargs), np.random.default_rng(0)
     observations, rewards = [], []

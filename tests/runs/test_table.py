@@ -15,7 +15,7 @@ from sb3_fcdl.benchmark import predictions
 from sb3_fcdl.evaluation import TaskResult, evaluate_accuracy, evaluate_graphs
 from sb3_fcdl.runs import Run, append_csv, read_csv
 from sb3_fcdl.runs.record import TrainRecord
-from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow
+from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, TransitionCsvRow
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "tables.py"
 
@@ -110,6 +110,8 @@ def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, c
     titles = [f"{line.task}, {line.n_true_edges} edges" for line in contexts]
     assert f"| same graph, % | {' | '.join(titles)} |" in printed
     assert f"| FCDL, last weights | {' | '.join(f'{100 * line.same_graph:.1f}' for line in contexts)} |" in printed
+    transitions = read_csv(tmp_path / "models_transitions.csv", TransitionCsvRow)
+    assert f"| FCDL, last weights | {' | '.join(f'{100 * line.purity:.1f}' for line in transitions)} |" in printed
     by_hand = lines[0].wall_s * 1000 / 60
     assert f"| MLP | {by_hand:.1f} |" in printed
 

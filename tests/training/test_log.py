@@ -29,6 +29,8 @@ KEYS = {
     "causal/edges_per_code",
     "causal/shd",
     "causal/f1",
+    "causal/transition_precision",
+    "causal/transition_recall",
     "time/plan_ms",
     "time/update_ms",
     "time/fps",
@@ -127,7 +129,7 @@ def test_distance_from_the_truth_by_hand():
     truth[:, 1, 0], truth[1, 3, 2], truth[:, 0, 3] = True, True, True
     states = th.zeros(2, 12)
     states[0, 0] = 1
-    log.add_graphs(states, th.zeros(2, 12), truth)
+    log.add_graphs(states, th.zeros(2, 12), [{"local_graph": graph} for graph in truth])
     assert log.summary() == {}  # nothing has been learned
     log.add_losses(Losses(th.tensor(0.0), {}, None), {})
     # Free are edges from an object to a later one: of four that the model has three are free, of the truth three.
@@ -138,8 +140,39 @@ def test_distance_from_the_truth_by_hand():
     assert log.summary() == pytest.approx({"causal/shd": (1 + 3) / 2, "causal/f1": 2 * 1 / (3 + 3)})
     log.add_losses(Losses(th.tensor(0.0), {}, None), {})
     for _ in range(ModelLog.N_GRAPH_SAMPLES):
-        log.add_graphs(states[:1], th.zeros(1, 12), truth[:1])
+        log.add_graphs(states[:1], th.zeros(1, 12), [{"local_graph": truth[0]}])
     assert log.summary() == pytest.approx({"causal/shd": 1, "causal/f1": 2 / 3})  # the second row is forgotten
+
+
+def test_scores_beside_what_matters_in_a_transition_by_hand():
+    """Six entries are free; the model has two of them in every transition, 1<-0 and 2<-0, whatever the environment tells."""
+
+    class Graphs(ThreeContexts):
+        def local_graph(self, state, action):
+            graph = th.eye(4, 5).repeat(len(state), 1, 1)
+            graph[:, 1, 0], graph[:, 2, 0] = 1, 1
+            return graph
+
+    world = tiny_fcdl(dynamics=Graphs, dynamics_kwargs={"hidden_dim": 8, "graph_prior": "order"}).policy.world
+    log, nothing = ModelLog(world, horizon=2), np.zeros((4, 5), dtype=bool)
+    one, three = nothing.copy(), nothing.copy()
+    one[1, 0], three[1, 0], three[3, 0], three[3, 1] = True, True, True, True
+    told = [{"transition_graph": one, "local_graph": three}, {"transition_graph": three}, {"local_graph": nothing}]
+    log.add_graphs(th.zeros(3, 12), th.zeros(3, 12), told)
+    log.add_losses(Losses(th.tensor(0.0), {}, None), {})
+    assert log.summary() == pytest.approx(
+        {
+            # Of the first and the third: 2<-0 too many and two missed, then two too many.
+            "causal/shd": (3 + 2) / 2,
+            "causal/f1": 2 * 1 / (4 + 3),
+            # Of the first and the second.
+            "causal/transition_precision": 2 / 4,
+            "causal/transition_recall": 2 / 4,
+        }
+    )
+    log.add_graphs(th.zeros(256, 12), th.zeros(256, 12), [{"transition_graph": nothing}] * 256)
+    log.add_losses(Losses(th.tensor(0.0), {}, None), {})
+    assert log.summary() == {"causal/transition_precision": 0}  # of no true edge there is no recall
 
 
 def test_written_numbers_are_those_of_what_happened(tmp_path):
@@ -155,12 +188,21 @@ def test_written_numbers_are_those_of_what_happened(tmp_path):
     # The model of that time, trained in the same way without the log.
     same = tiny_fcdl(tiny_vec_env(2)).learn(48)
     free, n_wrong, n_both, n_either = model.dynamics.free_entries, [], 0, 0
+    n_hits, n_chosen, n_needed = 0, 0, 0
     goal = tiny_env().reset(seed=0)[0]["goal"]
     for state, action, info in rows:
         graph = same.local_graph({"state": state, "goal": goal}, action).edges
         n_wrong.append((graph != info["local_graph"])[free].sum())
         n_both += (graph & info["local_graph"])[free].sum()
         n_either += graph[free].sum() + info["local_graph"][free].sum()
+        needed = info["transition_graph"][free]
+        n_hits, n_chosen, n_needed = (
+            n_hits + (graph[free] & needed).sum(),
+            n_chosen + graph[free].sum(),
+            n_needed + needed.sum(),
+        )
+    assert written["causal/transition_precision"] == pytest.approx(n_hits / n_chosen)
+    assert written["causal/transition_recall"] == pytest.approx(n_hits / n_needed)
     assert written["causal/shd"] == pytest.approx(np.mean(n_wrong))
     assert written["causal/f1"] == pytest.approx(2 * n_both / n_either)
 

@@ -94,11 +94,27 @@ def test_scale_of_each_variable_and_true_graphs_are_taken_in() -> None:
     model.trainer.observe(observations, np.array([[0.5], [-1.0]], dtype=np.float32), infos)
     moments = model.policy.world.factorization.moments
     assert moments.count.item() == 2 and moments.mean.tolist() == [0, 0, 1, 7] and moments.std.tolist() == [1, 1, 2, 2]
-    states, actions, truths = zip(*model.model_log._graph_samples, strict=True)
+    states, actions, told = zip(*model.model_log._graph_samples, strict=True)
     assert th.stack(states).tolist() == [[1, 0, -1, -1], [0, 1, 1, 1]] and th.stack(actions).tolist() == [[0.5], [-1]]
-    assert np.array_equal(np.stack(truths), graphs)
+    assert np.array_equal(np.stack([each["local_graph"] for each in told]), graphs)
     model.trainer.observe(observations, np.zeros((2, 1), np.float32), [{}, {}])
     assert len(model.model_log._graph_samples) == 2 and moments.count.item() == 4
+
+
+@pytest.mark.parametrize("name", ["local_graph", "transition_graph"])
+@pytest.mark.parametrize("told", [np.ones((2, 2)), [[1], [1, 0]], "none"])
+def test_what_is_no_graph_is_left_out_with_one_warning(name: str, told: Any) -> None:
+    model = tiny_fcdl(GatedEnv(), **SMALL)
+    graph = np.eye(3, 4, dtype=bool)
+    infos = [{"local_graph": graph, "transition_graph": graph}, {"local_graph": graph, "transition_graph": graph, name: told}]
+    step = np.zeros((2, 4), np.float32), np.zeros((2, 1), np.float32), infos
+    with pytest.warns(UserWarning, match=rf'info\["{name}"\] of environment 1 has shape .* left out of causal/') as caught:
+        model.trainer.observe(*step)
+    assert len(caught) == 1
+    model.trainer.observe(*step)  # a warning would be an error
+    (other,) = {"local_graph", "transition_graph"} - {name}
+    both = {"local_graph", "transition_graph"}
+    assert [set(told) for _, _, told in model.model_log._graph_samples] == [both, {other}] * 2
 
 
 def test_a_wrong_reward_is_told_once_in_each_environment() -> None:

@@ -61,7 +61,7 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         ),
         (["train", "--env", "CartPole-v1", "--rule", "none"], "CartPole-v1 has no option --rule; keyword arguments of any"),
         (["train", "--env-kwargs", "n_objects=2"], "n_objects=2"),
-        (["train", "--dynamics", "mlpp"], "dynamics='mlpp' is not allowed; dynamics must be one of fcdl, ncd"),
+        (["train", "--dynamics", "mlpp"], "dynamics='mlpp' is not allowed; dynamics must be one of fcdl, fcdl_tree, ncd"),
         (["train", "--resume", "nowhere"], "there is no checkpoint in nowhere"),
         (["train", "--preset", "mine"], "unknown preset 'mine' of FCDL/Chemical-v0, allowed: default, paper"),
         (["train", "--env-kwargs", "n_objects"], "expected KEY=VALUE, got 'n_objects'"),

@@ -86,6 +86,8 @@ class CausalGraph:
         """
         The graph that has an edge wherever one of the given graphs has it: the highest probability of each edge.
 
+        It has no evidence, as the union itself was not tested. That of the ``parts`` stays.
+
         :param graphs: of the same variables and threshold; they become the ``parts``
         :param label: of the union
         :raises ValueError: if there is none, or they are not of the same variables
@@ -102,6 +104,8 @@ class CausalGraph:
     def stability(graphs: Sequence["CausalGraph"], label: str = "") -> "CausalGraph":
         """
         How often each edge appears: the shares of the given graphs that have it, in place of probabilities.
+
+        It has no evidence, as shares were not tested. That of the ``parts`` stays.
 
         :param graphs: of the same variables, such as ``causal_graph()`` of several training seeds; they become the ``parts``
         :param label: of the result; empty: ``"share of N graphs"``
@@ -130,8 +134,8 @@ class CausalGraph:
         """
         if self.evidence is None:
             raise ValueError("the graph carries no evidence: learn it with dynamics='fcdl_tree', which holds transitions out")
-        if not 0 < alpha < 1:
-            raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+        if not (isinstance(alpha, Real) and 0 < alpha < 1):
+            raise ValueError(f"alpha must be in (0, 1), got {alpha!r}")
         probabilities = np.where(self.evidence.is_tested, self.evidence.q_values <= alpha, self.edges).astype(float)
         return replace(self, probabilities=probabilities, threshold=0.5)
 
@@ -240,8 +244,9 @@ class CausalGraph:
         """
         Draw the graph. Needs matplotlib (extra ``plot``).
 
-        :param kind: ``"heatmap"``: a cell for each entry, the darker the more probable, with a dot for each edge;
-            ``"nodes"``: variables now on the left, at the next step on the right, with a line for each edge
+        :param kind: ``"heatmap"``: a cell for each entry, the darker the more probable, with a dot for each edge, or with its
+            gain in nats a transition where the evidence has seen one; ``"nodes"``: variables now on the left, at the next
+            step on the right, with a line for each edge
         :return: a matplotlib figure; ``figure.savefig("graph.png")`` writes it
         :raises ValueError: if ``kind`` is unknown
         """
@@ -249,8 +254,13 @@ class CausalGraph:
 
         if kind not in ("heatmap", "nodes"):
             raise ValueError(f"kind must be 'heatmap' or 'nodes', got {kind!r}")
-        draw = graphs.heatmap if kind == "heatmap" else graphs.nodes
-        return draw(self.probabilities, self.edges, self.child_names, self.parent_names, self.label)
+        arguments = self.probabilities, self.edges, self.child_names, self.parent_names, self.label
+        if kind == "nodes":
+            return graphs.nodes(*arguments)
+        if self.evidence is None:
+            return graphs.heatmap(*arguments)
+        is_seen = np.isfinite(self.evidence.standard_error)
+        return graphs.heatmap(*arguments, gain=np.where(is_seen, self.evidence.gain, np.nan))
 
     @staticmethod
     def plot_grid(graphs: "Sequence[CausalGraph]", titles: Sequence[str]) -> "Figure":

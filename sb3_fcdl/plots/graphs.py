@@ -12,21 +12,33 @@ from sb3_fcdl.plots.style import BLUE, COLOUR_MAP, GREY, ORANGE, ROW
 
 
 def heatmap(
-    probabilities: np.ndarray, edges: np.ndarray, child_names: Sequence[str], parent_names: Sequence[str], title: str
+    probabilities: np.ndarray,
+    edges: np.ndarray,
+    child_names: Sequence[str],
+    parent_names: Sequence[str],
+    title: str,
+    gain: np.ndarray | None = None,
 ) -> Figure:
     """
-    A cell for each entry, ``[child, parent]``: the darker the more probable; a dot where there is an edge.
+    A cell for each entry, ``[child, parent]``: the darker the more probable; a dot, or its gain, where there is an edge.
 
     :param probabilities: ``[child, parent]``, ``[V, P]``, in [0, 1]
     :param edges: where there is an edge, ``[V, P]``, bool
     :param child_names: of the rows
     :param parent_names: of the columns: state variables, then action variables
     :param title: over the picture
+    :param gain: of the entries, in nats a transition, ``[V, P]``, NaN where it is unknown; None: of no entry
     """
     n_children, n_parents = probabilities.shape
     figure = Figure(figsize=(2.0 + ROW * n_parents, 1.6 + ROW * n_children), layout="constrained")
     axes = figure.add_subplot()
-    image = _draw_heatmap(axes, probabilities, edges, child_names, parent_names)
+    gain = np.full(probabilities.shape, np.nan) if gain is None else gain
+    image = _draw_heatmap(axes, probabilities, edges & np.isnan(gain), child_names, parent_names)
+    for child, parent in np.argwhere(edges & ~np.isnan(gain)):
+        value = gain[child, parent]
+        text = f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
+        # As large as fits into a cell.
+        axes.text(parent, child, text, color="white", fontsize=6, ha="center", va="center")
     axes.set_xlabel("parent, now")
     axes.set_ylabel("child, at the next step")
     axes.set_title(title)
@@ -35,15 +47,16 @@ def heatmap(
 
 
 def _draw_heatmap(
-    axes: Axes, probabilities: np.ndarray, edges: np.ndarray, child_names: Sequence[str], parent_names: Sequence[str]
+    axes: Axes, probabilities: np.ndarray, dots: np.ndarray, child_names: Sequence[str], parent_names: Sequence[str]
 ) -> AxesImage:
     """
     :param axes: where to draw
+    :param dots: which cells have a dot, ``[V, P]``, bool
     :return: what a colour bar is made for
     """
     n_children, n_parents = probabilities.shape
     image = axes.imshow(probabilities, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="equal")
-    children, parents = np.nonzero(edges)
+    children, parents = np.nonzero(dots)
     # White on a dark cell: seen at any size, in print too.
     axes.scatter(parents, children, s=ROW * 30, color="white", linewidths=0)
     axes.axvline(n_children - 0.5, color=ORANGE, linewidth=1)  # state variables on its left, the action on its right

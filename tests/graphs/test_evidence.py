@@ -28,7 +28,7 @@ def test_significant_edges(alpha, edges):
     assert graph.edges.astype(int).tolist() == edges and graph.evidence is EVIDENCE and graph.label == "code 3"
 
 
-@pytest.mark.parametrize("alpha", [0, 1, -0.1, float("nan")])
+@pytest.mark.parametrize("alpha", [0, 1, -0.1, float("nan"), "0.05", None])
 def test_alpha_out_of_range(alpha):
     with pytest.raises(ValueError, match=r"alpha must be in \(0, 1\), got"):
         GRAPH.significant(alpha)
@@ -66,15 +66,40 @@ def test_frames_of_the_evidence():
 
 def test_graphs_made_of_several_have_no_evidence():
     assert CausalGraph.union([GRAPH, GRAPH]).evidence is None
-    assert CausalGraph.stability([GRAPH, GRAPH]).evidence is None
+    stability = CausalGraph.stability([GRAPH, GRAPH])
+    assert stability.evidence is None and stability.parts[0].evidence is EVIDENCE
+
+
+def test_heatmap_shows_the_gain_of_an_edge_and_a_dot_where_nothing_was_seen():
+    pytest.importorskip("matplotlib")
+    axes = GRAPH.plot().axes[0]
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "0.50", (1, 0): "0.01", (1, 1): "0.30"}
+    assert axes.collections[0].get_offsets().tolist() == [[0, 1]]
+    large = replace(GRAPH, evidence=replace(EVIDENCE, gain=EVIDENCE.gain * 60))
+    assert [text.get_text() for text in large.plot().axes[0].texts] == ["30", "0.60", "18"]
+    assert len(replace(GRAPH, evidence=None).plot().axes[0].texts) == 0
+
+
+def test_text_score_and_difference_do_not_depend_on_the_evidence():
+    bare, truth = replace(GRAPH, evidence=None), np.eye(2, 3, dtype=bool)
+    assert str(GRAPH) == str(bare) and not GRAPH.diff(bare) and GRAPH.score(truth).shd == bare.score(truth).shd == 2
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"gain": np.full((2, 3), np.nan)}, "gain must be numbers"),
-    ({"standard_error": np.full((2, 3), -1.0)}, r"standard_error must be numbers in \[0, inf\], got -1.0"),
-    ({"q_values": np.full((2, 3), 1.1)}, r"q_values must be numbers in \[0, 1\], got 1.1"),
-    ({"is_tested": [True]}, r"is_tested has shape \(1,\), the gain has \(2, 3\)"),
-    ({"n": -1}, "n must be at least 0, got -1"),
+    ({"gain": np.full((2, 3), np.nan)}, "gain must be finite, got nan"),
+    ({"gain": np.full((2, 3), -np.inf)}, "gain must be finite, got -inf"),
+    ({"gain": [[0.1, 0.2], [0.3]]}, r"gain must be numbers \[child, parent\]"),
+    ({"gain": [["a", "b", "c"]] * 2}, r"gain must be numbers \[child, parent\]"),
+    ({"standard_error": np.full((2, 3), np.nan)}, r"standard_error must be in \[0, inf\], got nan"),
+    ({"standard_error": np.full((2, 3), -1.0)}, r"standard_error must be in \[0, inf\], got -1.0"),
+    ({"q_values": np.full((2, 3), np.nan)}, r"q_values must be in \[0, 1\], got nan"),
+    ({"q_values": np.full((2, 3), 1.1)}, r"q_values must be in \[0, 1\], got 1.1"),
+    ({"is_tested": [True]}, r"is_tested must be bool \[child, parent\], got \[True\]"),
+    ({"is_tested": np.ones((2, 3))}, r"is_tested must be bool \[child, parent\]"),
+    ({"is_tested": [[True]]}, r"is_tested has shape \(1, 1\), the gain has \(2, 3\)"),
+    ({"n": -1}, "n must be a whole number of at least 0, got -1"),
+    ({"n": 2.5}, "n must be a whole number of at least 0, got 2.5"),
+    ({"n": True}, "n must be a whole number of at least 0, got True"),
 ])  # fmt: skip
 def test_impossible_evidence_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):

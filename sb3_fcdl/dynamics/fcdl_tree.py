@@ -116,11 +116,6 @@ class ContextTreeDynamics(DynamicsModel):
     def free_entries(self) -> np.ndarray:
         return self.free_edges.entries
 
-    @property
-    def _free(self) -> th.Tensor:
-        """``[V, P]``, bool."""
-        return self.free_edges.given == 0
-
     def loss(self, windows: Windows) -> Losses:
         """
         ``-log p(s'_j | s, a; A, k)``, mean over valid rows, steps and children ``j``: ``k`` is the context that the tree
@@ -140,7 +135,7 @@ class ContextTreeDynamics(DynamicsModel):
 
     def _nearly(self, graphs: th.Tensor) -> th.Tensor:
         """``[R, V, P]`` likewise: of each child one entry is left out now and then, preferably an edge, and some are added."""
-        free = self._free
+        free = self.free_edges.is_free
         which = th.rand_like(graphs)
         which = th.where(free & (graphs > 0), which + 1, which.masked_fill(~free, -1))
         each_child = graphs[..., :1]
@@ -217,7 +212,7 @@ class ContextTreeDynamics(DynamicsModel):
     def _judge_edges(self, held_out: HeldOut) -> Judgement:
         code = self.tree(held_out.columns)
         order = self.gain.clamp(min=0).sum((0, 1)).argsort().tolist()
-        judgement = judge_edges(held_out, code, self.graphs, self._free, order)
+        judgement = judge_edges(held_out, code, self.graphs, self.free_edges.is_free, order)
         self.graphs.copy_(judgement.graphs)
         self.gain.copy_(judgement.evidence.gain)
         self.standard_error.copy_(judgement.evidence.standard_error)
@@ -227,7 +222,7 @@ class ContextTreeDynamics(DynamicsModel):
         return judgement
 
     def _mean_edges(self, code: th.Tensor) -> float:
-        return float((self.graphs[code] * self._free).sum((1, 2)).mean())
+        return float((self.graphs[code] * self.free_edges.is_free).sum((1, 2)).mean())
 
     def _merge(self, held_out: HeldOut, judgement: Judgement) -> None:
         """Undo each last test that saves too little: few edges are there on one side and clearly needless on the other."""
@@ -245,7 +240,7 @@ class ContextTreeDynamics(DynamicsModel):
             union = th.maximum(self.graphs[leaf], self.graphs[other])
             # Constant on either side, the variable had no edge; the next judgement finds those that it needs now.
             is_read = self.tree.parents_of(test)
-            union[:, is_read] = th.maximum(union[:, is_read], self._free[:, is_read].to(union.dtype))
+            union[:, is_read] = th.maximum(union[:, is_read], self.free_edges.is_free[:, is_read].to(union.dtype))
             self.graphs[leaf] = union
             self.tree.merge(leaf, other, test)
 
@@ -259,7 +254,7 @@ class ContextTreeDynamics(DynamicsModel):
         n = th.bincount(side, minlength=2)
         if n.min() < MIN_ROWS // 2:
             return 0.0
-        is_counted = self._free & ~self.tree.parents_of(test)
+        is_counted = self.free_edges.is_free & ~self.tree.parents_of(test)
         there = th.stack([self.graphs[each][is_counted] > 0 for each in (leaf, other)])
         value = Evidence.of(by_value[rows][:, is_counted], side, 2)
         least = value.gain - self.KEEP_Z * value.standard_error
@@ -275,7 +270,7 @@ class ContextTreeDynamics(DynamicsModel):
         found = []
         for leaf in self.tree.leaves:
             rows = code == leaf
-            edges = ((self.graphs[leaf] > 0) & self._free).nonzero()
+            edges = ((self.graphs[leaf] > 0) & self.free_edges.is_free).nonzero()
             if rows.sum() < 4 * MIN_ROWS or not len(edges):
                 continue
             gains = judgement.by_value[rows][:, edges[:, 0], edges[:, 1]].double()
@@ -304,12 +299,10 @@ class ContextTreeDynamics(DynamicsModel):
         code = self.tree(held_out.columns)
         undisturbed = held_out.nll(self.graphs[code], code)
         every = th.ones(len(held_out), dtype=th.bool, device=code.device)
-        for parent, (is_read, span) in enumerate(zip(self.tree.reads.tolist(), self.factors.parent_slices, strict=True)):
+        for parent, is_read in enumerate(self.tree.reads.tolist()):
             self.importance[parent] = 0
             if is_read:
-                columns = held_out.columns.clone()
-                columns[:, span] = held_out.columns[shuffled_rows(every)][:, span]
-                other = self.tree(columns)
+                other = self.tree(held_out.columns_with(parent, shuffled_rows(every)))
                 self.importance[parent] = (held_out.nll(self.graphs[other], other) - undisturbed).mean()
 
     def _bind(self, with_state_gradient: bool) -> _Bound:

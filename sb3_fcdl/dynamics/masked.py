@@ -1,6 +1,6 @@
 """The masked network: predicts each variable from the parents that its mask lets through."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch as th
 from torch import nn
@@ -10,11 +10,17 @@ from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, Par
 from sb3_fcdl.dynamics.lookup.linear import ParentLinear
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
 
-MaskedFn = Callable[..., th.Tensor]
-"""
-From a batch, its masks ``[R, V, P]`` and, where the network knows contexts, their codes ``[R]``, to what parametrises the next
-state, ``[R, output_width]``.
-"""
+
+class MaskedFn(Protocol):
+    """A masked network for one version of the weights."""
+
+    def __call__(self, inputs: ParentInputs, mask: th.Tensor, code: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param inputs: a batch
+        :param mask: the parents of each child, 0 or 1, ``[R, V, P]``
+        :param code: the context of each row, ``[R]``; None: the network knows no contexts
+        :return: what parametrises the next state, ``[R, output_width]``
+        """
 
 
 class MaskedNetwork(nn.Module):

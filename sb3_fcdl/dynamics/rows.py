@@ -43,6 +43,18 @@ def shuffled_rows(valid: th.Tensor) -> th.Tensor:
     return order.new_empty(len(order)).scatter_(0, valid_first(valid), order[valid_first(valid[order])])
 
 
+def shuffled_within(groups: th.Tensor) -> th.Tensor:
+    """
+    A random permutation that mixes the rows of each group with each other only.
+
+    :param groups: number of the group of each row, ``[R]``, int64
+    :return: the row that takes the place of each, ``[R]``, int64
+    """
+    order = th.rand(len(groups), device=groups.device).argsort()
+    shuffled = order[groups[order].argsort(stable=True)]
+    return th.empty_like(shuffled).scatter_(0, groups.argsort(stable=True), shuffled)
+
+
 def drawn_rows(valid: th.Tensor, n: int) -> th.Tensor:
     """
     :param valid: which rows count, ``[R]``, bool

@@ -36,11 +36,14 @@ class FreeEdges(nn.Module):
         return len(self.index)
 
     @property
+    def is_free(self) -> th.Tensor:
+        """Which entries are free, ``[V, P]``, bool: the log-odds of a given one are never zero."""
+        return self.given == 0
+
+    @property
     def entries(self) -> np.ndarray:
-        """Which entries are free, ``[V, P]``, bool."""
-        free = np.zeros(self.given.numel(), dtype=bool)
-        free[self.index.cpu().numpy()] = True
-        return free.reshape(self.given.shape)
+        """``is_free`` as an array."""
+        return self.is_free.cpu().numpy()
 
     def fill(self, free: th.Tensor) -> th.Tensor:
         """``[R, F]`` log-odds of the free entries to ``[R, V, P]``, given ones filled in."""

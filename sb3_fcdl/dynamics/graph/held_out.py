@@ -1,14 +1,13 @@
 """Transitions that nothing was fitted to, as a masked network predicts them."""
 
-from collections.abc import Iterator
-
 import torch as th
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import Windows
 from sb3_fcdl.dynamics.distributions import StateLayout
-from sb3_fcdl.dynamics.lookup.features import BoundFeatures
+from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentInputs
 from sb3_fcdl.dynamics.masked import MaskedFn
+from sb3_fcdl.dynamics.rows import shuffled_within
 
 
 class HeldOut:
@@ -35,6 +34,7 @@ class HeldOut:
         is_valid = windows.valid[:, 0]
         self.state, action, self.next_state = (part[:, 0][is_valid] for part in windows[:3])
         self.columns = th.cat([self.state, action], dim=-1)
+        self._recorded = self._read(self.columns)
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -46,13 +46,12 @@ class HeldOut:
         :param columns: state and action that the parents are read from, ``[R, D + A]``; None: the recorded ones
         :return: negative log-likelihood of each variable, nats, ``[R, V]``
         """
-        parts = self._chunks(self.columns if columns is None else columns, self.state, self.next_state, graph, code)
-        width = self.state.shape[1]
-        losses = []
-        for read, state, next_state, mask, context in parts:
-            inputs = self.features.read(read[:, :width], read[:, width:])
-            losses.append(-self.layout.distribution(self.network(inputs, mask, context), state).log_prob(next_state))
-        return th.cat(losses)
+        inputs = self._recorded if columns is None else self._read(columns)
+        parts = (part.split(self.CHUNK) for part in (self.state, self.next_state, graph, code))
+        return th.cat([
+            -self.layout.distribution(self.network(read, mask, context), state).log_prob(next_state)
+            for read, state, next_state, mask, context in zip(inputs, *parts, strict=True)
+        ])  # fmt: skip
 
     def nll_without_value(self, graph: th.Tensor, code: th.Tensor, parent: int) -> th.Tensor:
         """
@@ -63,13 +62,18 @@ class HeldOut:
         :param parent: index among the parents
         :return: nats, ``[R, V]``
         """
-        order = th.rand(len(code), device=code.device).argsort()
-        shuffled = order[code[order].argsort(stable=True)]
-        source = th.empty_like(shuffled).scatter_(0, code.argsort(stable=True), shuffled)
+        return self.nll(graph, code, self.columns_with(parent, shuffled_within(code)))
+
+    def columns_with(self, parent: int, rows: th.Tensor) -> th.Tensor:
+        """
+        :param parent: index among the parents
+        :param rows: the transition that each takes this parent from, ``[R]``
+        :return: states and actions, ``[R, D + A]``
+        """
         span = self.factors.parent_slices[parent]
         columns = self.columns.clone()
-        columns[:, span] = self.columns[source][:, span]
-        return self.nll(graph, code, columns)
+        columns[:, span] = self.columns[rows, span]
+        return columns
 
     def varies(self, code: th.Tensor, n_contexts: int) -> th.Tensor:
         """
@@ -83,5 +87,6 @@ class HeldOut:
         low = empty.fill_(th.inf).scatter_reduce(0, index, self.columns, "amin")
         return th.stack([(high > low)[:, span].any(-1) for span in self.factors.parent_slices], dim=-1)
 
-    def _chunks(self, *parts: th.Tensor) -> Iterator[tuple[th.Tensor, ...]]:
-        return zip(*(part.split(self.CHUNK) for part in parts), strict=True)
+    def _read(self, columns: th.Tensor) -> list[ParentInputs]:
+        width = self.state.shape[1]
+        return [self.features.read(part[:, :width], part[:, width:]) for part in columns.split(self.CHUNK)]

@@ -61,42 +61,60 @@ def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.
     is_open = is_judged.view(-1, 1, 1) & free
     graphs = th.where(is_open, is_tested.to(graphs.dtype), graphs)
     base = held_out.nll(graphs[code], code)
-    by_mask, by_value = (base.new_zeros(len(base), *free.shape) for _ in range(2))
-    here, everywhere, needless = (th.ones_like(graphs, dtype=th.float64) for _ in range(3))
+    by_value = base.new_zeros(len(base), *free.shape)
+    gain, error = th.zeros_like(graphs), th.full_like(graphs, th.inf)
+    here, everywhere = th.ones_like(graphs, dtype=th.float64), th.ones_like(free, dtype=th.float64)
+    is_needless = th.ones_like(is_tested)
     for parent in order:
         without = graphs[code]
         without[:, :, parent] = 0
         other = held_out.nll(without, code)
-        by_mask[:, :, parent] = other - base
-        by_value[:, :, parent] = held_out.nll_without_value(graphs[code], code, parent) - base
-        two = [each[:, :, parent] for each in (by_mask, by_value)]
-        here[:, :, parent], everywhere[:, :, parent], needless[:, :, parent] = _weigh(two, code, n_contexts)
-        stays = (here[:, :, parent] <= ALPHA) | ((everywhere[:, :, parent] <= ALPHA) & (needless[:, :, parent] == 0))
+        value = held_out.nll_without_value(graphs[code], code, parent) - base
+        weighed = _weigh(other - base, value, code, n_contexts)
+        by_value[:, :, parent] = value
+        gain[:, :, parent], error[:, :, parent] = weighed.by_mask.gain, weighed.by_mask.standard_error
+        here[:, :, parent], everywhere[:, parent] = weighed.here, weighed.everywhere
+        is_needless[:, :, parent] = weighed.is_needless
+        stays = (weighed.here <= ALPHA) | ((weighed.everywhere <= ALPHA) & ~weighed.is_needless)
         leaves = is_tested[:, :, parent] & ~stays
         graphs[:, :, parent] = graphs[:, :, parent].masked_fill(leaves, 0)
         base = th.where(leaves[code], other, base)
     q_values = th.ones_like(here)
     q_values[is_tested] = adjusted(here[is_tested])
-    pooled = everywhere.amin(0)
-    pooled[free] = adjusted(pooled[free])
-    q_values = th.where(is_tested & (needless == 0), th.minimum(q_values, pooled), q_values)
+    everywhere[free] = adjusted(everywhere[free])
+    q_values = th.where(is_tested & ~is_needless, th.minimum(q_values, everywhere), q_values)
     graphs = th.where(is_tested, graphs * (q_values <= ALPHA), graphs)
-    return Judgement(graphs, Evidence.of(by_mask, code, n_contexts), q_values, by_value, is_tested)
+    n = th.bincount(code, minlength=n_contexts)
+    return Judgement(graphs, Evidence(gain, error, n.view(-1, 1, 1)), q_values, by_value, is_tested)
 
 
-def _weigh(gains: list[th.Tensor], code: th.Tensor, n_contexts: int) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+class _Weighed(NamedTuple):
     """
-    :param gains: of one parent by its mask and by its value, each ``[R, V]``
-    :return: p-values in each context and over all of them, and whether the edge is needless in a context where it was shown to
-        be worth less than a share of what it is elsewhere, each ``[K, V]``
+    One parent.
+
+    :param by_mask: what the edge is worth by its mask, ``[K, V]``
+    :param here: p-value in each context, of the gain by mask and the one by value the larger, ``[K, V]``
+    :param everywhere: likewise over all contexts together, ``[V]``
+    :param is_needless: whether the edge was shown to be worth less than a share of what it is worth elsewhere, ``[K, V]``
+    """
+
+    by_mask: Evidence
+    here: th.Tensor
+    everywhere: th.Tensor
+    is_needless: th.Tensor
+
+
+def _weigh(by_mask: th.Tensor, by_value: th.Tensor, code: th.Tensor, n_contexts: int) -> _Weighed:
+    """
+    :param by_mask: what each child gains by the edge, ``[R, V]``
+    :param by_value: what it gains by the value of the parent, ``[R, V]``
     """
     every = th.zeros_like(code)
-    local = [Evidence.of(each, code, n_contexts) for each in gains]
-    p_here = th.stack([each.above(MIN_GAIN).p_value for each in local]).amax(0)
-    p_everywhere = th.stack([Evidence.of(each, every, 1).above(MIN_GAIN).p_value for each in gains]).amax(0)
-    value = local[1]
-    weight = value.n * (p_here <= ALPHA)
+    mask, value = (Evidence.of(gains, code, n_contexts) for gains in (by_mask, by_value))
+    here = th.maximum(mask.above(MIN_GAIN).p_value, value.above(MIN_GAIN).p_value)
+    everywhere = th.maximum(*(Evidence.of(gains, every, 1).above(MIN_GAIN).p_value[0] for gains in (by_mask, by_value)))
+    weight = value.n * (here <= ALPHA)
     reference = (value.gain * weight).sum(0) / weight.sum(0).clamp(min=1)
-    at_most = th.stack([each.gain + Z_ALPHA * each.standard_error for each in local]).amin(0)
-    needless = at_most <= (NEEDLESS_SHARE * reference).clamp(min=MIN_GAIN)
-    return p_here, p_everywhere.expand_as(p_here), needless.double()
+    at_most = th.minimum(*(each.gain + Z_ALPHA * each.standard_error for each in (mask, value)))
+    is_needless = at_most <= (NEEDLESS_SHARE * reference).clamp(min=MIN_GAIN)
+    return _Weighed(mask, here, everywhere, is_needless)

@@ -49,13 +49,12 @@ class ContextTree(nn.Module):
 
     def parents_of(self, test: int) -> th.Tensor:
         """Whether a test depends on each parent, ``[P]``, bool."""
-        return th.stack([(self.weights[test, columns] != 0).any() for columns in self.factors.parent_slices])
+        return self._parents_of(self.weights[test] != 0)
 
     @property
     def reads(self) -> th.Tensor:
         """Whether a test depends on each parent, ``[P]``, bool."""
-        is_read = (self.weights != 0)[self.paths.abs().sum(0) > 0].any(0)
-        return th.stack([is_read[columns].any() for columns in self.factors.parent_slices])
+        return self._parents_of((self.weights != 0)[self.paths.abs().sum(0) > 0].any(0))
 
     def split(self, leaf: int, weights: th.Tensor, threshold: float) -> int | None:
         """
@@ -89,3 +88,7 @@ class ContextTree(nn.Module):
         self.paths[leaf, test] = 0
         self.paths[other] = 0
         self.is_leaf[other] = 0
+
+    def _parents_of(self, is_read: th.Tensor) -> th.Tensor:
+        """``[D + A]`` columns to ``[P]`` parents, bool."""
+        return th.stack([is_read[columns].any() for columns in self.factors.parent_slices])

@@ -4,19 +4,33 @@ import gymnasium as gym
 import numpy as np
 
 import fcdl_envs  # noqa: F401 (registers them)
+from fcdl_envs.factored_system import one_hot
 
 
 def random_transitions(env_id, n, seed=0, **kwargs):
-    """Values of states [n, V] and actions [n, n_actions] under uniform actions, as the simulator takes them."""
-    env, rng = gym.make(env_id, **kwargs), np.random.default_rng(seed)
-    states, actions, is_over = [], [], True
-    while len(states) < n:
-        if is_over:
-            env.reset(seed=int(rng.integers(2**31)))
-        states.append(env.unwrapped.get_state()["state"])
-        actions.append(random_action(env.action_space, rng))
-        *_, is_over, _ = env.step(actions[-1])
-    return np.array(states), np.array(actions, dtype=np.float64)
+    """Values of states [n, V] and actions [n, n_actions] under uniform actions, as the simulator takes them; whole episodes."""
+    length = gym.spec(env_id).max_episode_steps
+    steps = list(episodes(env_id, lambda env, _, rng: random_action(env.action_space, rng), -(-n // length), seed, **kwargs))
+    states, actions = (np.stack(each, axis=1).reshape(-1, each[0].shape[-1]) for each in list(zip(*steps, strict=True))[:2])
+    return states[:n], actions[:n]
+
+
+def episodes(env_id, policy, n_episodes, seed=0, **kwargs):
+    """
+    Episodes side by side, in the environment's own simulator: much faster than one after the other.
+
+    :param policy: function of environment, observation and generator
+    :return: of each step states [n_episodes, V], actions [n_episodes, n_actions] and rewards [n_episodes]
+    """
+    env, rng = gym.make(env_id, **kwargs).unwrapped, np.random.default_rng(seed)
+    states = np.array([(env.reset(seed=int(rng.integers(2**31))), env.get_state()["state"])[1] for _ in range(n_episodes)])
+    variables, inputs = env.factorization.state_variables, env.factorization.action
+    for _ in range(gym.spec(env_id).max_episode_steps):
+        actions = np.stack([env._checked(policy(env, env._observe(state), rng)) for state in states])
+        nexts = env.system.step(states, actions, np.stack([env.system.draw_noise(rng) for _ in states]))
+        rewards = env.reward_fn(one_hot(variables, states), one_hot(inputs, actions), one_hot(variables, nexts), None)
+        yield states, actions, rewards
+        states = nexts
 
 
 def random_action(space, rng):
@@ -75,15 +89,8 @@ def effects(system, states, actions, seed=0):
     return share, np.sqrt(squares)
 
 
-def mean_return(env_id, policy, n_episodes=20, **kwargs):
+def mean_return(env_id, policy, n_episodes=20):
     """
     :param policy: function of environment, observation and generator
     """
-    env, rng, total = gym.make(env_id, **kwargs), np.random.default_rng(0), 0.0
-    for seed in range(n_episodes):
-        observation, _ = env.reset(seed=seed)
-        is_over = False
-        while not is_over:
-            observation, reward, _, is_over, _ = env.step(policy(env, observation, rng))
-            total += reward
-    return total / n_episodes
+    return sum(rewards.mean() for _, _, rewards in episodes(env_id, policy, n_episodes))

@@ -5,11 +5,13 @@ import pathlib
 import re
 import runpy
 import sys
+from functools import partialmethod
 
 import gymnasium as gym
 import pytest
 
 from sb3_fcdl import FCDLPolicy
+from sb3_fcdl.callbacks import DynamicsCallback
 
 pytestmark = pytest.mark.usefixtures("quick_plans")
 
@@ -50,6 +52,8 @@ def test_example_writes_its_pictures(example, arguments, pictures, words, tmp_pa
 
 def test_model_learns_beside_ppo(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
+    late = partialmethod(DynamicsCallback.__init__, learning_starts=960)
+    monkeypatch.setattr(DynamicsCallback, "__init__", late)
     source = ROOT / "examples" / "beside_ppo.py"
     monkeypatch.setattr(sys, "argv", [str(source), *QUICK_HOST, "--output", str(tmp_path)])
     runpy.run_path(str(source), run_name="__main__")

@@ -64,7 +64,7 @@ def test_random_actions_below_the_root_score_their_expectation_on_the_fork():
 def test_planning_on_the_true_dynamics_reaches_the_ceiling(rule, task, bound):
     planner = TrueDynamicsPlanner(ChemicalSystem(rule, dynamics_seed=0))
     tasks = [each for each in chemical_tasks() if each.name == task]
-    (result,) = evaluate_tasks(planner, ENV_ID, {"rule": rule, "dynamics_seed": 0}, tasks, n_episodes=100, n_envs=50)
+    (result,) = evaluate_tasks(planner, ENV_ID, {"rule": rule, "dynamics_seed": 0}, tasks, n_episodes=50, n_envs=50)
     assert result.mean >= bound
 
 

@@ -5,7 +5,6 @@ import errno
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -147,7 +146,7 @@ def status_of(*arguments):
 
 @pytest.mark.parametrize(
     ("frequency", "number", "status"),
-    [(1000, signal.SIGINT, 130), (70, signal.SIGTERM, 143), (10, signal.SIGINT, 130)],
+    [(1000, signal.SIGINT, 130), (70, signal.SIGTERM, 143), (110, signal.SIGINT, 130)],
     ids=["none before, ctrl-c", "one before, sigterm", "one of the same step, ctrl-c"],
 )
 def test_a_signal_leaves_a_checkpoint_of_that_step(tmp_path, monkeypatch, capsys, whole_run, frequency, number, status):
@@ -211,14 +210,23 @@ def test_a_full_disk_ends_with_one_line(capsys, tmp_path, monkeypatch, saver, th
     assert f"cannot write to {tmp_path / 'Chemical-v0_full_fork_seed0_1'} (No space left on device)" in said and then in said
 
 
-def test_a_file_that_may_not_grow_ends_with_one_line(tmp_path):
+@pytest.fixture
+def small_files():
+    """Until the end of the test the operating system lets no file grow beyond 60 kB."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_file_that_may_not_grow_ends_with_one_line(capfd, tmp_path, small_files):
     """The operating system itself refuses, also in the midst of what torch writes."""
-    program = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
-    program += "from sb3_fcdl.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, "train", "--timesteps", "40", "--log-dir", str(tmp_path), *SIZES]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 2 and ended.stderr.count("\n") == 1, ended.stderr
-    assert "cannot write to" in ended.stderr and "train anew" in ended.stderr
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--timesteps", "40", "--log-dir", str(tmp_path), *SIZES])
+    said = capfd.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1, said
+    assert "cannot write to" in said and "train anew" in said
 
 
 def test_a_log_dir_that_cannot_be_written_is_named(capsys, tmp_path, monkeypatch):

@@ -261,9 +261,10 @@ def test_action_masks_can_forbid_the_root():
     assert np.array_equal(ChemicalEnv(forbid_root=True).action_masks(), masks[0])
 
 
-@pytest.mark.parametrize("vec_env_cls", [None, SubprocVecEnv])
-def test_sb3_makes_it(vec_env_cls):
-    vec_env = make_vec_env(f"fcdl_envs:{ENV_ID}", n_envs=2, seed=0, vec_env_cls=vec_env_cls, env_kwargs=NOISY_TEST)
+@pytest.mark.parametrize(("vec_env_cls", "package"), [(None, "fcdl_envs"), (SubprocVecEnv, "sb3_fcdl")])
+def test_sb3_makes_it(vec_env_cls, package):
+    """Also in processes that have imported neither package."""
+    vec_env = make_vec_env(f"{package}:{ENV_ID}", n_envs=2, seed=0, vec_env_cls=vec_env_cls, env_kwargs=NOISY_TEST)
     assert vec_env.get_attr("factorization")[0].parent_names == (*(f"obj{index}" for index in range(10)), "action")
     assert vec_env.get_attr("reward_fn")[1] is goal_match_reward
     assert vec_env.env_method("action_masks")[1].shape == (50,)
@@ -282,9 +283,9 @@ def test_registering_again_changes_nothing():
     assert spec.max_episode_steps == 25
 
 
-@pytest.mark.parametrize("package", ["fcdl_envs", "sb3_fcdl"])
-def test_the_prefix_of_a_name_takes_the_place_of_an_import(package):
-    code = f"import gymnasium; print(gymnasium.make('{package}:{ENV_ID}', n_objects=4).unwrapped.system.n_objects)"
+def test_the_prefix_of_a_name_takes_the_place_of_an_import():
+    """Here without torch; that of ``sb3_fcdl`` in the processes of ``test_sb3_makes_it``."""
+    code = f"import gymnasium; print(gymnasium.make('fcdl_envs:{ENV_ID}', n_objects=4).unwrapped.system.n_objects)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "4\n"
 
 

@@ -132,7 +132,7 @@ def test_graph_of_a_prediction_is_the_local_graph_or_there_is_none(name):
 @pytest.mark.parametrize("env", [tiny_env, GatedEnv], ids=["chemical", "gated"])
 @every_model
 def test_learns_plans_and_is_saved(name, env, tmp_path):
-    model = tiny_fcdl(env(), dynamics=name, dynamics_kwargs=SMALL[name]).learn(40)
+    model = tiny_fcdl(env(), dynamics=name, dynamics_kwargs=SMALL[name], exploration_rate=1.0).learn(40)
     assert model.policy.learner.dynamics.loss(model.experience.draw(16).windows).total.isfinite()
     observation, _ = env().reset(seed=0)
     action, _ = model.predict(observation, deterministic=True)

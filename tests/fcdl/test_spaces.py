@@ -47,7 +47,7 @@ PAIRS = [(name, "discrete") for name in OBSERVATIONS] + [("dict", name) for name
 def test_learns_saves_loads_and_predicts(observation, action, tmp_path):
     env = RandomEnv(OBSERVATIONS[observation], ACTIONS[action])
     env.observation_space.seed(0)
-    model = tiny_fcdl(env, policy="MultiInputPolicy", planner="icem", **SMALL).learn(90)
+    model = tiny_fcdl(env, policy="MultiInputPolicy", planner="icem", **SMALL).learn(70)
     model.save(tmp_path / "model")
     loaded = FCDL.load(tmp_path / "model", env=env)
     batch = [env.observation_space.sample() for _ in range(3)]
@@ -60,7 +60,7 @@ def test_learns_saves_loads_and_predicts(observation, action, tmp_path):
         assert env.action_space.contains(one) and np.allclose(one, expected, atol=1e-6)
     graph = loaded.local_graph(batch[0], actions[0])
     assert len(graph.parent_names) == len(model.policy.world.factors.parents)
-    loaded.learn(20, reset_num_timesteps=False)
+    loaded.learn(10, reset_num_timesteps=False)
 
 
 MASKS = {
@@ -78,8 +78,8 @@ def test_masked_actions_are_never_taken(action, planner):
     kwargs = SMALL | {"planner_kwargs": {"horizon": 2, "n_iterations": 2, "n_candidates": 8}, "learning_starts": 30}
     if planner != "mppi":
         kwargs["planner_kwargs"] |= {"n_elites": 2}
-    model = tiny_fcdl(env, policy="MlpPolicy", planner=planner, exploration_rate=0.3, **kwargs).learn(60)
-    taken = model.replay_buffer.actions[:60, 0]
+    model = tiny_fcdl(env, policy="MlpPolicy", planner=planner, exploration_rate=0.3, **kwargs).learn(48)
+    taken = model.replay_buffer.actions[:48, 0]
     assert all(is_allowed(each if len(each) > 1 else int(each[0])) for each in taken)
     assert len(np.unique(taken, axis=0)) > 1
     for deterministic in (True, False):
@@ -171,7 +171,7 @@ def test_evaluation_threads_the_warm_start(monkeypatch):
 
 def test_model_sees_what_vec_normalize_hands_out():
     env = VecNormalize(make_vec_env(lambda: RandomEnv(spaces.Box(50, 60, (2,)), ACTIONS["discrete"])), norm_obs=True)
-    model = tiny_fcdl(env, policy="MlpPolicy", **SMALL).learn(200)
+    model = tiny_fcdl(env, policy="MlpPolicy", exploration_rate=1.0, **SMALL).learn(200)
     windows = model.experience.draw(5000).windows  # each row, almost surely
     raw = model.policy.world.decode(windows.state)
     assert raw.abs().max() < 5  # the environment's own numbers begin at 50

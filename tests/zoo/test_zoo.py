@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import runpy
 import subprocess
 import sys
 import types
@@ -29,10 +30,14 @@ def test_hyperparameters_are_arguments_of_fcdl(env_id):
     env.close()
 
 
-def test_unknown_command_is_named():
-    result = zoo("optimise")
-    assert result.returncode == 1
-    assert "train | enjoy" in result.stderr and "'optimise'" in result.stderr
+def test_unknown_command_is_named(monkeypatch):
+    """As ``python -m`` runs the package, without a process that would import torch first."""
+    monkeypatch.setattr(sys, "argv", ["sb3_fcdl.zoo", "optimise"])
+    monkeypatch.delitem(sys.modules, "sb3_fcdl.zoo.__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("sb3_fcdl.zoo", run_name="__main__")
+    # A text is written to stderr, and the status is 1.
+    assert isinstance(ended.value.code, str) and "train | enjoy" in ended.value.code and "'optimise'" in ended.value.code
 
 
 @pytest.mark.parametrize(

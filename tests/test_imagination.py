@@ -301,13 +301,13 @@ def test_masks_are_a_function_of_the_observation():
 def test_imagining_does_not_disturb_training():
     weights = []
     for imagines in (True, False):
-        model = tiny_fcdl().learn(60)
+        model = tiny_fcdl().learn(30)
         if imagines:
             env = model.imagined_env(n_envs=3)
             env.reset()
             for _ in range(10):
                 env.step(np.arange(3))
-        weights.append(model.learn(40, reset_num_timesteps=False).policy.state_dict())
+        weights.append(model.learn(20, reset_num_timesteps=False).policy.state_dict())
     assert all(th.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 

@@ -68,9 +68,7 @@ def once_ms(function, seconds):
 
 
 def test_quick_run_prints_a_table_and_writes_ratios(speed, one_thread, capsys, tmp_path, monkeypatch):
-    small = speed.Scale(
-        threads=(1,), seconds=0, n_updates=1, plan_envs=(10,), size=(4, 3), growth=((5, 2),), models=("mlp",)
-    )
+    small = speed.Scale(threads=(1,), seconds=0, n_updates=1, plan_envs=(10,), size=(4, 3), growth=((5, 2),), models=("mlp",))
     monkeypatch.setattr(speed, "QUICK", small)
     monkeypatch.setattr(speed, "median_ms", once_ms)
     monkeypatch.setattr(speed, "EPISODE_STEPS", 3)

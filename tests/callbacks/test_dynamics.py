@@ -207,7 +207,10 @@ def test_host_learns_the_same_bit_for_bit(host, env):
 
 @pytest.mark.parametrize(
     ("host", "options"),
-    [pytest.param("PPO", {}, marks=pytest.mark.slow), ("DQN", {"buffer_size": 2000, "exploration_final_eps": 1.0})],
+    [
+        pytest.param("PPO", {}, marks=pytest.mark.slow),
+        ("DQN", {"buffer_size": 2000, "exploration_final_eps": 1.0, "train_freq": 500}),
+    ],
 )
 def test_learns_the_true_graph_and_plans(host, options, tmp_path):
     callback = DynamicsCallback(
@@ -215,7 +218,7 @@ def test_learns_the_true_graph_and_plans(host, options, tmp_path):
         learning_rate=1e-2,
         learning_starts=300,
         batch_size=64,
-        train_freq=40,
+        train_freq=60,
         gradient_steps=10,
         planner_kwargs={"horizon": 3, "n_candidates": 64},
     )

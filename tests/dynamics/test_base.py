@@ -266,7 +266,7 @@ def test_known_graph_is_recovered_from_data():
     model = FCDLDynamics(factors([3] * 4, 12), graph_prior="order", hidden_dim=32, n_codes=4, code_dim=4)
     optimizer = th.optim.Adam(model.parameters(), lr=3e-3)
     model.train()
-    for _ in range(400):
+    for _ in range(250):
         losses = model.loss(persist_and_set_windows(4, 3, 128))
         optimizer.zero_grad()
         losses.total.backward()

@@ -69,7 +69,7 @@ def true_graph(window: int, mode: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def model() -> ContextTreeDynamics:
     th.manual_seed(0)
-    return fitted(ContextTreeDynamics(HOUSE, hidden_dim=32, n_codes=8).train(), 500)
+    return fitted(ContextTreeDynamics(HOUSE, hidden_dim=32, n_codes=8).train(), 350)
 
 
 def test_nothing_is_claimed_before_anything_is_learned():
@@ -147,7 +147,7 @@ def test_a_test_that_is_worth_nothing_is_undone(model):
 def test_given_edges_are_never_judged():
     prior = GraphPrior("self", required_edges=(("price", "room"),), forbidden_edges=(("outside", "room"),))
     th.manual_seed(0)
-    model = fitted(ContextTreeDynamics(HOUSE, prior, hidden_dim=16, n_codes=4).train(), 150)
+    model = fitted(ContextTreeDynamics(HOUSE, prior, hidden_dim=16, n_codes=4).train(), 100)
     assert (model.graphs[:, 0, 2] == 1).all() and (model.graphs[:, 0, 1] == 0).all()
     assert (model.q_values[:, 0, 1:3] == 1).all()
 

@@ -87,7 +87,7 @@ def test_learned_model_and_plans_are_near_the_closed_form(dynamics):
         dynamics=dynamics,
         dynamics_kwargs=kwargs[dynamics],
         planner_kwargs={"horizon": 1, "n_iterations": 4, "n_candidates": 32, "n_elites": 8},
-    ).learn(1200)
+    ).learn(1000)
     env = GatedEnv()
     for seed in range(4):
         observation, _ = env.reset(seed=seed)

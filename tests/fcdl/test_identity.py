@@ -5,7 +5,7 @@ from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox, IdentityE
 from stable_baselines3.common.evaluation import evaluate_policy
 from tiny import tiny_fcdl
 
-EPISODE = 40
+EPISODE = 20
 PLANNER = {"horizon": 1, "n_iterations": 3, "n_candidates": 32, "n_elites": 4}
 
 
@@ -26,7 +26,7 @@ def test_reaches_the_reward(env, share):
         learning_rate=5e-3,
         learning_starts=300,
         train_freq=400,
-        gradient_steps=200,
+        gradient_steps=120,
         batch_size=64,
         train_horizon=1,
         dynamics="mlp",

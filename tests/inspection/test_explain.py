@@ -12,15 +12,15 @@ from sb3_fcdl import FCDL, FCDLPolicy
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_fcdl(tiny_vec_env(2), planner_kwargs={"horizon": 3, "n_candidates": 32, "n_elites": 8}, train_freq=4).learn(
-        150
-    )
+    return tiny_fcdl(
+        tiny_vec_env(2), planner_kwargs={"horizon": 3, "n_candidates": 32, "n_elites": 8}, train_freq=4, exploration_rate=1
+    ).learn(150)
 
 
 @pytest.fixture(scope="module")
 def gated():
     kwargs = {"dynamics_kwargs": {"hidden_dim": 16}, "planner_kwargs": {"horizon": 2, "n_candidates": 32, "n_elites": 8}}
-    return FCDL(FCDLPolicy, GatedEnv(), learning_starts=50, train_freq=4, seed=0, **kwargs).learn(80)
+    return FCDL(FCDLPolicy, GatedEnv(), learning_starts=50, train_freq=4, seed=0, exploration_rate=1, **kwargs).learn(80)
 
 
 OBSERVATIONS = [tiny_env().reset(seed=seed)[0] for seed in range(4)]
@@ -114,7 +114,8 @@ def test_intervening_on_a_parent_changes_the_prediction(model):
 
 
 def test_what_if_is_answered_by_the_present_model():
-    model = tiny_fcdl(tiny_vec_env(2), planner_kwargs={"horizon": 2, "n_candidates": 8, "n_elites": 2}).learn(80)
+    model = tiny_fcdl(tiny_vec_env(2), planner_kwargs={"horizon": 2, "n_candidates": 8, "n_elites": 2}, exploration_rate=1)
+    model.learn(80)
     explanation = model.explain(OBSERVATIONS[0])
     model.learn(80)
     state, action = th.as_tensor(OBSERVATIONS[0]["state"]).unsqueeze(0), th.eye(12)[[int(explanation.plan.actions[0, 0])]]
@@ -194,7 +195,13 @@ def test_figure_has_the_values_and_both_plans(model):
 
 def test_learned_rewards_and_ends_count_as_in_planning():
     model = FCDL(
-        "MlpPolicy", gym.make("CartPole-v1"), learning_starts=60, train_freq=10, planner_kwargs={"horizon": 10}, seed=0
+        "MlpPolicy",
+        gym.make("CartPole-v1"),
+        learning_starts=60,
+        train_freq=10,
+        exploration_rate=1,
+        planner_kwargs={"horizon": 10},
+        seed=0,
     )
     model.learn(120)
     observation = np.array([0.01, 0.02, -0.03, 0.01], dtype=np.float32)

@@ -21,6 +21,8 @@ SMALL = {
     "train_freq": 8,
     "batch_size": 16,
     "train_horizon": 1,
+    # Plans are no part of what is recorded.
+    "exploration_rate": 1.0,
     "dynamics_kwargs": {"hidden_dim": 8},
     "planner_kwargs": {"horizon": 2, "n_iterations": 1, "n_candidates": 4, "n_elites": 2},
 }

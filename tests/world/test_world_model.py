@@ -191,7 +191,7 @@ def test_average_shares_what_has_been_observed_and_what_is_given() -> None:
 @pytest.mark.parametrize("dynamics", DYNAMICS)
 def test_without_a_decay_it_predicts_as_the_learner_does(dynamics: str) -> None:
     """Which it could not, if anything that a model learns were neither a parameter nor a buffer."""
-    kwargs = {"dynamics_kwargs": {}, "policy_kwargs": {"average_decay": 0.0}}
+    kwargs = {"dynamics_kwargs": {"hidden_dim": 16}, "policy_kwargs": {"average_decay": 0.0}}
     model = tiny_fcdl(dynamics=dynamics, exploration_rate=1.0, **kwargs).learn(60)
     state, action = th.eye(12)[:5], th.eye(12)[5:10]
     with th.no_grad():

@@ -8,7 +8,7 @@ from fcdl_envs.factored_system import one_hot
 
 
 def random_transitions(env_id, n, seed=0, **kwargs):
-    """Values of states [n, V] and actions [n, n_actions] under uniform actions, as the simulator takes them; whole episodes."""
+    """Values of states [n, V] and actions [n, n_actions] under uniform actions, as the simulator takes them."""
     length = gym.spec(env_id).max_episode_steps
     steps = list(episodes(env_id, lambda env, _, rng: random_action(env.action_space, rng), -(-n // length), seed, **kwargs))
     states, actions = (np.stack(each, axis=1).reshape(-1, each[0].shape[-1]) for each in list(zip(*steps, strict=True))[:2])

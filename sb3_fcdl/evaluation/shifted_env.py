@@ -39,8 +39,8 @@ Shift = Normal | float | str
 """
 What is observed instead of the value of a variable. ``"noise"``: the value (a category: its one-hot vector) times
 ``100 * N(0, 1)``, drawn anew for each observation; of a variable of a ``Discrete``, ``MultiDiscrete`` or ``MultiBinary`` space
-a random category. ``Normal``: a random number. A number, or the name of a category: always
-this one.
+a random category. ``Normal``: a random number. A number, or the name of a category: always this one. The shift of a number may
+be text as ``parse_shift`` reads it: ``"Normal(0,100)"``.
 """
 
 
@@ -81,11 +81,10 @@ class ShiftedVecEnv(VecEnvWrapper):
         super().__init__(venv)
         self.rng = np.random.default_rng(seed)
         places = _places(factors, venv.observation_space)
-        for name, shift in shifts.items():
+        for name in shifts:
             if name not in places:
                 raise ValueError(f"unknown variable '{name}', those that can be shifted are {', '.join(places) or 'none'}")
-            _check(places[name].variable, shift)
-        self.shifts = [(places[name], shift) for name, shift in shifts.items()]
+        self.shifts = [(places[name], _checked(places[name].variable, shift)) for name, shift in shifts.items()]
         self._of_space = {place.key for place in places.values() if place.start is not None}
         self.clean: Observations = np.zeros(0)
 
@@ -155,18 +154,20 @@ def _columns(variables: Sequence[Variable]) -> list[slice]:
     return [slice(end - variable.width, end) for variable, end in zip(variables, ends, strict=True)]
 
 
-def _check(variable: Variable, shift: Shift) -> None:
+def _checked(variable: Variable, shift: Shift) -> Shift:
     if shift == "noise":
-        return
+        return shift
     if not variable.is_categorical:
-        if isinstance(shift, str):
+        number = parse_shift(shift) if isinstance(shift, str) else shift
+        if isinstance(number, str):
             raise ValueError(
                 f"{variable.name} cannot be shifted by {shift!r}; allowed: 'noise', Normal(mean, std) or a number"
             )
-        return
+        return number
     if isinstance(shift, Normal):
         raise ValueError(f"{variable.name} is a category, not a number: {shift} does not fit it, 'noise' or a category does")
     try:
         variable.category(shift)
     except ValueError as error:
         raise ValueError(f"{error}; 'noise' is allowed, too") from None
+    return shift

@@ -46,6 +46,14 @@ def test_only_the_chosen_variables_are_shown_wrongly():
         assert rewards == pytest.approx(-abs(env.clean[:, 2] - 1))
 
 
+@pytest.mark.parametrize(("text", "shift"), [("Normal(100,2)", Normal(100, 2)), ("21.5", 21.5)])
+def test_the_shift_of_a_number_may_be_text_as_on_the_command_line(text, shift):
+    by_text, by_value = (ShiftedVecEnv(gated_vec_env(), GatedEnv.factorization, {"y": each}) for each in (text, shift))
+    assert np.array_equal(by_text.reset()[:, 3], by_value.reset()[:, 3]) and (by_text.clean[:, 3] == 5).all()
+    with pytest.raises(ValueError, match=r"y cannot be shifted by 'Norm\(0\)'; allowed: 'noise', Normal\(mean, std\)"):
+        ShiftedVecEnv(gated_vec_env(), GatedEnv.factorization, {"y": "Norm(0)"})
+
+
 def test_noise_scales_a_one_hot_and_keeps_its_place():
     env = ShiftedVecEnv(tiny_vec_env(200), tiny_vec_env(1).get_attr("factorization")[0], {"obj2": "noise"})
     shown, clean = env.reset()["state"], env.clean["state"]

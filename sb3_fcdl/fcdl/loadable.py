@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -51,7 +52,8 @@ class LoadableAlgorithm(OffPolicyAlgorithm):
         cls: type[SelfLoadable], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, trusted: bool = True, **kwargs: Any
     ) -> SelfLoadable:
         """
-        See ``BaseAlgorithm.load``; arguments of the constructor replace the saved ones.
+        See ``BaseAlgorithm.load``; arguments of the constructor replace the saved ones. Random numbers are seeded anew, by the
+        model's seed and its timesteps: trained on, it meets other episodes than at its beginning.
 
         :param trusted: False: runs no code from the file, which unpickling it does, and imports nothing that it names. Takes
             ``env``, ``device`` and arguments of the constructor. What is no data, such as a ``reward_fn`` or a class of one's
@@ -67,6 +69,7 @@ class LoadableAlgorithm(OffPolicyAlgorithm):
         model = super().load(path, *args, **{attributes.get(name, name): value for name, value in kwargs.items()})
         if model.env is not None:
             model.check_env_fits(model.env)
+        _seed_what_follows(model)
         return model
 
     @classmethod
@@ -90,6 +93,7 @@ class LoadableAlgorithm(OffPolicyAlgorithm):
         model.set_parameters(path, device=device)  # type: ignore[arg-type]
         if model.env is not None:
             model.check_env_fits(model.env)
+        _seed_what_follows(model)
         return model
 
     def save(
@@ -146,3 +150,11 @@ class LoadableAlgorithm(OffPolicyAlgorithm):
             return super().save_replay_buffer(path)
         assert self.replay_buffer is not None
         save_buffer(self.replay_buffer, str(path))
+
+
+def _seed_what_follows(model: OffPolicyAlgorithm) -> None:
+    """SB3 seeds a loaded model as a new one: trained on, it would begin with the episodes of the beginning again."""
+    if model.seed is not None and model.num_timesteps > 0:
+        (drawn,) = np.random.SeedSequence([model.seed, model.num_timesteps]).generate_state(1)
+        # Half of the range: SB3 adds the index of an environment.
+        model.set_random_seed(int(drawn) // 2)

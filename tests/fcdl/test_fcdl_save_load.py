@@ -50,6 +50,24 @@ def test_load_and_continue(model, observation, tmp_path):
     assert not any(map(th.equal, model.policy.learner.parameters(), loaded.policy.learner.parameters()))
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_loaded_model_does_not_repeat_its_first_episodes(trusted, tmp_path):
+    def first_of(model):
+        rows = model.replay_buffer.observations["state"][: model.replay_buffer.size()]
+        return rows.reshape(len(rows), -1)[::25]  # each begins an episode
+
+    settings = {"exploration_rate": 1.0, "learning_starts": 1000}
+    model = tiny_fcdl(tiny_vec_env(2), **settings).learn(200)
+    model.save(tmp_path / "model")
+    starts = []
+    for _ in range(2):
+        loaded = FCDL.load(tmp_path / "model", env=tiny_vec_env(2), trusted=trusted)
+        starts.append(first_of(loaded.learn(200, reset_num_timesteps=False)))
+        assert loaded.seed == 0 and len(starts[-1]) == 4
+    assert not (first_of(model) == starts[0]).all(axis=1).any()
+    assert np.array_equal(*starts), "training on can be repeated"
+
+
 def test_load_with_other_settings(model, tmp_path):
     model.save(tmp_path / "model")
     loaded = FCDL.load(tmp_path / "model", planner_kwargs={"horizon": 4}, exploration_rate=0.5, gamma=0.8)

@@ -48,6 +48,16 @@ class SequenceDistribution(ABC):
         """The same, some of whose samples stay close to its centre until it is fitted, if there is such a thing as close."""
         return self
 
+    def held(self, samples: th.Tensor) -> th.Tensor:
+        """
+        What to try where nothing is known. Of a box: the first sample is replaced by a sequence that holds the action at a
+        corner, the one that the sample leans to, and the second by one at the opposite corner. Of whole numbers: the samples.
+
+        :param samples: ``[B, L, H, *]``
+        :return: ``[B, L, H, *]``
+        """
+        return samples
+
     @abstractmethod
     def chosen(self, noise: Noise) -> th.Tensor:
         """
@@ -177,6 +187,11 @@ class NormalSequences(SequenceDistribution):
             return replace(self, mean=mean, last_scale=1.0)
         variance = (share * (sequences - mean[:, None]).square()).sum(dim=1) / total
         return replace(self, mean=mean, std=variance.sqrt().maximum(self.MIN_STD * (self.high - self.low) / 2))
+
+    def held(self, samples: th.Tensor) -> th.Tensor:
+        corner = self.high.where(samples[:, :1, :1] > (self.low + self.high) / 2, self.low)
+        corners = th.cat([corner, self.low + self.high - corner], dim=1)[:, : samples.shape[1]].clamp(self.low, self.high)
+        return th.cat([corners.expand(-1, -1, samples.shape[2], -1), samples[:, corners.shape[1] :]], dim=1)
 
     def graded(self) -> "NormalSequences":
         return replace(self, last_scale=self.GRADED)

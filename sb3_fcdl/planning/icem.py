@@ -23,6 +23,7 @@ class ICEM(Planner):
     Unlike in the paper the distribution is refitted without momentum, the centre is a candidate of every iteration but the
     first, the sequences that stay are counted among the candidates, and in the first iteration the noise of box actions has
     every size from half the range of the box down to a hundredth of that: some sequences explore, others refine the last plan.
+    Where there is no last plan, one sequence holds the action at a corner of the box, and one at the opposite corner.
 
     :param n_elites: sequences that the distribution is refitted to; None: 10, but at most half of the candidates
     :param noise_exponent: the power of the noise of box actions falls with this power of the frequency: 0 is white noise, 2 a
@@ -64,7 +65,11 @@ class ICEM(Planner):
             # the first of equal candidates is preferred: the centre, which is far from what is worse just after the horizon
             if iteration > 0:
                 candidates[:, 0] = distribution.chosen(noise)
-            candidates[:, -self.n_kept :] = distribution.completed(known, candidates[:, -self.n_kept :])
+            samples = candidates[:, -self.n_kept :]
+            if iteration == 0:
+                is_cold = known.isnan().flatten(1).all(dim=1).view(-1, *(1,) * (known.dim() - 1))
+                samples = distribution.held(samples).where(is_cold, samples)
+            candidates[:, -self.n_kept :] = distribution.completed(known, samples)
             elites, returns = best_of(candidates, rollout.evaluate(candidates), self.n_elites)
             distribution = distribution.fitted(elites, returns.isfinite() | (returns[:, :1] == -th.inf))
             known = elites[:, : self.n_kept].to(known)

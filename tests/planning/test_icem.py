@@ -106,10 +106,46 @@ def test_noise_of_the_first_candidates_falls_geometrically() -> None:
     planner = ICEM(BOX, horizon=2000, n_iterations=2, n_candidates=5, n_elites=2, noise_exponent=0.0)
     spy.plan(planner)
     first, second = th.cat(spy.candidates).split((5 * 2000, 4 * 2000))
-    # the box is [-1, 3], around 1; the two largest are clipped, the last place is the warm start's
-    assert first.view(2000, 5).sub(1).std(dim=0)[2:].tolist() == pytest.approx([0.2, 0.2 * 0.1**0.5, 0.02], rel=0.05)
+    # the box is [-1, 3], around 1; the two largest are clipped, the last place is the warm start's, which holds a bound now
+    assert first.view(2000, 5).sub(1).std(dim=0)[2:4].tolist() == pytest.approx([0.2, 0.2 * 0.1**0.5], rel=0.05)
+    assert first.view(2000, 5)[:, -1].unique().tolist() in ([-1], [3])
     # then all are alike, and as wide as they may be
     assert (second.view(2000, 4)[:, 1:-1].std(dim=0) > 1).all()
+
+
+@pytest.mark.parametrize("bound", [-1.0, 3.0])
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_a_cold_plan_of_one_iteration_holds_a_bound_where_that_is_best(bound: float, n_envs: int) -> None:
+    """Eight steps of ``x' = x + action``, each paid by where it leads: the sum over them is 36 times the bound."""
+    reach = problem(lambda state, action: state + action, lambda _, __, after, *___: after[:, 0] * np.sign(bound))
+    for seed in range(10):
+        generators = [seeded(seed + index) for index in range(n_envs)]
+        plan = ICEM(BOX, horizon=8).plan(reach, th.zeros(n_envs, 1), th.zeros(n_envs, 0), generators=generators)
+        assert (plan.actions == bound).all() and plan.value.tolist() == pytest.approx([36 * abs(bound)] * n_envs)
+
+
+def test_opposite_corners_of_a_box_are_held_and_all_are_drawn() -> None:
+    planner, corners = ICEM(BoxActions(low=(0.0, -2.0), high=(1.0, 2.0)), horizon=3), set()
+    for seed in range(40):
+        spy = Spy(lambda action: action[:, 0])
+        spy.plan(planner, seed)
+        first, opposite, small = th.stack(spy.candidates).view(3, 64, 2)[:, -3:].transpose(0, 1)
+        assert (first == first[0]).all() and (opposite == opposite[0]).all() and not (small == small[0]).all()
+        assert (first[0] + opposite[0]).tolist() == [1, 0]
+        corners.add(tuple(first[0].tolist()))
+    assert corners == {(x, y) for x in (0, 1) for y in (-2, 2)}
+
+
+def test_a_warm_plan_holds_no_bound() -> None:
+    """Environments with and without a last plan, side by side: candidates of the first are those of the last plan."""
+    spy, planner = Spy(lambda action: action[:, 0]), ICEM(BOX, horizon=3, n_candidates=16)
+    warm = th.full((2, planner.n_kept, 3, 1), th.nan)
+    warm[0, :, :2] = 0.5
+    args = problem(stay, spy.reward), th.zeros(2, 1), th.zeros(2, 0)
+    planner.plan(*args, generators=[seeded(0), seeded(1)], warm_start=warm)
+    candidates = th.stack(spy.candidates).view(3, 2, 16)[:, :, -planner.n_kept :]
+    assert (candidates[:2, 0] == 0.5).all() and candidates[2, 0].sub(0.5).abs().max() < 1
+    assert set(candidates[:, 1, :2].unique().tolist()) == {-1, 3}
 
 
 def test_small_actions_are_found_in_one_iteration() -> None:

@@ -99,7 +99,7 @@ def test_no_noise_changes_the_returns_of_floors_and_ceiling(rule):
     for noise in ("none", "scale", "color"):
         env_kwargs = {**sizes, "noise": noise}
         policies = benchmark_of(ENV_ID).references(ENV_ID, env_kwargs, 0, None)
-        results = {name: evaluate_tasks(policy, ENV_ID, env_kwargs, [task], 10) for name, policy in policies.items()}
+        results = {name: evaluate_tasks(policy, ENV_ID, env_kwargs, [task], 5) for name, policy in policies.items()}
         means[noise] = {name: result.mean for name, (result,) in results.items()}
     assert means["none"] == means["scale"] == means["color"]
     assert len(set(means["none"].values())) == 5

@@ -265,7 +265,7 @@ def trained(prior: str, sample_windows) -> CDLDynamics:
     model = CDLDynamics(factors([3] * 4, 12), prior, hidden_dim=32)
     optimizer = th.optim.Adam(model.parameters(), lr=1e-2)
     for n_updates in range(1, 301):
-        losses = model.train().loss(sample_windows(128))
+        losses = model.train().loss(sample_windows(64))
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()

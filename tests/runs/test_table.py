@@ -3,6 +3,7 @@
 import runpy
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tiny import signalled_after
 from toy import squeezed
 
 from sb3_fcdl import FCDL
-from sb3_fcdl.benchmark import predictions
+from sb3_fcdl.benchmark import BENCHMARKS, CHEMICAL, predictions
 from sb3_fcdl.evaluation import TaskResult, evaluate_accuracy, evaluate_graphs
 from sb3_fcdl.runs import Run, append_csv, read_csv
 from sb3_fcdl.runs.record import TrainRecord
@@ -119,6 +120,8 @@ def test_models_are_trained_evaluated_and_not_run_twice(tmp_path, monkeypatch, c
 @pytest.mark.usefixtures("quick_plans")
 def test_a_benchmark_stops_with_ctrl_c_and_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(predictions, "evaluate_accuracy", partial(evaluate_accuracy, n_steps=5))
+    # Floors and ceiling have no part in it.
+    monkeypatch.setitem(BENCHMARKS, "FCDL/Chemical-v0", replace(CHEMICAL, references=lambda *_: {}))
     path, script = tmp_path / "models.csv", str(SCRIPT.parent / "models.py")
     run = ["--models", "MLP", "--rules", "full_fork", "--seeds", "0", "--timesteps", "60", "--episodes", "1"]
     monkeypatch.setattr(sys, "argv", [script, str(path), *run, "--log-dir", str(tmp_path / "runs")])

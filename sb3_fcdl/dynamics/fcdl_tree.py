@@ -11,12 +11,11 @@ from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
-from sb3_fcdl.dynamics.graph.evidence import Evidence
+from sb3_fcdl.dynamics.graph.growth import grow
 from sb3_fcdl.dynamics.graph.held_out import HeldOut
-from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_ROWS, Judgement, judge_edges
+from sb3_fcdl.dynamics.graph.judgement import MIN_ROWS, judge_edges
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
-from sb3_fcdl.dynamics.graph.splits import best_split
-from sb3_fcdl.dynamics.graph.tree import ContextTree
+from sb3_fcdl.dynamics.graph.tree import ContextTree, succession
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.dynamics.rows import shuffled_rows
@@ -41,17 +40,16 @@ class ContextTreeDynamics(DynamicsModel):
     FCDL with contexts and edges by evidence. A tree of tests on the variables chooses the context, the context's graph masks
     the parents, and the masked network, which knows the context, predicts.
 
-    Nothing is decided by a price. A fifth of the transitions is never trained on (``Experience.draw``), and from time to time
-    they decide:
+    Nothing is decided by a price. A fifth of the transitions is never trained on (``Experience.draw``), and from time to time,
+    once predictions do not improve much any more, they decide:
 
-    * which edges each context has: those that held-out transitions support, see ``judge_edges``;
-    * where a context is two: where an edge is needed on one side of a test on a variable and needless on the other, see
-      ``best_split``. The choice of the context reads the variables of these tests and no others, so that a corrupted variable
-      that is not among them cannot change it;
-    * whether a test is still worthwhile: one whose two sides no longer differ is undone.
+    * which contexts there are: from one context a tree is grown, which splits where an edge is needed on one side of a test on
+      a variable and needless on the other, see ``grow``. The choice of the context reads the variables of these tests and no
+      others, so that a corrupted variable that is not among them cannot change it;
+    * which edges each context has: those that held-out transitions support, see ``judge_edges``.
 
-    The network learns to predict from the graphs that are planned with, from these graphs less one edge, and from these graphs
-    and any more edges: what is compared has been learned.
+    The network learns to predict from the graphs that are planned with, and in some rows from others: what is compared has
+    been learned.
 
     :param factors: the variables
     :param graph_prior: what the model is told about the graph: a base of ``GraphPrior``, or one
@@ -65,6 +63,7 @@ class ContextTreeDynamics(DynamicsModel):
     holds_out = 5
 
     graphs: th.Tensor
+    last_nll: th.Tensor
     gain: th.Tensor
     standard_error: th.Tensor
     q_values: th.Tensor
@@ -72,22 +71,20 @@ class ContextTreeDynamics(DynamicsModel):
     n_held_out: th.Tensor
     importance: th.Tensor
 
-    # Updates before the first judgement. From then on each comes when there were a fifth more updates than at the last.
+    # Updates before the first judgement. From then on each comes when there were two fifths more updates than at the last.
     FIRST_JUDGEMENT = 100
-    JUDGEMENTS_GROW = 1.2
+    JUDGEMENTS_GROW = 1.4
     # Most transitions in a judgement.
     N_JUDGED = 8192
-    # Share of the edges that a transition has, mean over all, that a test must save: more contexts are not worth their number.
-    WORTH = 0.01
-    # Standard errors by which an edge must be needed on one side of a test for the test to stay.
-    KEEP_Z = 3.0
-    # In so many rows one entry of each child is left out; in so many, others are added.
-    LEFT_OUT, ADDED = 0.4, 0.5
+    # Share of the nats explained by which predictions are better than at the last judgement while they still improve.
+    IMPROVES = 0.04
+    # In this share of the rows the network learns from other graphs than those that are planned with.
+    VARIED = 0.25
 
     def __init__(
         self,
         factors: Factors,
-        graph_prior: GraphPriorName | GraphPrior = "self",
+        graph_prior: GraphPriorName | GraphPrior = "none",
         hidden_dim: int = 128,
         n_layers: int = 2,
         n_codes: int = 64,
@@ -103,6 +100,7 @@ class ContextTreeDynamics(DynamicsModel):
         shape = (n_codes, len(factors.state_variables), len(factors.parents))
         self.tree = ContextTree(factors, n_codes)
         self.register_buffer("graphs", (self.free_edges.given >= 0).float().expand(shape).clone())
+        self.register_buffer("last_nll", th.tensor(th.inf))
         self.register_buffer("gain", th.zeros(shape))
         self.register_buffer("standard_error", th.full(shape, th.inf))
         self.register_buffer("q_values", th.ones(shape))
@@ -134,15 +132,26 @@ class ContextTreeDynamics(DynamicsModel):
         return Losses(nll, {"dynamics": nll.detach()}, th.cat(codes))
 
     def _nearly(self, graphs: th.Tensor) -> th.Tensor:
-        """``[R, V, P]`` likewise: of each child one entry is left out now and then, preferably an edge, and some are added."""
-        free = self.free_edges.is_free
-        which = th.rand_like(graphs)
-        which = th.where(free & (graphs > 0), which + 1, which.masked_fill(~free, -1))
-        each_child = graphs[..., :1]
-        is_left_out = (which == which.amax(-1, keepdim=True)) & free & (th.rand_like(each_child) < self.LEFT_OUT)
-        rate = th.rand_like(each_child) * (th.rand_like(each_child) < self.ADDED)
-        is_added = (th.rand_like(graphs) < rate) & free
-        return (((graphs > 0) | is_added) & ~is_left_out).to(graphs.dtype)
+        """
+        ``[R, V, P]`` likewise, but in some rows the edges of all contexts; or for each child one entry less, preferably an
+        edge; or any entries less, though every other time not itself; or any more.
+        """
+        free, draw = self.free_edges.is_free, th.rand_like(graphs)
+        is_edge = graphs > 0
+        first = th.where(free & is_edge, draw + 1, draw.masked_fill(~free, -1))
+        is_any = th.rand_like(graphs) < th.rand_like(graphs[..., :1])
+        is_itself = th.eye(*free.shape, dtype=th.bool, device=free.device)
+        is_kept = is_itself & (th.rand_like(graphs[..., :1]) < 0.5)
+        kinds = [
+            (self.graphs[self.tree.is_leaf > 0] > 0).any(0) | is_edge,
+            is_edge & ~(free & (first == first.amax(-1, keepdim=True))),
+            is_edge & ~(free & is_any & ~is_kept),
+            is_edge | free & is_any,
+        ]
+        kind = th.randint(int(len(kinds) / self.VARIED), graphs[:, :1, :1].shape, device=graphs.device)
+        for number, varied in enumerate(kinds):
+            is_edge = varied.where(kind == number, is_edge)
+        return is_edge.to(graphs.dtype)
 
     def _stepper(self) -> StepFn:
         bound = self._bind(with_state_gradient=False)
@@ -197,113 +206,77 @@ class ContextTreeDynamics(DynamicsModel):
     @th.no_grad()
     def judge(self, windows: Windows) -> None:
         """
-        Find the edges of each context, undo tests that are not worthwhile, and look for better ones.
+        Grow the contexts anew and find the edges of each; but not yet while predictions improve: what the network has not
+        learned cannot be told from what is not there.
 
         :param windows: never trained on; the first transition of each counts
         """
-        bound = self._bind(with_state_gradient=False)
-        held_out = HeldOut(self.factors, self.layout, bound.features, bound.masked, windows)
-        judgement = self._judge_edges(held_out)
-        self._merge(held_out, judgement)
-        if self._split(held_out, judgement):
-            self._judge_edges(held_out)
+        state, action, next_state = (part[:, 0][windows.valid[:, 0]] for part in windows[:3])
+        held_out = self._held_out(state, action, next_state)
+        nll = held_out.nll(self.graphs[held_out.context]).sum(1).mean()
+        improved = self.last_nll - nll
+        self.last_nll.copy_(nll)
+        if improved > self.IMPROVES * (held_out.marginal_nll() - nll):
+            return
+        in_any = self.graphs[held_out.context.unique()].amax(0)
+        self._take(grow(held_out, self.free_edges.is_free, in_any, self.tree), held_out)
+        held_out = self._held_out(state, action, next_state)
+        self._judge_edges(held_out)
         self._measure_importance(held_out)
 
-    def _judge_edges(self, held_out: HeldOut) -> Judgement:
-        code = self.tree(held_out.columns)
-        order = self.gain.clamp(min=0).sum((0, 1)).argsort().tolist()
-        judgement = judge_edges(held_out, code, self.graphs, self.free_edges.is_free, order)
+    def _held_out(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> HeldOut:
+        """The transitions, as the model of this moment predicts them."""
+        bound = self._bind(with_state_gradient=False)
+        code = self.tree(th.cat([state, action], dim=-1))
+        return HeldOut(self.factors, self.layout, bound.features, bound.masked, (state, action, next_state), code)
+
+    def _take(self, tree: ContextTree, held_out: HeldOut) -> None:
+        """
+        Have the contexts of another tree. Each starts with the edges that its transitions had, without those of variables that
+        are constant in it: what they said, the context says from now on.
+        """
+        before, free, n_contexts = held_out.context, self.free_edges.is_free, len(self.graphs)
+        numbers, sources = succession(before, tree(held_out.columns), n_contexts)
+        self.tree.load_state_dict(tree.renumbered(numbers).state_dict())
+        after = self.tree(held_out.columns)
+        varied, varies = ((free & held_out.varies(code, n_contexts).unsqueeze(1)) for code in (before, after))
+        # That a variable had no edges where it was constant says nothing of where it is not.
+        had = th.maximum(self.graphs, (free & ~varied).to(self.graphs.dtype))
+        graphs, of_context = self.graphs.clone(), self.network.of_context
+        assert of_context is not None
+        told = of_context.clone()
+        for number, source in zip(numbers[tree.leaves].tolist(), sources[tree.leaves].tolist(), strict=True):
+            rows = after == number
+            graphs[number] = had[before[rows].unique()].amax(0) * ~(free & ~varies[number])
+            said = self.graphs[source] * (varied[source] & ~varies[number]) - 1.0 * (varies[number] & ~varied[source])
+            one_of_both = (rows & (before == source)).nonzero()[:1, 0]
+            told[number] = of_context[source] + self.network.contribution(
+                held_out.features,
+                held_out.features.read(held_out.state[one_of_both], held_out.action[one_of_both]),
+                said.unsqueeze(0),
+            ).squeeze(0)
+        self.graphs.copy_(graphs)
+        of_context.copy_(told)
+
+    def _judge_edges(self, held_out: HeldOut) -> None:
+        judgement = judge_edges(held_out, held_out.context, self.graphs, self.free_edges.is_free)
         self.graphs.copy_(judgement.graphs)
         self.gain.copy_(judgement.evidence.gain)
         self.standard_error.copy_(judgement.evidence.standard_error)
         self.q_values.copy_(judgement.q_values)
         self.is_tested.copy_(judgement.is_tested)
-        self.n_held_out.copy_(th.bincount(code, minlength=len(self.graphs)))
-        return judgement
-
-    def _mean_edges(self, code: th.Tensor) -> float:
-        return float((self.graphs[code] * self.free_edges.is_free).sum((1, 2)).mean())
-
-    def _merge(self, held_out: HeldOut, judgement: Judgement) -> None:
-        """Undo each last test that saves too little: few edges are there on one side and clearly needless on the other."""
-        while True:
-            code = self.tree(held_out.columns)
-            needed = 0.5 * self.WORTH * self._mean_edges(code)
-            needless = [
-                (leaf, other, test)
-                for leaf, other, test in self.tree.siblings()
-                if self._kept_by(leaf, other, test, code, judgement.by_value) < needed
-            ]
-            if not needless:
-                return
-            leaf, other, test = needless[0]
-            union = th.maximum(self.graphs[leaf], self.graphs[other])
-            # Constant on either side, the variable had no edge; the next judgement finds those that it needs now.
-            is_read = self.tree.parents_of(test)
-            union[:, is_read] = th.maximum(union[:, is_read], self.free_edges.is_free[:, is_read].to(union.dtype))
-            self.graphs[leaf] = union
-            self.tree.merge(leaf, other, test)
-
-    def _kept_by(self, leaf: int, other: int, test: int, code: th.Tensor, by_value: th.Tensor) -> float:
-        """
-        Edges that a test saves, mean over all transitions: clearly needed on one side, and on the other not there, or worth
-        less without being worth anything by themselves.
-        """
-        rows = (code == leaf) | (code == other)
-        side = (code[rows] == other).long()
-        n = th.bincount(side, minlength=2)
-        if n.min() < MIN_ROWS // 2:
-            return 0.0
-        is_counted = self.free_edges.is_free & ~self.tree.parents_of(test)
-        there = th.stack([self.graphs[each][is_counted] > 0 for each in (leaf, other)])
-        value = Evidence.of(by_value[rows][:, is_counted], side, 2)
-        least = value.gain - self.KEEP_Z * value.standard_error
-        differs = value.gain - value.gain.flip(0) < -self.KEEP_Z * value.standard_error.square().sum(0).sqrt()
-        is_needless = ~there | (differs & (value.p_value > ALPHA))
-        saved = (is_needless & (there & (least > 0)).flip(0)).sum(1)
-        return float((n * saved).sum() / len(code))
-
-    def _split(self, held_out: HeldOut, judgement: Judgement) -> bool:
-        """Split each context in two by its best test, if that saves enough; those that save most first. Whether any was."""
-        code = self.tree(held_out.columns)
-        needed = self.WORTH * self._mean_edges(code)
-        found = []
-        for leaf in self.tree.leaves:
-            rows = code == leaf
-            edges = ((self.graphs[leaf] > 0) & self.free_edges.is_free).nonzero()
-            if rows.sum() < 4 * MIN_ROWS or not len(edges):
-                continue
-            gains = judgement.by_value[rows][:, edges[:, 0], edges[:, 1]].double()
-            split = best_split(self.factors, held_out.columns[rows], gains, edges[:, 1])
-            share = float(rows.double().mean())
-            if split is not None and split.saved * share >= needed:
-                found.append((split.saved * share, leaf, split))
-        for _, leaf, split in sorted(found, key=lambda each: -each[0]):
-            new = self.tree.split(leaf, split.weights, split.threshold)
-            if new is None:  # there is no room for another context
-                break
-            for buffer in (
-                self.graphs,
-                self.gain,
-                self.standard_error,
-                self.q_values,
-                self.is_tested,
-                self.network.of_context,
-            ):
-                assert buffer is not None
-                buffer[new] = buffer[leaf]
-        return bool(found)
+        self.n_held_out.copy_(th.bincount(held_out.context, minlength=len(self.graphs)))
 
     def _measure_importance(self, held_out: HeldOut) -> None:
         """What a transition loses when the choice of the context, and only that, sees a variable of another transition."""
-        code = self.tree(held_out.columns)
-        undisturbed = held_out.nll(self.graphs[code], code)
+        code = held_out.context
+        undisturbed = held_out.nll(self.graphs[code])
         every = th.ones(len(held_out), dtype=th.bool, device=code.device)
         for parent, is_read in enumerate(self.tree.reads.tolist()):
             self.importance[parent] = 0
             if is_read:
                 other = self.tree(held_out.columns_with(parent, shuffled_rows(every)))
-                self.importance[parent] = (held_out.nll(self.graphs[other], other) - undisturbed).mean()
+                self.importance[parent] = (held_out.nll(self.graphs[other], context=other) - undisturbed).mean()
 
     def _bind(self, with_state_gradient: bool) -> _Bound:
         features = self.features.bind(with_state_gradient)

@@ -65,3 +65,13 @@ class MaskedNetwork(nn.Module):
             return self.head(hidden)
 
         return outputs
+
+    def contribution(self, features: BoundFeatures, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+        """
+        :param features: the parents' features, bound to the present weights
+        :param inputs: a batch
+        :param mask: parents of each child, ``[R, V, P]``
+        :return: what they add to the first layer, as an entry of ``of_context`` does, ``[R, V, hidden_dim]``
+        """
+        aggregate, mask = self.aggregation.bind(features), mask.transpose(0, 1)
+        return (aggregate(inputs, mask) - aggregate(inputs, th.zeros_like(mask))).transpose(0, 1)

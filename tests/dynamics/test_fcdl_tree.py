@@ -6,7 +6,9 @@ import torch as th
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import ContextTreeDynamics, Windows
+from sb3_fcdl.dynamics.graph.held_out import HeldOut
 from sb3_fcdl.dynamics.graph.priors import GraphPrior
+from sb3_fcdl.dynamics.graph.tree import ContextTree
 
 # An open window lets the weather in; the heater heats while it is on. The price is noise of its own.
 HOUSE = Factors(
@@ -90,7 +92,7 @@ def test_each_context_has_its_own_true_graph(model):
     graphs = model.local_graph(windows.state[:, 0], windows.action[:, 0]).bool().numpy()
     codes = model.step(windows.state[:, 0], windows.action[:, 0]).code
     is_counted = np.ones((5, 8), dtype=bool)
-    is_counted[:3, 3:5] = False  # which variables choose the context is another question
+    is_counted[:, 3:5] = False  # which variables choose the context is another question
     window, mode = windows.state[:, 0, 4].int().tolist(), windows.state[:, 0, 6].int().tolist()
     of_context = {}
     for graph, code, *context in zip(graphs, codes.tolist(), window, mode, strict=True):
@@ -140,8 +142,62 @@ def test_a_test_that_is_worth_nothing_is_undone(model):
     other.graphs[new] = other.graphs[leaf]
     other.network.of_context.data[new] = other.network.of_context[leaf]
     assert "price" in other.context_variables
-    other.eval().judge(transitions(800, seed=9))
+    other.eval().judge(transitions(1600, seed=9))
     assert sorted(other.context_variables) == sorted(CHOOSING)
+
+
+def held_out(model: ContextTreeDynamics, windows: Windows) -> HeldOut:
+    return model._held_out(*(part[:, 0] for part in windows[:3]))
+
+
+@th.no_grad()
+def test_new_contexts_predict_as_the_old_ones_did():
+    """What the edges of a constant variable said is said by the context, before anything is learned anew; and back."""
+    th.manual_seed(0)
+    model = ContextTreeDynamics(HOUSE, hidden_dim=16, n_codes=4).eval()
+    windows = transitions(300, seed=3)
+    before = held_out(model, windows)
+    expected = before.nll(th.ones(300, 5, 8))
+    tree = ContextTree(HOUSE, 4)
+    tree.split(0, th.eye(14)[4], 0.5)  # the window
+    model._take(tree, before)
+    after = held_out(model, windows)
+    assert model.context_variables == ("window",)
+    assert not model.graphs[:2, :3, 3].any() and model.graphs[:2, :3, :3].all(), "no edges from the window, all others"
+    nll = after.nll(model.graphs[after.context])
+    th.testing.assert_close(nll, expected, rtol=1e-4, atol=1e-4)
+
+    model._take(ContextTree(HOUSE, 4), after)
+    again = held_out(model, windows)
+    assert model.graphs[0].all() and not again.context.any()
+    th.testing.assert_close(again.nll(model.graphs[again.context]), nll, rtol=1e-4, atol=1e-4)
+
+
+@th.no_grad()
+def test_what_predictions_are_compared_with():
+    """Entropies by hand: half and half, three to one; a normal distribution of standard deviation 2."""
+    th.manual_seed(0)
+    factors = Factors(state=(Variable("x"), Variable("c", 2), Variable("d", 2)), action=(Variable("a", 2),))
+    model = ContextTreeDynamics(factors, hidden_dim=4).eval()
+    x = th.tensor([2.0, -2.0, 2.0, -2.0]) * (3 / 4) ** 0.5
+    next_state = th.cat([x.unsqueeze(1), th.eye(2)[[0, 1, 0, 1]], th.eye(2)[[0, 0, 0, 1]]], dim=1)
+    others = model._held_out(th.zeros(4, 5), th.eye(2)[[0, 1, 0, 1]], next_state)
+    expected = 0.5 * np.log(2 * np.pi * np.e * 4) + np.log(2) - 0.75 * np.log(0.75) - 0.25 * np.log(0.25)
+    assert others.marginal_nll().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_nothing_is_judged_while_predictions_improve():
+    th.manual_seed(0)
+    model = ContextTreeDynamics(HOUSE, hidden_dim=16, n_codes=4).eval()
+    windows = transitions(400, seed=4)
+    model.judge(windows)
+    assert not model.is_tested.any(), "there was nothing to compare with"
+    nll = model.last_nll.item()
+    model.last_nll += 10.0
+    model.judge(windows)
+    assert not model.is_tested.any() and model.last_nll.item() == pytest.approx(nll)
+    model.judge(windows)
+    assert model.is_tested.any()
 
 
 def test_given_edges_are_never_judged():
@@ -159,10 +215,10 @@ def test_too_little_held_out_changes_nothing():
     assert model.training and all(th.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_judgements_come_when_there_were_a_fifth_more_updates():
+def test_judgements_come_when_there_were_two_fifths_more_updates():
     model = ContextTreeDynamics(HOUSE, hidden_dim=8)
-    due = [n for n in range(1, 301) if model._is_due(n)]
-    assert due == [100, 120, 144, 173, 208, 249, 299]
+    due = [n for n in range(1, 801) if model._is_due(n)]
+    assert due == [100, 140, 196, 275, 385, 538, 753]
 
 
 @pytest.mark.slow

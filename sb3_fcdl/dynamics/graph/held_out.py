@@ -3,7 +3,6 @@
 import torch as th
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.base import Windows
 from sb3_fcdl.dynamics.distributions import StateLayout
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentInputs
 from sb3_fcdl.dynamics.masked import MaskedFn
@@ -12,57 +11,86 @@ from sb3_fcdl.dynamics.rows import shuffled_within
 
 class HeldOut:
     """
-    The first transition of each window, and its likelihood under any graph.
+    Transitions, and their likelihood under any graph.
 
     :param factors: the variables
     :param layout: of the state
     :param features: the parents' features, bound to the present weights
     :param network: likewise
-    :param windows: held out of training; those whose first transition is not valid are left out
+    :param transitions: state, action and next state, ``[R, D]``, ``[R, A]``, ``[R, D]``
+    :param context: what the network is told, ``[R]``, int64
     """
 
     # Rows that the network is given at a time.
     CHUNK = 2048
 
     def __init__(
-        self, factors: Factors, layout: StateLayout, features: BoundFeatures, network: MaskedFn, windows: Windows
+        self,
+        factors: Factors,
+        layout: StateLayout,
+        features: BoundFeatures,
+        network: MaskedFn,
+        transitions: tuple[th.Tensor, th.Tensor, th.Tensor],
+        context: th.Tensor,
     ) -> None:
         self.factors = factors
         self.layout = layout
         self.features = features
         self.network = network
-        is_valid = windows.valid[:, 0]
-        self.state, action, self.next_state = (part[:, 0][is_valid] for part in windows[:3])
-        self.columns = th.cat([self.state, action], dim=-1)
+        self.state, self.action, self.next_state = transitions
+        self.context = context
+        self.columns = th.cat([self.state, self.action], dim=-1)
         self._recorded = self._read(self.columns)
+
+    def part(self, rows: th.Tensor) -> "HeldOut":
+        """
+        :param rows: which transitions, ``[R]``, bool
+        """
+        transitions = (self.state[rows], self.action[rows], self.next_state[rows])
+        return HeldOut(self.factors, self.layout, self.features, self.network, transitions, self.context[rows])
 
     def __len__(self) -> int:
         return len(self.columns)
 
-    def nll(self, graph: th.Tensor, code: th.Tensor, columns: th.Tensor | None = None) -> th.Tensor:
+    def nll(self, graph: th.Tensor, columns: th.Tensor | None = None, context: th.Tensor | None = None) -> th.Tensor:
         """
         :param graph: the parents that each child is predicted from, 0 or 1, ``[R, V, P]``
-        :param code: the context of each transition, ``[R]``
         :param columns: state and action that the parents are read from, ``[R, D + A]``; None: the recorded ones
+        :param context: what the network is told, ``[R]``; None: what it is told of the recorded ones
         :return: negative log-likelihood of each variable, nats, ``[R, V]``
         """
         inputs = self._recorded if columns is None else self._read(columns)
-        parts = (part.split(self.CHUNK) for part in (self.state, self.next_state, graph, code))
+        context = self.context if context is None else context
+        parts = (part.split(self.CHUNK) for part in (self.state, self.next_state, graph, context))
         return th.cat([
-            -self.layout.distribution(self.network(read, mask, context), state).log_prob(next_state)
-            for read, state, next_state, mask, context in zip(inputs, *parts, strict=True)
+            -self.layout.distribution(self.network(read, mask, code), state).log_prob(next_state)
+            for read, state, next_state, mask, code in zip(inputs, *parts, strict=True)
         ])  # fmt: skip
 
-    def nll_without_value(self, graph: th.Tensor, code: th.Tensor, parent: int) -> th.Tensor:
+    def marginal_nll(self) -> th.Tensor:
         """
-        What a prediction is worth that sees a parent of another transition of the same context.
+        :return: what a prediction is worth that knows no parents: entropy of the next state's categories, and of a normal
+            distribution of each number; sum over the variables, nats, a scalar
+        """
+        total = self.next_state.new_zeros(())
+        for variable, columns in zip(self.factors.state_variables, self.factors.state_slices, strict=True):
+            values = self.next_state[:, columns]
+            if variable.is_categorical:
+                total -= th.special.xlogy(values.mean(0), values.mean(0)).sum()
+            else:
+                total += 0.5 * (2 * th.pi * th.e * values.var()).log()
+        return total
+
+    def nll_without_value(self, graph: th.Tensor, groups: th.Tensor, parent: int) -> th.Tensor:
+        """
+        What a prediction is worth that sees a parent of another transition of the same group.
 
         :param graph: ``[R, V, P]``
-        :param code: ``[R]``
+        :param groups: of the transitions, ``[R]``, int64
         :param parent: index among the parents
         :return: nats, ``[R, V]``
         """
-        return self.nll(graph, code, self.columns_with(parent, shuffled_within(code)))
+        return self.nll(graph, self.columns_with(parent, shuffled_within(groups)))
 
     def columns_with(self, parent: int, rows: th.Tensor) -> th.Tensor:
         """

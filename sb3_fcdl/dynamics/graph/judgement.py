@@ -37,48 +37,48 @@ class Judgement(NamedTuple):
     is_tested: th.Tensor
 
 
-def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.Tensor, order: list[int]) -> Judgement:
+def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.Tensor) -> Judgement:
     """
-    From the full graph of every context, take one parent after the other from the children that do not need it.
+    Begin with the parents that pay (see ``_first_graphs``). Then ask of one parent after the other, the one that is worth
+    least first, which children need it.
 
     An edge has two gains, both of which must be there. *By its mask*: with the edge the child is predicted better than
     without. A parent that only repeats what others say has none. *By its value*: the child is predicted better than with the
     value that the parent has in another transition of the context. A parent that is constant there, or whose weights merely
     correct a bias of the network, has none. (For a parent that is independent of everything else the second test is exact.)
 
-    An edge stays in a context where both are above ``MIN_GAIN`` at level ``ALPHA``; or where they are over all contexts
+    An edge is there in a context where both are above ``MIN_GAIN`` at level ``ALPHA``; or where they are over all contexts
     together and nothing shows that the edge is needless here. Small contexts lose no edge for want of data.
 
     :param held_out: the transitions
     :param code: their contexts, ``[R]``
     :param graphs: the graphs as they were, ``[K, V, P]``: they stay where a context has too few transitions
     :param free: entries that are learned, ``[V, P]``, bool
-    :param order: of the parents, the one that is thought to be worth least first
     """
     n_contexts = len(graphs)
     is_judged = th.bincount(code, minlength=n_contexts) >= MIN_ROWS
     is_tested = is_judged.view(-1, 1, 1) & free & held_out.varies(code, n_contexts).unsqueeze(1)
     is_open = is_judged.view(-1, 1, 1) & free
-    graphs = th.where(is_open, is_tested.to(graphs.dtype), graphs)
-    base = held_out.nll(graphs[code], code)
-    by_value = base.new_zeros(len(base), *free.shape)
+    worth, graphs = _first_graphs(held_out, code, th.where(is_open, is_tested.to(graphs.dtype), graphs), is_tested)
+    by_value = graphs.new_zeros(len(code), *free.shape)
     gain, error = th.zeros_like(graphs), th.full_like(graphs, th.inf)
     here, everywhere = th.ones_like(graphs, dtype=th.float64), th.ones_like(free, dtype=th.float64)
     is_needless = th.ones_like(is_tested)
-    for parent in order:
-        without = graphs[code]
+    for parent in worth.clamp(min=0).sum((0, 1)).argsort().tolist():
+        tested = is_tested[:, :, parent]
+        with_edge, without = graphs.clone(), graphs.clone()
+        with_edge[:, :, parent] = th.where(tested, 1.0, graphs[:, :, parent])
         without[:, :, parent] = 0
-        other = held_out.nll(without, code)
-        value = held_out.nll_without_value(graphs[code], code, parent) - base
-        weighed = _weigh(other - base, value, code, n_contexts)
+        base = held_out.nll(with_edge[code])
+        mask = held_out.nll(without[code]) - base
+        value = held_out.nll_without_value(with_edge[code], code, parent) - base
+        weighed = _weigh(mask, value, code, n_contexts)
         by_value[:, :, parent] = value
         gain[:, :, parent], error[:, :, parent] = weighed.by_mask.gain, weighed.by_mask.standard_error
         here[:, :, parent], everywhere[:, parent] = weighed.here, weighed.everywhere
         is_needless[:, :, parent] = weighed.is_needless
         stays = (weighed.here <= ALPHA) | ((weighed.everywhere <= ALPHA) & ~weighed.is_needless)
-        leaves = is_tested[:, :, parent] & ~stays
-        graphs[:, :, parent] = graphs[:, :, parent].masked_fill(leaves, 0)
-        base = th.where(leaves[code], other, base)
+        graphs[:, :, parent] = th.where(tested, stays.to(graphs.dtype), graphs[:, :, parent])
     q_values = th.ones_like(here)
     q_values[is_tested] = adjusted(here[is_tested])
     everywhere[free] = adjusted(everywhere[free])
@@ -86,6 +86,32 @@ def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.
     graphs = th.where(is_tested, graphs * (q_values <= ALPHA), graphs)
     n = th.bincount(code, minlength=n_contexts)
     return Judgement(graphs, Evidence(gain, error, n.view(-1, 1, 1)), q_values, by_value, is_tested)
+
+
+def _first_graphs(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, is_tested: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    The tested parents of each child that pay, taken in the order of what their values are worth while all are there: so many
+    that the child is predicted best, at ``MIN_GAIN`` for each.
+
+    To take parents away one at a time is not enough: a child that only keeps its value may need none of ten others that the
+    network still mixes in, and be predicted worse without any single one of them.
+
+    :param graphs: with all tested edges, ``[K, V, P]``
+    :return: what their values are worth, nats, ``[K, V, P]``; the graphs
+    """
+    n_contexts, _, n_parents = graphs.shape
+    every = graphs[code]
+    base = held_out.nll(every)
+    lost = [held_out.nll_without_value(every, code, parent) - base for parent in range(n_parents)]
+    worth = Evidence.of(th.stack(lost, dim=-1), code, n_contexts).gain
+    rank = worth.masked_fill(~is_tested, -th.inf).argsort(-1, descending=True).argsort(-1)
+    best, costs = graphs, th.full_like(graphs[..., 0], th.inf)
+    for n_edges in range(n_parents + 1):
+        fewer = th.where(is_tested, (rank < n_edges).to(graphs.dtype), graphs)
+        cost = Evidence.of(held_out.nll(fewer[code]), code, n_contexts).gain + MIN_GAIN * n_edges
+        best = th.where((cost < costs).unsqueeze(-1), fewer, best)
+        costs = th.minimum(costs, cost)
+    return worth, best
 
 
 class _Weighed(NamedTuple):

@@ -1,170 +1,189 @@
 """Where a context is two: a test on one variable on whose sides different edges are needed."""
 
-from collections.abc import Iterator
-from itertools import product
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch as th
 from torch.nn import functional as F
 
 from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics.graph.categories import clusters
 from sb3_fcdl.dynamics.graph.evidence import Evidence
 from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS, NEEDLESS_SHARE, Z_ALPHA
+from sb3_fcdl.dynamics.graph.tree import Condition
 
 # Standard errors by which an edge must be needed on one side and worth more there than on the other.
 SPLIT_Z = 4.0
+# Share of what an edge is worth on the other side up to which it is worth nothing, however sure that is: an edge without
+# which a context is trained is not without effect.
+NEXT_TO_NOTHING = 0.05
 # Bins of a continuous variable, cut at its quantiles.
 N_BINS = 10
-# Cuts of a variable that are confirmed or rejected: those that tell most about a single edge.
+# Cuts of a variable that are confirmed or rejected: those that save most.
 N_CUTS = 4
 # Ways to halve the transitions. The best test is not always confirmed by the first, and a poorer one would take its place.
 N_HALVES = 4
-# Both sides of a joint cut have at least this share of the transitions.
-MIN_SHARE = 0.08
 
 
 class Split(NamedTuple):
     """
     A test on one variable, see ``ContextTree.split``.
 
+    :param variable: which, index among the parents
     :param saved: edges that a transition needs less once the two sides have graphs of their own, mean over the transitions
+    :param saved_in_all: likewise, once the variable is split in as many parts as there are
     :param weights: of the test, ``[D + A]``
     :param threshold: of the test
     """
 
+    variable: int
     saved: float
+    saved_in_all: float
     weights: th.Tensor
     threshold: float
 
-    def side(self, columns: th.Tensor) -> th.Tensor:
-        """``[R, D + A]`` to 0 or 1, ``[R]``, int64."""
-        return (columns @ self.weights > self.threshold).long()
 
-
-def best_split(factors: Factors, columns: th.Tensor, gains: th.Tensor, parents: th.Tensor) -> Split | None:
+class Cells(NamedTuple):
     """
-    The test that saves most edges. Cuts are found on one half of the transitions and confirmed on the other.
+    The gains of the transitions of each cell, a cell being a category or a bin.
+
+    :param n: transitions, ``[C]``
+    :param total: of the gains less ``center``, ``[C, E]``
+    :param squares: of the same, ``[C, E]``
+    :param center: mean gain over all transitions, nats, ``[E]``
+    """
+
+    n: th.Tensor
+    total: th.Tensor
+    squares: th.Tensor
+    center: th.Tensor
+
+    @staticmethod
+    def of(cells: th.Tensor, gains: th.Tensor) -> "Cells":
+        """
+        :param cells: cell of each transition, one-hot, ``[R, C]``, float64
+        :param gains: what each transition gains by each edge, nats, ``[R, E]``, float64
+        """
+        center = gains.mean(0)
+        return Cells(cells.sum(0), cells.T @ (gains - center), cells.T @ (gains - center).square(), center)
+
+    def evidence(self, groups: th.Tensor) -> Evidence:
+        """
+        :param groups: the cells of each group, 0 or 1, ``[..., C]``, float64
+        :return: of the gains of the transitions of each group, ``[..., E]``
+        """
+        n = (groups @ self.n).unsqueeze(-1)
+        mean = groups @ self.total / n.clamp(min=1)
+        variance = (groups @ self.squares / n.clamp(min=1) - mean.square()).clamp(min=0) * n / (n - 1).clamp(min=1)
+        return Evidence(mean + self.center, (variance / n.clamp(min=1)).sqrt().where(n > 1, th.inf), n)
+
+    def saved(self, groups: th.Tensor) -> th.Tensor:
+        """
+        :param groups: the cells of the groups of each of ``B`` partitions, ``[B, M, C]``
+        :return: edges that a group can do without and another one cannot, mean over the transitions, ``[B]``
+        """
+        gain, error, n = self.evidence(groups)
+        of_most = (gain - SPLIT_Z * error).argmax(1, keepdim=True)
+        most, error_of_most = gain.gather(1, of_most), error.gather(1, of_most)
+        is_needed = most - MIN_GAIN > SPLIT_Z * error_of_most
+        differs = most - gain > SPLIT_Z * (error_of_most.square() + error.square()).sqrt()
+        is_none = (Evidence(gain, error, n).above(MIN_GAIN).p_value > ALPHA) | (gain <= NEXT_TO_NOTHING * most)
+        is_needless = is_none & (gain + Z_ALPHA * error <= NEEDLESS_SHARE * most) & (n >= MIN_ROWS)
+        return ((n / self.n.sum()) * (is_needed & differs & is_needless)).sum((1, 2))
+
+
+def find_splits(
+    factors: Factors, columns: th.Tensor, gains: th.Tensor, parents: th.Tensor, known: Sequence[Condition] = ()
+) -> list[Split]:
+    """
+    The test on each variable that saves most edges. Cuts are found on one half of the transitions and confirmed on the other;
+    known ones need not be found again.
 
     :param factors: the variables
     :param columns: encoded state and action of the transitions of a context, ``[R, D + A]``
-    :param gains: what each transition gains by the value of each edge of the context's graph, nats, ``[R, E]``
+    :param gains: what each transition gains by the value of each edge of the context's graph, nats, ``[R, E]``, float64
     :param parents: of these edges, ``[E]``, int64
-    :return: None if no test is confirmed
+    :param known: tests that may be taken again
+    :return: those that are confirmed
     """
-    found = []
     halves = [th.randperm(len(columns), device=columns.device) < len(columns) // 2 for _ in range(N_HALVES)]
-    for half, variable in product(halves, range(len(factors.parents))):
-        is_other = parents != variable
-        for weights, threshold in _cuts(factors, variable, columns[half], gains[half][:, is_other]):
-            split = Split(0.0, weights, threshold)
-            side = split.side(columns)
-            saved = _saved(gains[~half][:, is_other], side[~half])
-            if saved:
-                own = float((~is_other).sum()) * _constant_share(columns[:, factors.parent_slices[variable]], side)
-                found.append(split._replace(saved=saved + own))
-    return max(found, key=lambda each: each.saved, default=None)
+    splits = {}
+    for variable in range(len(factors.parents)):
+        found = _find_split(factors, variable, columns, gains, parents, halves)
+        if found is not None:
+            splits[variable] = found
+    for test in known:
+        again = _known_split(factors, test, columns, gains, parents)
+        best = splits.get(again.variable, again)
+        best = again if again.saved > best.saved else best
+        splits[again.variable] = best._replace(saved_in_all=max(best.saved_in_all, again.saved_in_all))
+    return [split for split in splits.values() if split.saved > 0]
 
 
-def _saved(gains: th.Tensor, side: th.Tensor) -> float:
-    """Edges of other variables that a side can do without, mean over the transitions ``gains [R, E]``, ``side [R]``."""
-    n = th.bincount(side, minlength=2)
-    if n.min() < MIN_ROWS:
-        return 0.0
-    evidence = Evidence.of(gains, side, 2)
-    gain, error, p_value = evidence.gain, evidence.standard_error, evidence.above(MIN_GAIN).p_value
-    saved = 0.0
-    for low, high in ((0, 1), (1, 0)):
-        is_needed = gain[high] - MIN_GAIN > SPLIT_Z * error[high]
-        differs = gain[high] - gain[low] > SPLIT_Z * error.square().sum(0).sqrt()
-        is_needless = (p_value[low] > ALPHA) & (gain[low] + Z_ALPHA * error[low] <= NEEDLESS_SHARE * gain[high])
-        saved += float(n[low] / n.sum() * (is_needed & differs & is_needless).sum())
-    return saved
+def _known_split(factors: Factors, test: Condition, columns: th.Tensor, gains: th.Tensor, parents: th.Tensor) -> Split:
+    """What a test saves, by all transitions."""
+    variable = next(i for i, span in enumerate(factors.parent_slices) if test.weights[span].any())
+    side = F.one_hot((columns @ test.weights > test.threshold).long(), 2).double()
+    is_other = parents != variable
+    saved = float(Cells.of(side, gains[:, is_other]).saved(th.eye(2).to(side).unsqueeze(0)))
+    if saved > 0 and factors.parents[variable].is_categorical:
+        cells, _ = _cells(factors, variable, columns)
+        saved += float((~is_other).sum()) * _constant_share(
+            cells, (test.weights[factors.parent_slices[variable]] > 0).double()
+        )
+    return Split(variable, saved, saved, test.weights, test.threshold)
 
 
-def _constant_share(values: th.Tensor, side: th.Tensor) -> float:
-    """Share of the transitions on whose side of the test the variable is constant: it needs no edge there."""
-    is_constant = [bool((values[side == each] == values[side == each][:1]).all()) for each in (0, 1)]
-    return float(th.tensor(is_constant, device=side.device)[side].double().mean())
-
-
-def _cuts(factors: Factors, variable: int, columns: th.Tensor, gains: th.Tensor) -> Iterator[tuple[th.Tensor, float]]:
-    """Weights and threshold of each test on a variable that may tell where some edge is needed."""
-    if not gains.shape[1]:
-        return
-    span = factors.parent_slices[variable]
-    weights = columns.new_zeros(columns.shape[1])
-    if factors.parents[variable].is_categorical:
-        cells = columns[:, span].double()
-        groups = [*_single_cuts(cells, gains, is_ordered=False), *_joint_cuts(cells, gains)]
-        for group in groups:
-            each = weights.clone()
-            each[span] = group.to(columns.dtype)
-            yield each, 0.5
-        return
-    values = columns[:, span.start]
-    shares = th.linspace(0, 1, N_BINS + 1, dtype=values.dtype, device=values.device)[1:-1]
-    thresholds = values.quantile(shares).unique()
-    bins = F.one_hot((values.unsqueeze(-1) > thresholds).sum(-1), len(thresholds) + 1).double()
+def _find_split(
+    factors: Factors, variable: int, columns: th.Tensor, gains: th.Tensor, parents: th.Tensor, halves: list[th.Tensor]
+) -> Split | None:
+    is_other = parents != variable
+    cells, thresholds = _cells(factors, variable, columns)
+    best, best_saved, best_in_all = None, 0.0, 0.0
+    together = Cells.of(cells, gains[:, is_other])
+    for half in halves:
+        to_find, to_confirm = (Cells.of(cells[rows], gains[rows][:, is_other]) for rows in (half, ~half))
+        if thresholds is None:
+            partitions = clusters(to_find.evidence(th.eye(len(to_find.n)).to(cells)))
+            groups = th.cat(partitions).unique(dim=0)
+        else:
+            partitions = [th.eye(len(to_find.n)).to(cells)]
+            groups = cells.new_ones(len(thresholds), len(to_find.n)).triu(1)
+        cuts = th.stack([groups, 1 - groups], dim=1)
+        is_large = (cuts @ to_find.n).amin(1) >= MIN_ROWS
+        cuts = cuts[is_large][to_find.saved(cuts[is_large]).argsort(descending=True)[:N_CUTS]]
+        # Gains have long tails: in half of a small group those transitions may be missing that show what an edge is worth.
+        confirmed = th.minimum(to_confirm.saved(cuts), together.saved(cuts))
+        for cut, saved in zip(cuts, confirmed.tolist(), strict=True):
+            if saved > best_saved:
+                best, best_saved = cut, saved
+        for each in partitions:
+            in_all = min(float(which.saved(each.unsqueeze(0))) for which in (to_confirm, together))
+            best_in_all = max(best_in_all, in_all)
+    if best is None:
+        return None
+    own = float((~is_other).sum()) * _constant_share(cells, best[0]) if thresholds is None else 0.0
+    weights, span = columns.new_zeros(columns.shape[1]), factors.parent_slices[variable]
+    saved = (variable, best_saved + own, max(best_in_all, best_saved) + own)
+    if thresholds is None:
+        weights[span] = best[0].to(weights.dtype)
+        return Split(*saved, weights, 0.5)
     weights[span.start] = 1.0
-    for group in _single_cuts(bins, gains, is_ordered=True):
-        yield weights, float(thresholds[int((group != group[0]).nonzero()[0, 0]) - 1])
+    return Split(*saved, weights, float(thresholds[int(best[0].argmax()) - 1]))
 
 
-def _single_cuts(cells: th.Tensor, gains: th.Tensor, is_ordered: bool) -> Iterator[th.Tensor]:
-    """
-    For each edge the best cut of the categories in order of its gain; of these the clearest.
-
-    :param cells: category of each transition, one-hot, ``[R, C]``
-    :param gains: ``[R, E]``
-    :param is_ordered: whether the order of the categories is that of their numbers
-    :return: categories on one side, ``[C]``, bool
-    """
-    n, total, squares = cells.sum(0), cells.T @ gains, cells.T @ gains.square()
-    if len(n) < 2:
-        return
-    order = th.arange(len(n), device=n.device).unsqueeze(-1).expand_as(total)
-    if not is_ordered:
-        mean = total / n.clamp(min=1).unsqueeze(-1)
-        order = mean.masked_fill((n == 0).unsqueeze(-1), -th.inf).argsort(dim=0)
-    n_below = n[order].cumsum(0)[:-1]
-    below = _mean_and_variance(n_below, total.gather(0, order).cumsum(0)[:-1], squares.gather(0, order).cumsum(0)[:-1])
-    above = _mean_and_variance(
-        n.sum() - n_below,
-        total.sum(0) - total.gather(0, order).cumsum(0)[:-1],
-        squares.sum(0) - squares.gather(0, order).cumsum(0)[:-1],
-    )
-    is_lower = below[0] < above[0]
-    low, high = th.where(is_lower, below[0], above[0]), th.where(is_lower, above[0], below[0])
-    error = th.where(is_lower, below[1], above[1]).sqrt()
-    z = (high - low) / (below[1] + above[1]).sqrt()
-    fits = (low + Z_ALPHA * error <= NEEDLESS_SHARE * high) & (th.minimum(n_below, n.sum() - n_below) >= MIN_ROWS // 2)
-    score, cut = z.masked_fill(~fits, 0).max(0)
-    for edge in score.argsort(descending=True)[:N_CUTS].tolist():
-        if score[edge] > 0:
-            yield _group(order[cut[edge] + 1 :, edge], len(n))
+def _cells(factors: Factors, variable: int, columns: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+    """The cell of each transition, one-hot, ``[R, C]``; and of a number the thresholds between its cells, ``[C - 1]``."""
+    values = columns[:, factors.parent_slices[variable]]
+    if factors.parents[variable].is_categorical:
+        return values.double(), None
+    shares = th.linspace(0, 1, N_BINS + 1, dtype=values.dtype, device=values.device)[1:-1]
+    thresholds = values[:, 0].quantile(shares).unique()
+    return F.one_hot((values > thresholds).sum(-1), len(thresholds) + 1).double(), thresholds
 
 
-def _joint_cuts(cells: th.Tensor, gains: th.Tensor) -> Iterator[th.Tensor]:
-    """Cuts of many categories along the two directions in which their gains, of all edges together, differ most."""
+def _constant_share(cells: th.Tensor, group: th.Tensor) -> float:
+    """Share of the transitions on whose side of the test there is one category: the variable needs no edge there."""
     n = cells.sum(0)
-    if len(n) < 4:
-        return
-    mean = cells.T @ gains / n.clamp(min=1).unsqueeze(-1)
-    scaled = (mean - gains.mean(0)) / gains.std(0).clamp(min=1e-9)
-    directions = th.linalg.svd(scaled * n.sqrt().unsqueeze(-1), full_matrices=False).Vh[:2]
-    for direction in directions:
-        order = (scaled @ direction).argsort()
-        shares = n[order].cumsum(0) / n.sum()
-        for cut in range(len(n) - 1):
-            if MIN_SHARE <= shares[cut] <= 1 - MIN_SHARE:
-                yield _group(order[cut + 1 :], len(n))
-
-
-def _group(members: th.Tensor, n_categories: int) -> th.Tensor:
-    return th.zeros(n_categories, dtype=th.bool, device=members.device).index_fill(0, members, True)
-
-
-def _mean_and_variance(n: th.Tensor, total: th.Tensor, squares: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """Of sums of values and of squares: the mean, and the variance of the mean."""
-    mean = total / n.clamp(min=1)
-    return mean, (squares / n.clamp(min=1) - mean.square()).clamp(min=1e-12) / n.clamp(min=1)
+    sides = [n[group == side] for side in (0, 1)]
+    return float(sum(side.sum() for side in sides if (side > 0).sum() == 1) / n.sum())

@@ -1,9 +1,22 @@
 """A tree of tests on the variables, whose leaves are the contexts."""
 
+from copy import deepcopy
+from typing import NamedTuple
+
 import torch as th
 from torch import nn
 
 from fcdl_envs.variables import Factors
+
+
+class Condition(NamedTuple):
+    """
+    :param weights: of the encoded state and action, ``[D + A]``
+    :param threshold: of their sum
+    """
+
+    weights: th.Tensor
+    threshold: float
 
 
 class ContextTree(nn.Module):
@@ -47,14 +60,17 @@ class ContextTree(nn.Module):
         """The contexts that there are."""
         return [int(leaf) for leaf in self.is_leaf.nonzero().flatten()]
 
-    def parents_of(self, test: int) -> th.Tensor:
-        """Whether a test depends on each parent, ``[P]``, bool."""
-        return self._parents_of(self.weights[test] != 0)
+    @property
+    def tests(self) -> list[Condition]:
+        """Those on the path of some context."""
+        used = (self.paths.abs().sum(0) > 0).nonzero().flatten().tolist()
+        return [Condition(self.weights[test].clone(), float(self.thresholds[test])) for test in used]
 
     @property
     def reads(self) -> th.Tensor:
         """Whether a test depends on each parent, ``[P]``, bool."""
-        return self._parents_of((self.weights != 0)[self.paths.abs().sum(0) > 0].any(0))
+        is_read = (self.weights != 0)[self.paths.abs().sum(0) > 0].any(0)
+        return th.stack([is_read[columns].any() for columns in self.factors.parent_slices])
 
     def split(self, leaf: int, weights: th.Tensor, threshold: float) -> int | None:
         """
@@ -75,20 +91,30 @@ class ContextTree(nn.Module):
         self.is_leaf[new] = 1
         return new
 
-    def siblings(self) -> list[tuple[int, int, int]]:
-        """Pairs of leaves that one last test tells apart: ``(leaf, other, test)``."""
-        found = []
-        for test in (self.paths.abs().sum(0) == 2).nonzero().flatten().tolist():
-            leaf, other = self.paths[:, test].nonzero().flatten().tolist()
-            found.append((leaf, other, test))
-        return found
+    def renumbered(self, numbers: th.Tensor) -> "ContextTree":
+        """
+        :param numbers: of the contexts, a permutation, ``[K]``, int64
+        :return: the same tests, whose contexts have these numbers
+        """
+        other = deepcopy(self)
+        other.paths[numbers], other.is_leaf[numbers] = self.paths, self.is_leaf
+        return other
 
-    def merge(self, leaf: int, other: int, test: int) -> None:
-        """Undo a test: its two leaves become one, which keeps the first one's number."""
-        self.paths[leaf, test] = 0
-        self.paths[other] = 0
-        self.is_leaf[other] = 0
 
-    def _parents_of(self, is_read: th.Tensor) -> th.Tensor:
-        """``[D + A]`` columns to ``[P]`` parents, bool."""
-        return th.stack([is_read[columns].any() for columns in self.factors.parent_slices])
+def succession(before: th.Tensor, after: th.Tensor, n_contexts: int) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Which context follows which, by the transitions that they share.
+
+    :param before: contexts of some transitions, ``[R]``, int64
+    :param after: contexts of the same transitions by another tree, ``[R]``, int64
+    :param n_contexts: ``K``
+    :return: the number that each of the other tree's contexts shall have, a permutation: that of the context with which it has
+        most in common, if no other has more; and the context with which it has most in common. Both ``[K]``, int64
+    """
+    shared = th.bincount(after * n_contexts + before, minlength=n_contexts**2).view(n_contexts, n_contexts)
+    numbers = th.full((n_contexts,), -1, device=after.device)
+    for pair in shared.flatten().argsort(descending=True, stable=True).tolist():
+        new, old = divmod(pair, n_contexts)
+        if numbers[new] < 0 and not (numbers == old).any():
+            numbers[new] = old
+    return numbers, shared.argmax(1)

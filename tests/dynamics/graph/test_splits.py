@@ -4,7 +4,8 @@ import pytest
 import torch as th
 from toy import factors, random_windows
 
-from sb3_fcdl.dynamics.graph.splits import best_split
+from sb3_fcdl.dynamics.graph.splits import Split, find_splits
+from sb3_fcdl.dynamics.graph.tree import Condition
 
 # x0: 2 categories, x1: a number, x2: 6 categories; a0: 3 categories
 SIZES, ACTION = [2, 0, 6], 3
@@ -22,6 +23,15 @@ def gains(is_needed: th.Tensor, size: float = 1.0) -> th.Tensor:
     return th.where(is_needed, size + noise, 0.01 * noise)
 
 
+def best_split(*arguments) -> Split | None:
+    return max(find_splits(*arguments), key=lambda each: each.saved, default=None)
+
+
+def side(split: Split, rows: th.Tensor) -> th.Tensor:
+    """Which side of the test each row is on, ``[R]``, bool."""
+    return rows @ split.weights > split.threshold
+
+
 def test_a_category_in_which_an_edge_is_needless_is_found():
     th.manual_seed(0)
     rows = columns(400)
@@ -29,7 +39,7 @@ def test_a_category_in_which_an_edge_is_needless_is_found():
     # Edges of x1, x1 and a0; the last is needed everywhere.
     of_edges = th.stack([gains(is_open), gains(is_open, 2.0), 1 + gains(th.ones(400) > 0)], dim=1)
     split = best_split(FACTORS, rows, of_edges, th.tensor([1, 1, 3]))
-    assert th.equal(split.side(rows) > 0, is_open) or th.equal(split.side(rows) == 0, is_open)
+    assert th.equal(side(split, rows), is_open) or th.equal(~side(split, rows), is_open)
     assert split.weights.nonzero().flatten().tolist() in ([0], [1])
     assert split.saved == pytest.approx(2 * (~is_open).double().mean().item(), abs=0.3)
 
@@ -50,8 +60,29 @@ def test_groups_of_many_categories_are_found():
     group = rows[:, 3:9].argmax(-1) % 2 == 0
     of_edges = th.stack([gains(group) for _ in range(4)], dim=1)
     split = best_split(FACTORS, rows, of_edges, th.tensor([0, 1, 1, 3]))
-    assert th.equal(split.side(rows) > 0, group) or th.equal(split.side(rows) == 0, group)
+    assert th.equal(side(split, rows), group) or th.equal(side(split, rows), ~group)
     assert split.saved == pytest.approx(4 * (~group).double().mean().item(), abs=0.4)
+
+
+def test_what_a_variable_saves_once_all_its_groups_are_known():
+    """Three pairs of categories, each with an edge of its own: one cut saves less than all of them."""
+    th.manual_seed(0)
+    rows = columns(2400)
+    pair = rows[:, 3:9].argmax(-1) // 2
+    of_edges = th.stack([gains(pair == each, 2.0) for each in range(3)], dim=1)
+    split = best_split(FACTORS, rows, of_edges, th.tensor([1, 1, 1]))
+    # A pair against the others: it needs two edges less, the others one; all three: each needs two edges less.
+    assert split.saved == pytest.approx(4 / 3, abs=0.1) and split.saved_in_all == pytest.approx(2, abs=0.05)
+
+
+def test_a_known_test_is_taken_again_without_being_found():
+    th.manual_seed(0)
+    rows = columns(60)
+    of_edges = gains(rows[:, 1] > 0.5, 3.0).unsqueeze(1)
+    weights = th.eye(rows.shape[1])[1]
+    assert best_split(FACTORS, rows, of_edges, th.tensor([1])) is None
+    known = best_split(FACTORS, rows, of_edges, th.tensor([1]), [Condition(weights, 0.5)])
+    assert known.variable == 0 and known.saved == pytest.approx((rows[:, 1] < 0.5).double().mean().item())
 
 
 def test_a_number_is_cut_where_an_edge_begins_to_matter():

@@ -4,7 +4,7 @@ import pytest
 import torch as th
 from toy import factors, random_windows
 
-from sb3_fcdl.dynamics.graph.tree import ContextTree
+from sb3_fcdl.dynamics.graph.tree import ContextTree, succession
 
 SIZES, ACTION = [2, 0, 3], 2
 
@@ -46,15 +46,19 @@ def test_a_full_tree_takes_no_test():
     assert all(th.equal(value, before[name]) for name, value in tree.state_dict().items())
 
 
-def test_tests_are_undone_from_the_leaves(columns):
+def test_contexts_may_be_numbered_otherwise(columns):
     tree = grown()
-    assert tree.siblings() == [(0, 2, 1)]
-    tree.merge(*tree.siblings()[0])
-    assert tree.leaves == [0, 1] and tree.siblings() == [(0, 1, 0)]
-    assert tree(columns).tolist() == columns[:, 1].int().tolist()
-    tree.merge(*tree.siblings()[0])
-    assert tree.leaves == [0] and not tree.reads.any() and not tree(columns).any()
-    assert tree.split(0, th.eye(8)[3], 0.5) == 1, "the numbers are used again"
+    numbers = th.tensor([2, 0, 1])
+    assert th.equal(tree.renumbered(numbers)(columns), numbers[tree(columns)])
+    assert [(test.weights.nonzero().item(), test.threshold) for test in tree.tests] == [(1, 0.5), (2, 0.5)]
+
+
+def test_a_context_is_followed_by_the_one_it_shares_most_with():
+    before = th.tensor([0, 0, 0, 0, 1, 1, 1, 2])
+    after = th.tensor([2, 2, 2, 0, 1, 1, 0, 1])
+    numbers, sources = succession(before, after, 3)
+    # 2 shares three with 0; 1 shares two with 1; 0 shares one with each, both taken, so that 2 is left.
+    assert numbers.tolist() == [2, 1, 0] and sources.tolist()[1:] == [1, 0]
 
 
 def test_one_context_is_allowed(columns):

@@ -1,0 +1,57 @@
+"""Contexts anew: the tree whose contexts need the fewest edges."""
+
+import torch as th
+
+from sb3_fcdl.dynamics.graph.evidence import Evidence
+from sb3_fcdl.dynamics.graph.held_out import HeldOut
+from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS
+from sb3_fcdl.dynamics.graph.splits import find_splits
+from sb3_fcdl.dynamics.graph.tree import ContextTree
+
+# Shares of the edges that one context needs: what a variable must save somewhere, in all transitions together, to
+# choose contexts at all (reading it exposes the choice to its corruption); and what a test must save where it is.
+WORTH_READING = 0.05
+WORTH_SPLITTING = 0.01
+
+
+def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTree) -> ContextTree:
+    """
+    From one context, split each by its best test as long as that saves enough edges.
+
+    :param held_out: the transitions
+    :param free: entries that are learned, ``[V, P]``, bool
+    :param graph: entries that are looked at, those of every context, 0 or 1, ``[V, P]``
+    :param before: the tree that there was: its tests may be taken again
+    """
+    is_edge = free & (graph > 0)
+    tree = ContextTree(held_out.factors, len(before.is_leaf)).to(held_out.columns.device)
+    may_read: set[int] = set()
+    todo, n_edges = [0], 0.0
+    while todo:
+        code = tree(held_out.columns)
+        part = held_out.part(th.isin(code, th.tensor(todo, device=code.device)))
+        leaves, code = todo, tree(part.columns)
+        gains = _gains_by_value(part, code, graph)[:, is_edge].double()
+        n_edges = n_edges or float((Evidence.of(gains, code, 1).above(MIN_GAIN).p_value <= ALPHA).sum())
+        todo = []
+        for leaf in leaves:
+            rows = code == leaf
+            if rows.sum() < 4 * MIN_ROWS:
+                continue
+            share = float(rows.sum()) / len(held_out)
+            splits = find_splits(held_out.factors, part.columns[rows], gains[rows], is_edge.nonzero()[:, 1], before.tests)
+            may_read |= {each.variable for each in splits if each.saved_in_all * share >= WORTH_READING * n_edges}
+            splits = [each for each in splits if each.variable in may_read and each.saved >= WORTH_SPLITTING * n_edges]
+            if splits:
+                split = max(splits, key=lambda each: each.saved_in_all)
+                new = tree.split(leaf, split.weights, split.threshold)
+                todo += [] if new is None else [leaf, new]
+    return tree
+
+
+def _gains_by_value(held_out: HeldOut, code: th.Tensor, graph: th.Tensor) -> th.Tensor:
+    """What each transition gains by the value of each parent in another one of its context, ``[R, V, P]``."""
+    graphs = graph.expand(len(code), -1, -1)
+    base = held_out.nll(graphs)
+    by_value = [held_out.nll_without_value(graphs, code, parent) - base for parent in range(graph.shape[1])]
+    return th.stack(by_value, dim=-1)

@@ -64,6 +64,7 @@ class ModelLog:
         self.is_guest = is_guest
         self._graph_samples: deque[tuple[th.Tensor, th.Tensor, Mapping[str, np.ndarray]]] = deque(maxlen=self.N_GRAPH_SAMPLES)
         self._n_records = 0
+        self._selecting = world.dynamics.context_variables
         self._reset()
 
     def _reset(self) -> None:
@@ -124,7 +125,7 @@ class ModelLog:
     ) -> None:
         """
         Record what was measured since the last call; with TensorBoard every tenth time a report too, see
-        ``sb3_fcdl.inspection.report``.
+        ``sb3_fcdl.inspection.report``. Where the logger writes text, a line says when other variables choose the context.
 
         :param logger: writes it with its next dump
         :param experience: what the model learns from
@@ -135,6 +136,11 @@ class ModelLog:
         for key, value in self.summary().items():
             group, _, name = key.partition("/")
             logger.record(f"dynamics/{name}" if self.is_guest and group in ("train", "time") else key, value)
+        selecting = self.world.dynamics.context_variables
+        if selecting != self._selecting:
+            chosen_by = ", ".join(selecting) or "no variable"
+            logger.info(f"timestep {timesteps}, update {n_updates}: the context is chosen by {chosen_by}")
+            self._selecting = selecting
         if not (n_updates and has_tensorboard(logger)):
             return
         if self._n_records == 0 and hyperparameters is not None:

@@ -1,5 +1,6 @@
 """What is logged of a model while it learns: what is written, held against what happened."""
 
+import io
 import json
 import pathlib
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import HumanOutputFormat, Logger, configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import tiny_env, tiny_fcdl, tiny_vec_env
 
@@ -246,6 +247,21 @@ def test_tensorboard_shows_what_each_variable_is_worth_for_the_context(tmp_path,
     tiny_fcdl(tiny_vec_env(2), tensorboard_log=str(tmp_path)).learn(60, log_interval=2)
     events = events_of(tmp_path / "FCDL_1")
     assert {name: events.Scalars(f"variable_importance/{name}")[0].value for name in worth} == worth
+
+
+def test_a_line_says_when_other_variables_choose_the_context(monkeypatch):
+    model, text = tiny_fcdl(), io.StringIO()
+    model.learn(20)
+    model.set_logger(Logger(None, [HumanOutputFormat(text)]))
+    log = ModelLog(model.policy.world, 1)
+    log.record(model.logger, model.experience, 20, 3)
+    assert not text.getvalue(), "the same variables as ever"
+    for chosen in (("x", "action"), ("x", "action"), ()):
+        monkeypatch.setattr(FCDLDynamics, "context_variables", chosen)
+        log.record(model.logger, model.experience, 30, 5)
+    assert text.getvalue().splitlines() == [
+        f"timestep 30, update 5: the context is chosen by {chosen}" for chosen in ("x, action", "no variable")
+    ]
 
 
 def test_training_is_the_same_without_tensorboard(tmp_path):

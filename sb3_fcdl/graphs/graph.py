@@ -282,8 +282,20 @@ class CausalGraph:
     def __str__(self) -> str:
         width = max(len(name) for name in self.child_names) + 1
         lines = [self.label] if self.label else []
-        lines += [f"{child + chr(39):<{width}} <- {', '.join(self.parents_of(child)) or '-'}" for child in self.child_names]
+        if self.evidence is not None and not self.evidence.is_tested.any():
+            lines.append("nothing has been tested yet: all edges that are possible")
+        lines += [f"{child + chr(39):<{width}} <- {self._parents_in_words(child)}" for child in self.child_names]
         return "\n".join(lines)
+
+    def _parents_in_words(self, child: str) -> str:
+        """The parents; one that was tested with what it is worth, in nats."""
+        if self.evidence is None:
+            return ", ".join(self.parents_of(child)) or "-"
+        row = self.child_names.index(child)
+        gains = dict(zip(self.parent_names, self.evidence.gain[row], strict=True))
+        is_tested = dict(zip(self.parent_names, self.evidence.is_tested[row], strict=True))
+        named = [f"{name} ({gains[name]:.2g})" if is_tested[name] else name for name in self.parents_of(child)]
+        return ", ".join(named) or "-"
 
     def _checked_probabilities(self) -> np.ndarray:
         try:

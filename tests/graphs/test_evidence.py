@@ -80,9 +80,9 @@ def test_heatmap_shows_the_gain_of_an_edge_and_a_dot_where_nothing_was_seen():
     assert len(replace(GRAPH, evidence=None).plot().axes[0].texts) == 0
 
 
-def test_text_score_and_difference_do_not_depend_on_the_evidence():
+def test_score_and_difference_do_not_depend_on_the_evidence():
     bare, truth = replace(GRAPH, evidence=None), np.eye(2, 3, dtype=bool)
-    assert str(GRAPH) == str(bare) and not GRAPH.diff(bare) and GRAPH.score(truth).shd == bare.score(truth).shd == 2
+    assert not GRAPH.diff(bare) and GRAPH.score(truth).shd == bare.score(truth).shd == 2
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -109,3 +109,17 @@ def test_impossible_evidence_is_refused(changes, message):
 def test_evidence_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"evidence has shape \(2, 3\), the graph has \(1, 3\)"):
         CausalGraph(np.zeros((1, 3)), ("x",), ("x", "y", "a"), evidence=EVIDENCE)
+
+
+def test_printed_edges_have_what_they_are_worth():
+    assert str(GRAPH) == "code 3\nx' <- x (0.5), y (0.01)\ny' <- x, y (0.3)"
+
+
+def test_a_graph_says_that_nothing_was_tested():
+    untested = replace(EVIDENCE, is_tested=np.zeros((2, 3), dtype=bool))
+    assert str(replace(GRAPH, evidence=untested)).splitlines() == [
+        "code 3",
+        "nothing has been tested yet: all edges that are possible",
+        "x' <- x, y",
+        "y' <- x, y",
+    ]

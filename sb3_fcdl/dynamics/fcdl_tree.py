@@ -71,13 +71,13 @@ class ContextTreeDynamics(DynamicsModel):
     n_held_out: th.Tensor
     importance: th.Tensor
 
-    # Updates before the first judgement. From then on each comes when there were two fifths more updates than at the last.
+    # Updates before the first judgement. From then on each comes when there were a fifth more updates than at the last.
     FIRST_JUDGEMENT = 100
-    JUDGEMENTS_GROW = 1.4
+    JUDGEMENTS_GROW = 1.2
     # Most transitions in a judgement.
     N_JUDGED = 8192
     # Share of the nats explained by which predictions are better than at the last judgement while they still improve.
-    IMPROVES = 0.04
+    IMPROVES = 0.02
     # In this share of the rows the network learns from other graphs than those that are planned with.
     VARIED = 0.25
 
@@ -211,8 +211,7 @@ class ContextTreeDynamics(DynamicsModel):
 
         :param windows: never trained on; the first transition of each counts
         """
-        state, action, next_state = (part[:, 0][windows.valid[:, 0]] for part in windows[:3])
-        held_out = self._held_out(state, action, next_state)
+        held_out = self.held_out(windows)
         nll = held_out.nll(self.graphs[held_out.context]).sum(1).mean()
         improved = self.last_nll - nll
         self.last_nll.copy_(nll)
@@ -220,12 +219,16 @@ class ContextTreeDynamics(DynamicsModel):
             return
         in_any = self.graphs[held_out.context.unique()].amax(0)
         self._take(grow(held_out, self.free_edges.is_free, in_any, self.tree), held_out)
-        held_out = self._held_out(state, action, next_state)
+        held_out = self.held_out(windows)
         self._judge_edges(held_out)
         self._measure_importance(held_out)
 
-    def _held_out(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor) -> HeldOut:
-        """The transitions, as the model of this moment predicts them."""
+    def held_out(self, windows: Windows) -> HeldOut:
+        """
+        :param windows: the first transition of each counts
+        :return: the transitions, as the model of this moment predicts them
+        """
+        state, action, next_state = (part[:, 0][windows.valid[:, 0]] for part in windows[:3])
         bound = self._bind(with_state_gradient=False)
         code = self.tree(th.cat([state, action], dim=-1))
         return HeldOut(self.factors, self.layout, bound.features, bound.masked, (state, action, next_state), code)

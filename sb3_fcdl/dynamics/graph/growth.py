@@ -10,7 +10,7 @@ from sb3_fcdl.dynamics.graph.tree import ContextTree
 
 # Shares of the edges that one context needs: what a variable must save somewhere, in all transitions together, to
 # choose contexts at all (reading it exposes the choice to its corruption); and what a test must save where it is.
-WORTH_READING = 0.05
+WORTH_READING = 0.04
 WORTH_SPLITTING = 0.01
 
 

@@ -25,7 +25,6 @@ class Judgement(NamedTuple):
     :param graphs: the edges that stay, 0 or 1, ``[K, V, P]``
     :param evidence: of each edge in each context, given the other edges; shapes as above
     :param q_values: adjusted p-values, 1 for what was not tested, ``[K, V, P]``
-    :param by_value: what each transition gains by the value of a parent, nats, ``[R, V, P]``
     :param is_tested: entries that are learned, of a parent that varies in a context with enough transitions, ``[K, V, P]``,
         bool
     """
@@ -33,7 +32,6 @@ class Judgement(NamedTuple):
     graphs: th.Tensor
     evidence: Evidence
     q_values: th.Tensor
-    by_value: th.Tensor
     is_tested: th.Tensor
 
 
@@ -60,7 +58,6 @@ def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.
     is_tested = is_judged.view(-1, 1, 1) & free & held_out.varies(code, n_contexts).unsqueeze(1)
     is_open = is_judged.view(-1, 1, 1) & free
     worth, graphs = _first_graphs(held_out, code, th.where(is_open, is_tested.to(graphs.dtype), graphs), is_tested)
-    by_value = graphs.new_zeros(len(code), *free.shape)
     gain, error = th.zeros_like(graphs), th.full_like(graphs, th.inf)
     here, everywhere = th.ones_like(graphs, dtype=th.float64), th.ones_like(free, dtype=th.float64)
     is_needless = th.ones_like(is_tested)
@@ -73,7 +70,6 @@ def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.
         mask = held_out.nll(without[code]) - base
         value = held_out.nll_without_value(with_edge[code], code, parent) - base
         weighed = _weigh(mask, value, code, n_contexts)
-        by_value[:, :, parent] = value
         gain[:, :, parent], error[:, :, parent] = weighed.by_mask.gain, weighed.by_mask.standard_error
         here[:, :, parent], everywhere[:, parent] = weighed.here, weighed.everywhere
         is_needless[:, :, parent] = weighed.is_needless
@@ -85,7 +81,7 @@ def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.
     q_values = th.where(is_tested & ~is_needless, th.minimum(q_values, everywhere), q_values)
     graphs = th.where(is_tested, graphs * (q_values <= ALPHA), graphs)
     n = th.bincount(code, minlength=n_contexts)
-    return Judgement(graphs, Evidence(gain, error, n.view(-1, 1, 1)), q_values, by_value, is_tested)
+    return Judgement(graphs, Evidence(gain, error, n.view(-1, 1, 1)), q_values, is_tested)
 
 
 def _first_graphs(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, is_tested: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

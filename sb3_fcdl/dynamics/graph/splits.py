@@ -127,10 +127,8 @@ def _known_split(factors: Factors, test: Condition, columns: th.Tensor, gains: t
     is_other = parents != variable
     saved = float(Cells.of(side, gains[:, is_other]).saved(th.eye(2).to(side).unsqueeze(0)))
     if saved > 0 and factors.parents[variable].is_categorical:
-        cells, _ = _cells(factors, variable, columns)
-        saved += float((~is_other).sum()) * _constant_share(
-            cells, (test.weights[factors.parent_slices[variable]] > 0).double()
-        )
+        group = (test.weights[factors.parent_slices[variable]] > 0).double()
+        saved += _own(_cells(factors, variable, columns)[0], group, is_other)
     return Split(variable, saved, saved, test.weights, test.threshold)
 
 
@@ -139,37 +137,36 @@ def _find_split(
 ) -> Split | None:
     is_other = parents != variable
     cells, thresholds = _cells(factors, variable, columns)
-    best, best_saved, best_in_all = None, 0.0, 0.0
     together = Cells.of(cells, gains[:, is_other])
+    group, saved, saved_in_all = None, 0.0, 0.0
     for half in halves:
         to_find, to_confirm = (Cells.of(cells[rows], gains[rows][:, is_other]) for rows in (half, ~half))
-        if thresholds is None:
-            partitions = clusters(to_find.evidence(th.eye(len(to_find.n)).to(cells)))
-            groups = th.cat(partitions).unique(dim=0)
-        else:
-            partitions = [th.eye(len(to_find.n)).to(cells)]
-            groups = cells.new_ones(len(thresholds), len(to_find.n)).triu(1)
-        cuts = th.stack([groups, 1 - groups], dim=1)
-        is_large = (cuts @ to_find.n).amin(1) >= MIN_ROWS
-        cuts = cuts[is_large][to_find.saved(cuts[is_large]).argsort(descending=True)[:N_CUTS]]
+        partitions, cuts = _partitions(to_find, is_ordered=thresholds is not None)
+        cuts = cuts[to_find.saved(cuts).argsort(descending=True)[:N_CUTS]]
         # Gains have long tails: in half of a small group those transitions may be missing that show what an edge is worth.
-        confirmed = th.minimum(to_confirm.saved(cuts), together.saved(cuts))
-        for cut, saved in zip(cuts, confirmed.tolist(), strict=True):
-            if saved > best_saved:
-                best, best_saved = cut, saved
-        for each in partitions:
-            in_all = min(float(which.saved(each.unsqueeze(0))) for which in (to_confirm, together))
-            best_in_all = max(best_in_all, in_all)
-    if best is None:
+        for cut, confirmed in zip(cuts, th.minimum(to_confirm.saved(cuts), together.saved(cuts)).tolist(), strict=True):
+            if confirmed > saved:
+                group, saved = cut[0], confirmed
+        in_all = [min(float(which.saved(each.unsqueeze(0))) for which in (to_confirm, together)) for each in partitions]
+        saved_in_all = max(saved_in_all, *in_all)
+    if group is None:
         return None
-    own = float((~is_other).sum()) * _constant_share(cells, best[0]) if thresholds is None else 0.0
     weights, span = columns.new_zeros(columns.shape[1]), factors.parent_slices[variable]
-    saved = (variable, best_saved + own, max(best_in_all, best_saved) + own)
-    if thresholds is None:
-        weights[span] = best[0].to(weights.dtype)
-        return Split(*saved, weights, 0.5)
-    weights[span.start] = 1.0
-    return Split(*saved, weights, float(thresholds[int(best[0].argmax()) - 1]))
+    if thresholds is not None:
+        weights[span.start] = 1.0
+        return Split(variable, saved, max(saved, saved_in_all), weights, float(thresholds[int(group.argmax()) - 1]))
+    weights[span] = group.to(weights.dtype)
+    own = _own(cells, group, is_other)
+    return Split(variable, saved + own, max(saved, saved_in_all) + own, weights, 0.5)
+
+
+def _partitions(cells: Cells, is_ordered: bool) -> tuple[list[th.Tensor], th.Tensor]:
+    """Partitions ``[M, C]`` of the cells, and cuts in two, each of at least ``MIN_ROWS``, ``[B, 2, C]``."""
+    single = th.eye(len(cells.n)).to(cells.total)
+    partitions = [single] if is_ordered else clusters(cells.evidence(single))
+    groups = th.ones_like(single).triu(1)[:-1] if is_ordered else th.cat(partitions).unique(dim=0)
+    cuts = th.stack([groups, 1 - groups], dim=1)
+    return partitions, cuts[(cuts @ cells.n).amin(1) >= MIN_ROWS]
 
 
 def _cells(factors: Factors, variable: int, columns: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
@@ -182,8 +179,8 @@ def _cells(factors: Factors, variable: int, columns: th.Tensor) -> tuple[th.Tens
     return F.one_hot((values > thresholds).sum(-1), len(thresholds) + 1).double(), thresholds
 
 
-def _constant_share(cells: th.Tensor, group: th.Tensor) -> float:
-    """Share of the transitions on whose side of the test there is one category: the variable needs no edge there."""
+def _own(cells: th.Tensor, group: th.Tensor, is_other: th.Tensor) -> float:
+    """Edges of its own that a variable saves, mean over the transitions: on a side where it has one category it needs none."""
     n = cells.sum(0)
-    sides = [n[group == side] for side in (0, 1)]
-    return float(sum(side.sum() for side in sides if (side > 0).sum() == 1) / n.sum())
+    constant = [side.sum() for side in (n[group == 0], n[group == 1]) if (side > 0).sum() == 1]
+    return float((~is_other).sum() * sum(constant) / n.sum())

@@ -46,6 +46,15 @@ class EdgeEvidence:
         if not isinstance(self.n, Integral) or isinstance(self.n, bool) or self.n < 0:
             raise ValueError(f"n must be a whole number of at least 0, got {self.n!r}")
 
+    def named(self, name: str, child: int, parent: int) -> str:
+        """
+        :param name: of the parent
+        :param child: row of the entry
+        :param parent: its column
+        :return: the name and, if the entry was tested, its gain
+        """
+        return f"{name} ({self.gain[child, parent]:.2g})" if self.is_tested[child, parent] else name
+
     def as_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON; null stands for an infinite standard error."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

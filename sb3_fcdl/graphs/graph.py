@@ -289,13 +289,11 @@ class CausalGraph:
 
     def _parents_in_words(self, child: str) -> str:
         """The parents; one that was tested with what it is worth, in nats."""
-        if self.evidence is None:
-            return ", ".join(self.parents_of(child)) or "-"
-        row = self.child_names.index(child)
-        gains = dict(zip(self.parent_names, self.evidence.gain[row], strict=True))
-        is_tested = dict(zip(self.parent_names, self.evidence.is_tested[row], strict=True))
-        named = [f"{name} ({gains[name]:.2g})" if is_tested[name] else name for name in self.parents_of(child)]
-        return ", ".join(named) or "-"
+        names = self.parents_of(child)
+        if self.evidence is not None:
+            row = self.child_names.index(child)
+            names = tuple(self.evidence.named(name, row, self.parent_names.index(name)) for name in names)
+        return ", ".join(names) or "-"
 
     def _checked_probabilities(self) -> np.ndarray:
         try:

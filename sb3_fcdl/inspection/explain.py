@@ -1,6 +1,6 @@
 """Why this action: what the model imagines, from which parents, what else was possible, and what if."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import torch as th
 from fcdl_envs.arguments import OrNone, check, integer
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.graphs.evidence import EdgeEvidence
 from sb3_fcdl.planning import BoxActions, PlainRollout, Planner, Problem, generators_of
 from sb3_fcdl.planning.actions import Actions
 from sb3_fcdl.world.factorization import in_words, values_of
@@ -38,6 +39,7 @@ class Trajectory:
         price of uncertainty
     :param graphs: the parents that each prediction was made from, ``[H, V, P]``, bool; None for a model without graphs
     :param codes: the context of each step; None for a model without contexts
+    :param evidence: of the graph of each context, by its code; empty for a model that does not test its edges
     """
 
     factors: Factors
@@ -48,6 +50,7 @@ class Trajectory:
     value: float
     graphs: np.ndarray | None
     codes: tuple[int, ...] | None
+    evidence: Mapping[int, EdgeEvidence] = field(default_factory=dict)
 
     def parents_of(self, child: str, step: int = 0) -> tuple[str, ...]:
         """
@@ -82,8 +85,16 @@ class Trajectory:
                     doubt = self.uncertainty[step, row]
                     sure = f"p = {1 - doubt:.2f}" if variable.is_categorical else f"sd {doubt:.2g}"
                     change = f"{variable.name}: {variable.in_words(before)} -> {variable.in_words(after)} ({sure})"
-                    lines.append(f"  {change}  <- {', '.join(self.parents_of(variable.name, step)) or '-'}")
+                    lines.append(f"  {change}  <- {', '.join(self._parents_in_words(row, step)) or '-'}")
         return "\n".join(lines)
+
+    def _parents_in_words(self, row: int, step: int) -> Sequence[str]:
+        """The parents of a prediction; one that was tested with what it is worth, in nats."""
+        names = self.parents_of(self.factors.state_names[row], step)
+        evidence = self.evidence.get(self.codes[step]) if self.codes is not None else None
+        if evidence is None:
+            return names
+        return [evidence.named(name, row, self.factors.parent_names.index(name)) for name in names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +286,11 @@ class _Imagination:
             value=float(self.values(sequence, state)),
             graphs=None if graphs[0] is None else th.cat(graphs).bool().cpu().numpy(),  # type: ignore[arg-type]
             codes=None if codes[0] is None else tuple(int(code) for code in codes),  # type: ignore[arg-type]
+            evidence={
+                code: graph.evidence
+                for code, graph in enumerate(world.dynamics.context_graphs())
+                if graph.evidence is not None
+            },
         )
         return _Followed(trajectory, distributions)
 

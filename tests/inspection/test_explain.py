@@ -7,7 +7,7 @@ import torch as th
 from gated import GatedEnv
 from tiny import tiny_env, tiny_fcdl, tiny_vec_env
 
-from sb3_fcdl import FCDL, FCDLPolicy
+from sb3_fcdl import FCDL, EdgeEvidence, FCDLPolicy
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +181,20 @@ def test_text_names_changes_with_their_parents(model):
                 assert f"{name}: {before:.0f} -> {after:.0f} (p = " in text
     assert text.startswith(f"{explanation.plan.action_in_words()}: expected return {explanation.plan.value:.3g} in 3 steps")
     assert "do(obj1=0)" in str(explanation.do(obj1=0))
+
+
+def test_text_says_what_tested_parents_are_worth(model):
+    plan = model.explain(OBSERVATIONS[0]).plan
+    shape = plan.graphs.shape[1:]
+    zeros, tested = np.zeros(shape), np.ones(shape, dtype=bool)
+    tested[:, -1] = False  # the action
+    evidence = EdgeEvidence(zeros + 0.25, zeros, zeros, tested, n=30)
+    plain, told = plan.text(), replace(plan, evidence={plan.codes[0]: evidence}).text(1)
+    for before, after in zip(plain.splitlines(), told.splitlines(), strict=False):
+        change, _, parents = before.partition("  <- ")
+        names = [name if name in ("action", "-") else f"{name} (0.25)" for name in parents.split(", ")]
+        assert after == (f"{change}  <- {', '.join(names)}" if parents else before)
+    assert "(0.25)" in told and replace(plan, evidence={99: evidence}).text() == plain
 
 
 def test_figure_has_the_values_and_both_plans(model):

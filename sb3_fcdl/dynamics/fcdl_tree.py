@@ -245,21 +245,19 @@ class ContextTreeDynamics(DynamicsModel):
         varied, varies = ((free & held_out.varies(code, n_contexts).unsqueeze(1)) for code in (before, after))
         # That a variable had no edges where it was constant says nothing of where it is not.
         had = th.maximum(self.graphs, (free & ~varied).to(self.graphs.dtype))
-        graphs, of_context = self.graphs.clone(), self.network.of_context
-        assert of_context is not None
-        told = of_context.clone()
+        graphs, learned = self.graphs.clone(), self.network.of_context
+        assert learned is not None
+        told = self.network.told.clone()
         for number, source in zip(numbers[tree.leaves].tolist(), sources[tree.leaves].tolist(), strict=True):
             rows = after == number
             graphs[number] = had[before[rows].unique()].amax(0) * ~(free & ~varies[number])
             said = self.graphs[source] * (varied[source] & ~varies[number]) - 1.0 * (varies[number] & ~varied[source])
             one_of_both = (rows & (before == source)).nonzero()[:1, 0]
-            told[number] = of_context[source] + self.network.contribution(
-                held_out.features,
-                held_out.features.read(held_out.state[one_of_both], held_out.action[one_of_both]),
-                said.unsqueeze(0),
-            ).squeeze(0)
+            inputs = held_out.features.read(held_out.state[one_of_both], held_out.action[one_of_both])
+            contribution = self.network.contribution(held_out.features, inputs, said.unsqueeze(0)).squeeze(0)
+            told[number] = self.network.told[source] + learned[source] - learned[number] + contribution
         self.graphs.copy_(graphs)
-        of_context.copy_(told)
+        self.network.told.copy_(told)
 
     def _judge_edges(self, held_out: HeldOut) -> None:
         judgement = judge_edges(held_out, held_out.context, self.graphs, self.free_edges.is_free)

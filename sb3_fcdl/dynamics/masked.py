@@ -31,11 +31,16 @@ class MaskedNetwork(nn.Module):
 
         ``z_j = relu(c_j + sum_i mask[j, i] * (h_i A_ji))``, then ``z_j <- relu(z_j G_j + g_j)`` for each layer
 
+    One that is told the context ``k`` adds ``of_context[k, j] + told[k, j]`` inside the first ``relu``.
+
     :param factors: the variables
     :param features: the parents' features, shared by all children
     :param hidden_dim: width of every layer
     :param n_layers: predictor layers of a child, before its head
+    :param n_contexts: ``K`` that the network is told of; 0: of none
     """
+
+    told: th.Tensor
 
     def __init__(
         self, factors: Factors, features: ParentFeatures, hidden_dim: int, n_layers: int, n_contexts: int = 0
@@ -45,7 +50,10 @@ class MaskedNetwork(nn.Module):
         self.aggregation = ParentLinear(features, n_children, hidden_dim)
         self.layers = nn.ModuleList(StackedLinear(n_children, hidden_dim, hidden_dim) for _ in range(n_layers))
         self.head = VariableHeads(factors, hidden_dim)
-        self.of_context = nn.Parameter(th.zeros(n_contexts, n_children, hidden_dim)) if n_contexts else None
+        shape = (n_contexts, n_children, hidden_dim)
+        self.of_context = nn.Parameter(th.zeros(shape)) if n_contexts else None
+        # Added to it. No parameter: a running average of the weights takes it over at once.
+        self.register_buffer("told", th.zeros(shape) if n_contexts else None)
 
     def bind(self, features: BoundFeatures) -> MaskedFn:
         """
@@ -58,7 +66,7 @@ class MaskedNetwork(nn.Module):
             hidden = aggregate(inputs, mask.transpose(0, 1))
             if self.of_context is not None:
                 assert code is not None
-                hidden = hidden + self.of_context[code].transpose(0, 1)
+                hidden = hidden + (self.of_context + self.told)[code].transpose(0, 1)
             hidden = hidden.relu_()
             for layer in self.layers:
                 hidden = layer(hidden).relu_()
@@ -71,7 +79,7 @@ class MaskedNetwork(nn.Module):
         :param features: the parents' features, bound to the present weights
         :param inputs: a batch
         :param mask: parents of each child, ``[R, V, P]``
-        :return: what they add to the first layer, as an entry of ``of_context`` does, ``[R, V, hidden_dim]``
+        :return: what they add to the first layer, as an entry of ``told`` does, ``[R, V, hidden_dim]``
         """
         aggregate, mask = self.aggregation.bind(features), mask.transpose(0, 1)
         return (aggregate(inputs, mask) - aggregate(inputs, th.zeros_like(mask))).transpose(0, 1)

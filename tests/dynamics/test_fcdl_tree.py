@@ -153,6 +153,9 @@ def test_new_contexts_predict_as_the_old_ones_did():
     windows = transitions(300, seed=3)
     before = model.held_out(windows)
     expected = before.nll(th.ones(300, 5, 8))
+    model.network.of_context.normal_()
+    model.network.told.copy_(-model.network.of_context)
+    weights = [each.clone() for each in model.parameters()]
     tree = ContextTree(HOUSE, 4)
     tree.split(0, th.eye(14)[4], 0.5)  # the window
     model._take(tree, before)
@@ -166,6 +169,7 @@ def test_new_contexts_predict_as_the_old_ones_did():
     again = model.held_out(windows)
     assert model.graphs[0].all() and not again.context.any()
     th.testing.assert_close(again.nll(model.graphs[again.context]), nll, rtol=1e-4, atol=1e-4)
+    assert all(map(th.equal, model.parameters(), weights)), "a running average of the weights would be late"
 
 
 @th.no_grad()

@@ -11,9 +11,11 @@ from fcdl_envs.arguments import check, integer, number
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.graph.evidence import Evidence, adjusted
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName, prior_log_odds
 from sb3_fcdl.dynamics.lookup.child_features import ChildFeatures
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
+from sb3_fcdl.graphs.evidence import EdgeEvidence
 from sb3_fcdl.graphs.graph import CausalGraph
 
 
@@ -46,6 +48,10 @@ class CDLDynamics(DynamicsModel):
     is_allowed: th.Tensor
     threshold: th.Tensor
     cmi: th.Tensor
+    gain: th.Tensor
+    standard_error: th.Tensor
+    q_values: th.Tensor
+    n_held_out: th.Tensor
 
     def __init__(
         self,
@@ -78,6 +84,11 @@ class CDLDynamics(DynamicsModel):
         # A tensor like the average that begins there: in any precision the two are equal, and the edge is there.
         self.register_buffer("threshold", th.tensor(cmi_threshold), persistent=False)
         self.register_buffer("cmi", th.full_like(log_odds, cmi_threshold))
+        # Of the latest estimate, for the evidence.
+        self.register_buffer("gain", th.zeros_like(log_odds))
+        self.register_buffer("standard_error", th.full_like(log_odds, th.inf))
+        self.register_buffer("q_values", th.ones_like(log_odds))
+        self.register_buffer("n_held_out", th.zeros((), dtype=th.int64))
         self.features = ChildFeatures(factors, hidden_dim)
         self.layers = nn.ModuleList(StackedLinear(n_children, hidden_dim, hidden_dim) for _ in range(n_layers))
         self.head = VariableHeads(factors, hidden_dim)
@@ -132,10 +143,20 @@ class CDLDynamics(DynamicsModel):
         if n_updates % self.cmi_freq == 0:
             windows = sample_windows(self.cmi_batch_size)
             if windows.valid.any():
-                self.cmi.lerp_(self.estimate_cmi(windows), 1 - self.cmi_decay)
+                gains = self.gains(windows)
+                self.cmi.lerp_(gains.mean(0), 1 - self.cmi_decay)
+                self._keep(gains)
+
+    def _keep(self, gains: th.Tensor) -> None:
+        """What each transition gains by each edge, ``[R, V, P]``, as evidence."""
+        evidence = Evidence.of(gains, gains.new_zeros(len(gains), dtype=th.int64), 1)
+        self.gain.copy_(evidence.gain[0])
+        self.standard_error.copy_(evidence.standard_error[0])
+        self.q_values.fill_(1.0)[self.is_free] = adjusted(evidence.p_value[0][self.is_free]).to(self.q_values)
+        self.n_held_out.fill_(len(gains))
 
     @th.no_grad()
-    def estimate_cmi(self, windows: Windows) -> th.Tensor:
+    def gains(self, windows: Windows) -> th.Tensor:
         """
         How much worse each variable is predicted without each parent, all others given, at the recorded states; an estimate of
         the conditional mutual information:
@@ -143,7 +164,7 @@ class CDLDynamics(DynamicsModel):
             ``CMI(j, i) = E[log p(s'_j | s, a) - log p(s'_j | (s, a) without i)]``
 
         :param windows: whose valid transitions are looked at
-        :return: mean difference of the negative log-likelihoods, nats, ``[V, P]``; 0 for a parent that the prior rules out
+        :return: this difference in each of them, nats, ``[R, V, P]``; 0 for a parent that the prior rules out
         """
         state, action, next_state = (part[windows.valid] for part in windows[:3])
         layers = self.features.bind(with_state_gradient=False)
@@ -151,7 +172,7 @@ class CDLDynamics(DynamicsModel):
         features.masked_fill_(~self.is_allowed[:, None, :, None], -th.inf)
 
         def nll(hidden: th.Tensor) -> th.Tensor:
-            return -self._distribution(hidden, state).log_prob(next_state).mean(0)
+            return -self._distribution(hidden, state).log_prob(next_state)
 
         # The maximum without a parent is the second largest feature where that parent has the largest, else the same.
         largest, winner = features.max(2)
@@ -163,7 +184,11 @@ class CDLDynamics(DynamicsModel):
         return th.stack(without, dim=-1) - of_all.unsqueeze(-1)
 
     def context_graphs(self) -> list[CausalGraph]:
-        return [CausalGraph(self.graph.double().cpu().numpy(), self.factors.state_names, self.factors.parent_names)]
+        buffers = (self.gain, self.standard_error, self.q_values, self.is_free & (self.n_held_out > 0))
+        gain, error, q_values, is_tested = (each.cpu().numpy() for each in buffers)
+        names = self.factors.state_names, self.factors.parent_names
+        evidence = EdgeEvidence(gain, error, q_values, is_tested, int(self.n_held_out))
+        return [CausalGraph(self.graph.double().cpu().numpy(), *names, evidence=evidence)]
 
     def _dropped(self, n_rows: int) -> th.Tensor:
         """One free parent of each child for each sample, ``[V, R, P]``, bool; none for a child without free parents."""

@@ -133,7 +133,9 @@ class CausalGraph:
         :raises ValueError: if there is no evidence, or ``alpha`` is out of its range
         """
         if self.evidence is None:
-            raise ValueError("the graph carries no evidence: learn it with dynamics='fcdl_tree', which holds transitions out")
+            raise ValueError(
+                "the graph carries no evidence: learn it with dynamics='fcdl_tree' or 'cdl', which hold transitions out"
+            )
         if not (isinstance(alpha, Real) and 0 < alpha < 1):
             raise ValueError(f"alpha must be in (0, 1), got {alpha!r}")
         probabilities = np.where(self.evidence.is_tested, self.evidence.q_values <= alpha, self.edges).astype(float)

@@ -183,20 +183,21 @@ def test_cmi_equals_the_difference_of_independent_likelihoods(kind, prior):
     windows.valid[2:, 1] = False
     state, action, next_state = (part[windows.valid] for part in windows[:3])
     every = np.broadcast_to(model.is_allowed.numpy(), (6, *model.cmi.shape))
-    full = independent(model, state, action, every).log_prob(next_state).mean(0)
-    for parent, estimate in enumerate(model.estimate_cmi(windows).T):
+    full = independent(model, state, action, every).log_prob(next_state)
+    for parent, gains in enumerate(model.gains(windows).unbind(-1)):
         kept = every.copy()
         kept[:, :, parent] = False
-        expected = full - independent(model, state, action, kept).log_prob(next_state).mean(0)
+        expected = full - independent(model, state, action, kept).log_prob(next_state)
         scale = max(1, expected.abs().max().item())
-        th.testing.assert_close(estimate / scale, expected / scale, rtol=0, atol=1e-10)
+        th.testing.assert_close(gains / scale, expected / scale, rtol=0, atol=1e-10)
 
 
 def test_moving_average_and_threshold_by_hand(monkeypatch):
     """Threshold 1/8, decay 3/4: free entries are those off the diagonal."""
     model = CDLDynamics(factors([2, 2], 3), "self", hidden_dim=4, cmi_threshold=0.125, cmi_decay=0.75, cmi_freq=2)
     estimates = iter([[[0, 0.375, 0], [0.125, 0, -0.125]], [[0, -0.0625, 0.5], [0, 0, 0.3125]]])
-    monkeypatch.setattr(model, "estimate_cmi", lambda windows: th.tensor(next(estimates)))
+    noise = th.tensor([-0.5, 0.5]).view(2, 1, 1)
+    monkeypatch.setattr(model, "gains", lambda windows: th.tensor(next(estimates)) + noise)
     n_sampled = []
     graphs = [model.graph.int().tolist()]
 
@@ -311,6 +312,29 @@ class Drift(gym.Env):
         return self.state, 0.0, False, False, {}
 
 
+def test_evidence_is_that_of_the_latest_estimate(monkeypatch):
+    """Gains of 0.1 and 0.3 have mean 0.2 and standard error 0.1; one-sided p-values from a table, adjusted by hand."""
+    model = CDLDynamics(factors([2, 2], 3), "self", hidden_dim=4, cmi_freq=1)
+    (before,) = model.context_graphs()
+    assert not before.evidence.is_tested.any() and before.evidence.n == 0
+    gains = th.zeros(8, 2, 3)
+    gains[:, 0, 1] = th.tensor([0.1, 0.3] * 4)
+    gains[:, 0, 2] = th.tensor([-0.1, 0.3] * 4)
+    gains[:, 1, 0] = th.tensor([-0.3, 0.1] * 4)
+    gains[:, 1, 2] = th.tensor([0.5, 0.7] * 4)
+    monkeypatch.setattr(model, "gains", lambda windows: gains)
+    model.after_update(1, lambda n: random_windows([2, 2], 3, n_rows=8, length=1))
+    (graph,) = model.context_graphs()
+    evidence = graph.evidence
+    assert np.array_equal(evidence.is_tested, model.free_entries) and evidence.n == 8
+    assert evidence.gain[0, 1] == pytest.approx(0.2)
+    assert evidence.standard_error[0, 1] == pytest.approx(np.std([0.1, 0.3] * 4, ddof=1) / 8**0.5)
+    # t = 5.29, 1.32, -1.32 and 15.9 with seven degrees of freedom: p = 0.0006, 0.114, 0.886 and 5e-7, of four in order.
+    q_values = [evidence.q_values[entry] for entry in ((0, 1), (0, 2), (1, 0), (1, 2))]
+    assert q_values == pytest.approx([0.0006 * 4 / 2, 0.114 * 4 / 3, 0.886, 0.0], abs=2e-3)
+    assert graph.significant(0.05).edges.tolist() == [[True, True, False], [False, True, True]]
+
+
 @pytest.mark.slow
 def test_what_the_network_knows_by_heart_is_no_information():
     settings = {"learning_starts": 999, "train_freq": 1000, "gradient_steps": 400, "learning_rate": 1e-3, "seed": 0}
@@ -318,7 +342,7 @@ def test_what_the_network_knows_by_heart_is_no_information():
     dynamics = model.dynamics
     assert dynamics.graph[dynamics.is_free].sum() <= 3 and dynamics.cmi[dynamics.is_free].mean() < 0
     # By the transitions that it was trained on every parent would matter to every variable.
-    assert dynamics.estimate_cmi(model.experience.recorded(1000).windows)[dynamics.is_free].min() > 10 * dynamics.threshold
+    assert dynamics.gains(model.experience.recorded(1000).windows).mean(0)[dynamics.is_free].min() > 10 * dynamics.threshold
 
 
 def test_estimates_while_it_learns():

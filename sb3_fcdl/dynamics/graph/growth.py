@@ -31,7 +31,7 @@ def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTr
         code = tree(held_out.columns)
         part = held_out.part(th.isin(code, th.tensor(todo, device=code.device)))
         leaves, code = todo, tree(part.columns)
-        gains = _gains_by_value(part, code, graph)[:, is_edge].double()
+        gains = part.gains_by_value(graph.expand(len(part), -1, -1), code)[:, is_edge].double()
         n_edges = n_edges or float((Evidence.of(gains, code, 1).above(MIN_GAIN).p_value <= ALPHA).sum())
         todo = []
         for leaf in leaves:
@@ -47,11 +47,3 @@ def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTr
                 new = tree.split(leaf, split.weights, split.threshold)
                 todo += [] if new is None else [leaf, new]
     return tree
-
-
-def _gains_by_value(held_out: HeldOut, code: th.Tensor, graph: th.Tensor) -> th.Tensor:
-    """What each transition gains by the value of each parent in another one of its context, ``[R, V, P]``."""
-    graphs = graph.expand(len(code), -1, -1)
-    base = held_out.nll(graphs)
-    by_value = [held_out.nll_without_value(graphs, code, parent) - base for parent in range(graph.shape[1])]
-    return th.stack(by_value, dim=-1)

@@ -92,6 +92,16 @@ class HeldOut:
         """
         return self.nll(graph, self.columns_with(parent, shuffled_within(groups)))
 
+    def gains_by_value(self, graph: th.Tensor, groups: th.Tensor) -> th.Tensor:
+        """
+        :param graph: ``[R, V, P]``
+        :param groups: of the transitions, ``[R]``, int64
+        :return: what each child gains by the value of each parent, rather than that of another transition of the group, nats,
+            ``[R, V, P]``
+        """
+        base = self.nll(graph)
+        return th.stack([self.nll_without_value(graph, groups, parent) - base for parent in range(graph.shape[2])], dim=-1)
+
     def columns_with(self, parent: int, rows: th.Tensor) -> th.Tensor:
         """
         :param parent: index among the parents

@@ -96,10 +96,7 @@ def _first_graphs(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, is_test
     :return: what their values are worth, nats, ``[K, V, P]``; the graphs
     """
     n_contexts, _, n_parents = graphs.shape
-    every = graphs[code]
-    base = held_out.nll(every)
-    lost = [held_out.nll_without_value(every, code, parent) - base for parent in range(n_parents)]
-    worth = Evidence.of(th.stack(lost, dim=-1), code, n_contexts).gain
+    worth = Evidence.of(held_out.gains_by_value(graphs[code], code), code, n_contexts).gain
     rank = worth.masked_fill(~is_tested, -th.inf).argsort(-1, descending=True).argsort(-1)
     best, costs = graphs, th.full_like(graphs[..., 0], th.inf)
     for n_edges in range(n_parents + 1):

@@ -82,12 +82,13 @@ class Cells(NamedTuple):
         :param groups: the cells of the groups of each of ``B`` partitions, ``[B, M, C]``
         :return: edges that a group can do without and another one cannot, mean over the transitions, ``[B]``
         """
-        gain, error, n = self.evidence(groups)
+        evidence = self.evidence(groups)
+        gain, error, n = evidence
         of_most = (gain - SPLIT_Z * error).argmax(1, keepdim=True)
         most, error_of_most = gain.gather(1, of_most), error.gather(1, of_most)
         is_needed = most - MIN_GAIN > SPLIT_Z * error_of_most
         differs = most - gain > SPLIT_Z * (error_of_most.square() + error.square()).sqrt()
-        is_none = (Evidence(gain, error, n).above(MIN_GAIN).p_value > ALPHA) | (gain <= NEXT_TO_NOTHING * most)
+        is_none = (evidence.above(MIN_GAIN).p_value > ALPHA) | (gain <= NEXT_TO_NOTHING * most)
         is_needless = is_none & (gain + Z_ALPHA * error <= NEEDLESS_SHARE * most) & (n >= MIN_ROWS)
         return ((n / self.n.sum()) * (is_needed & differs & is_needless)).sum((1, 2))
 

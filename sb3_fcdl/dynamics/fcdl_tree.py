@@ -117,19 +117,17 @@ class ContextTreeDynamics(DynamicsModel):
     def loss(self, windows: Windows) -> Losses:
         """
         ``-log p(s'_j | s, a; A, k)``, mean over valid rows, steps and children ``j``: ``k`` is the context that the tree
-        chooses, ``A`` its graph with entries left out or added at random.
+        chooses, ``A`` its graph with entries left out or added at random. Each step is predicted from the recorded state: in a
+        sample of the model a variable may be wrong, and others be better parents than itself.
         """
-        bound = self._bind(windows.needs_state_gradient)
-        codes: list[th.Tensor] = []
-
-        def predict(state: th.Tensor, action: th.Tensor) -> StateDistribution:
-            inputs = bound.features.read(state, action)
-            codes.append(self.tree(inputs.columns.detach()))
-            graph = self._nearly(self.graphs[codes[-1]])
-            return self.layout.distribution(bound.masked(inputs, graph, codes[-1]), state)
-
-        nll = self.unrolled_nll(windows, predict)
-        return Losses(nll, {"dynamics": nll.detach()}, th.cat(codes))
+        bound = self._bind(with_state_gradient=windows.state.requires_grad)
+        state, action, next_state = (part.flatten(0, 1) for part in windows[:3])
+        inputs = bound.features.read(state, action)
+        code = self.tree(inputs.columns.detach())
+        graph = self._nearly(self.graphs[code])
+        log_prob = self.layout.distribution(bound.masked(inputs, graph, code), state).log_prob(next_state)
+        nll = -windows.mean(log_prob.unflatten(0, windows.valid.shape).unbind(1))
+        return Losses(nll, {"dynamics": nll.detach()}, code)
 
     def _nearly(self, graphs: th.Tensor) -> th.Tensor:
         """

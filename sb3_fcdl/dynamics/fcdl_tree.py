@@ -64,6 +64,7 @@ class ContextTreeDynamics(DynamicsModel):
 
     graphs: th.Tensor
     last_nll: th.Tensor
+    settles_in: th.Tensor
     gain: th.Tensor
     standard_error: th.Tensor
     q_values: th.Tensor
@@ -75,9 +76,11 @@ class ContextTreeDynamics(DynamicsModel):
     FIRST_JUDGEMENT = 100
     JUDGEMENTS_GROW = 1.2
     # Most transitions in a judgement.
-    N_JUDGED = 8192
+    N_JUDGED = 16384
     # Share of the nats explained by which predictions are better than at the last judgement while they still improve.
     IMPROVES = 0.02
+    # Updates after which contexts that are predicted worse than those before them are looked at again.
+    SETTLING = 100
     # In this share of the rows the network learns from other graphs than those that are planned with.
     VARIED = 0.25
 
@@ -101,6 +104,7 @@ class ContextTreeDynamics(DynamicsModel):
         self.tree = ContextTree(factors, n_codes)
         self.register_buffer("graphs", (self.free_edges.given >= 0).float().expand(shape).clone())
         self.register_buffer("last_nll", th.tensor(th.inf))
+        self.register_buffer("settles_in", th.zeros((), dtype=th.int64))
         self.register_buffer("gain", th.zeros(shape))
         self.register_buffer("standard_error", th.full(shape, th.inf))
         self.register_buffer("q_values", th.ones(shape))
@@ -184,14 +188,19 @@ class ContextTreeDynamics(DynamicsModel):
         return dict(zip(self.factors.parent_names, self.importance.tolist(), strict=True))
 
     def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
-        """Judge contexts and edges by transitions that were never trained on, when it is time."""
-        if not self._is_due(n_updates):
+        """
+        Judge by transitions that were never trained on, when it is time: contexts and edges, or only the edges of contexts that
+        are new.
+        """
+        is_new = bool(self.settles_in > 0)
+        self.settles_in.sub_(1).clamp_(min=0)
+        if self.settles_in > 0 or not (is_new or self._is_due(n_updates)):
             return
         windows = sample_windows(self.N_JUDGED)
         if int(windows.valid[:, 0].sum()) < MIN_ROWS:
             return
         self.eval()
-        self.judge(windows)
+        self.judge(windows, finds_contexts=not is_new)
         self.train()
 
     def _is_due(self, n_updates: int) -> bool:
@@ -202,24 +211,36 @@ class ContextTreeDynamics(DynamicsModel):
         return n_updates >= self.FIRST_JUDGEMENT and now > last
 
     @th.no_grad()
-    def judge(self, windows: Windows) -> None:
+    def judge(self, windows: Windows, finds_contexts: bool = True) -> None:
         """
-        Grow the contexts anew and find the edges of each; but not yet while predictions improve: what the network has not
-        learned cannot be told from what is not there.
+        Find the contexts and the edges of each; but not yet while predictions improve: what the network has not learned cannot
+        be told from what is not there.
 
         :param windows: never trained on; the first transition of each counts
+        :param finds_contexts: whether the contexts are found anew. If that makes predictions worse, the edges are left alone for
+            ``SETTLING`` updates
         """
         held_out = self.held_out(windows)
-        nll = held_out.nll(self.graphs[held_out.context]).sum(1).mean()
-        improved = self.last_nll - nll
+        nll = self._nll(held_out)
+        improved, is_little = self.last_nll - nll, self.IMPROVES * (held_out.marginal_nll() - nll).clamp(min=0)
         self.last_nll.copy_(nll)
-        if improved > self.IMPROVES * (held_out.marginal_nll() - nll):
+        if improved > is_little:
+            self.settles_in.fill_(0 if finds_contexts else self.SETTLING)
             return
-        in_any = self.graphs[held_out.context.unique()].amax(0)
-        self._take(grow(held_out, self.free_edges.is_free, in_any, self.tree), held_out)
-        held_out = self.held_out(windows)
-        self._judge_edges(held_out)
-        self._measure_importance(held_out)
+        if finds_contexts:
+            in_any = self.graphs[held_out.context.unique()].amax(0)
+            self._take(grow(held_out, self.free_edges.is_free, in_any, self.tree), held_out)
+            held_out = self.held_out(windows)
+            self.last_nll.copy_(self._nll(held_out))
+            self._measure_importance(held_out)
+        if self.last_nll - nll > is_little:
+            self.settles_in.fill_(self.SETTLING)
+        else:
+            self._judge_edges(held_out)
+
+    def _nll(self, held_out: HeldOut) -> th.Tensor:
+        """Of a next state, from the graphs that are planned with, nats, a scalar."""
+        return held_out.nll(self.graphs[held_out.context]).sum(1).mean()
 
     def held_out(self, windows: Windows) -> HeldOut:
         """

@@ -5,7 +5,7 @@ import pytest
 import torch as th
 
 from fcdl_envs.variables import Factors, Variable
-from sb3_fcdl.dynamics import ContextTreeDynamics, Windows
+from sb3_fcdl.dynamics import ContextTreeDynamics, Windows, fcdl_tree
 from sb3_fcdl.dynamics.graph.priors import GraphPrior
 from sb3_fcdl.dynamics.graph.tree import ContextTree
 
@@ -198,6 +198,39 @@ def test_nothing_is_judged_while_predictions_improve():
     assert not model.is_tested.any() and model.last_nll.item() == pytest.approx(nll)
     model.judge(windows)
     assert model.is_tested.any()
+
+
+def test_edges_wait_until_new_contexts_are_predicted_as_well(monkeypatch):
+    th.manual_seed(0)
+    model = ContextTreeDynamics(HOUSE, hidden_dim=16, n_codes=4).train()
+    windows = transitions(400, seed=4)
+    tree = ContextTree(HOUSE, 4)
+    tree.split(0, th.eye(14)[4], 0.5)
+    grown = []
+    monkeypatch.setattr(fcdl_tree, "grow", lambda *arguments: grown.append(arguments) or tree)
+    worse = iter([10.0, 10.0, 12.0, 11.9])
+    monkeypatch.setattr(ContextTreeDynamics, "_nll", lambda self, held_out: held_out.marginal_nll() - 100 + next(worse))
+    for update in (100, 120):
+        model.after_update(update, lambda most: windows)
+    assert model.context_variables == ("window",) and not model.is_tested.any(), "2 nats of 90 are more than 2 %"
+    for update in range(121, 220):
+        model.after_update(update, lambda most: windows)
+    assert not model.is_tested.any()
+    model.after_update(220, lambda most: windows)
+    assert model.is_tested.any() and len(grown) == 1 and model.training
+
+
+def test_each_step_of_a_window_is_predicted_from_what_was_recorded(monkeypatch):
+    """Not from samples of the model: the wrong colour of a sample would make other variables better parents than itself."""
+    th.manual_seed(0)
+    monkeypatch.setattr(ContextTreeDynamics, "_nearly", lambda self, graphs: graphs)
+    model = ContextTreeDynamics(HOUSE, hidden_dim=16, n_codes=4).train()
+    single = transitions(60, seed=5)
+    windows = Windows(*(part[:, 0].unflatten(0, (20, 3)).clone() for part in single))
+    windows.valid[3:7, 1:] = False
+    held_out = model.held_out(single)
+    nll = held_out.nll(model.graphs[held_out.context]).mean(1).view(20, 3)
+    th.testing.assert_close(model.loss(windows).total, nll[windows.valid].mean())
 
 
 def test_given_edges_are_never_judged():

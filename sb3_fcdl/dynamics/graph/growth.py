@@ -5,7 +5,7 @@ import torch as th
 from sb3_fcdl.dynamics.graph.evidence import Evidence
 from sb3_fcdl.dynamics.graph.held_out import HeldOut
 from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS
-from sb3_fcdl.dynamics.graph.splits import find_splits
+from sb3_fcdl.dynamics.graph.splits import NEARLY, find_splits
 from sb3_fcdl.dynamics.graph.tree import ContextTree
 
 # Shares of the edges that one context needs: what a variable must save somewhere, in all transitions together, to
@@ -43,7 +43,9 @@ def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTr
             may_read |= {each.variable for each in splits if each.saved_in_all * share >= WORTH_READING * n_edges}
             splits = [each for each in splits if each.variable in may_read and each.saved >= WORTH_SPLITTING * n_edges]
             if splits:
-                split = max(splits, key=lambda each: each.saved_in_all)
+                most = max(each.saved_in_all for each in splits)
+                good = [each for each in splits if each.saved_in_all >= NEARLY * most]
+                split = min(good, key=lambda each: (each.number, -each.saved_in_all))
                 new = tree.split(leaf, split.weights, split.threshold)
                 todo += [] if new is None else [leaf, new]
     return tree

@@ -21,6 +21,8 @@ NEXT_TO_NOTHING = 0.05
 N_BINS = 10
 # Cuts of a variable that are confirmed or rejected: those that save most.
 N_CUTS = 4
+# A known test is taken again if it saves this share of what the best one does: other contexts have to be learned.
+NEARLY = 0.5
 # Ways to halve the transitions. The best test is not always confirmed by the first, and a poorer one would take its place.
 N_HALVES = 4
 
@@ -34,6 +36,7 @@ class Split(NamedTuple):
     :param saved_in_all: likewise, once the variable is split in as many parts as there are
     :param weights: of the test, ``[D + A]``
     :param threshold: of the test
+    :param number: of the test among the known ones; if it is none, how many these are
     """
 
     variable: int
@@ -41,6 +44,7 @@ class Split(NamedTuple):
     saved_in_all: float
     weights: th.Tensor
     threshold: float
+    number: int
 
 
 class Cells(NamedTuple):
@@ -112,11 +116,11 @@ def find_splits(
     for variable in range(len(factors.parents)):
         found = _find_split(factors, variable, columns, gains, parents, halves)
         if found is not None:
-            splits[variable] = found
-    for test in known:
-        again = _known_split(factors, test, columns, gains, parents)
+            splits[variable] = found._replace(number=len(known))
+    for number, test in enumerate(known):
+        again = _known_split(factors, test, columns, gains, parents)._replace(number=number)
         best = splits.get(again.variable, again)
-        best = again if again.saved > best.saved else best
+        best = again if again.saved > (NEARLY if best.number == len(known) else 1) * best.saved else best
         splits[again.variable] = best._replace(saved_in_all=max(best.saved_in_all, again.saved_in_all))
     return [split for split in splits.values() if split.saved > 0]
 
@@ -129,8 +133,8 @@ def _known_split(factors: Factors, test: Condition, columns: th.Tensor, gains: t
     saved = float(Cells.of(side, gains[:, is_other]).saved(th.eye(2).to(side).unsqueeze(0)))
     if saved > 0 and factors.parents[variable].is_categorical:
         group = (test.weights[factors.parent_slices[variable]] > 0).double()
-        saved += _own(_cells(factors, variable, columns)[0], group, is_other)
-    return Split(variable, saved, saved, test.weights, test.threshold)
+        saved += _own(_cells(factors, variable, columns)[0], group, gains[:, ~is_other])
+    return Split(variable, saved, saved, test.weights, test.threshold, 0)
 
 
 def _find_split(
@@ -155,10 +159,10 @@ def _find_split(
     weights, span = columns.new_zeros(columns.shape[1]), factors.parent_slices[variable]
     if thresholds is not None:
         weights[span.start] = 1.0
-        return Split(variable, saved, max(saved, saved_in_all), weights, float(thresholds[int(group.argmax()) - 1]))
+        return Split(variable, saved, max(saved, saved_in_all), weights, float(thresholds[int(group.argmax()) - 1]), 0)
     weights[span] = group.to(weights.dtype)
-    own = _own(cells, group, is_other)
-    return Split(variable, saved + own, max(saved, saved_in_all) + own, weights, 0.5)
+    own = _own(cells, group, gains[:, ~is_other])
+    return Split(variable, saved + own, max(saved, saved_in_all) + own, weights, 0.5, 0)
 
 
 def _partitions(cells: Cells, is_ordered: bool) -> tuple[list[th.Tensor], th.Tensor]:
@@ -180,8 +184,14 @@ def _cells(factors: Factors, variable: int, columns: th.Tensor) -> tuple[th.Tens
     return F.one_hot((values > thresholds).sum(-1), len(thresholds) + 1).double(), thresholds
 
 
-def _own(cells: th.Tensor, group: th.Tensor, is_other: th.Tensor) -> float:
-    """Edges of its own that a variable saves, mean over the transitions: on a side where it has one category it needs none."""
+def _own(cells: th.Tensor, group: th.Tensor, gains: th.Tensor) -> float:
+    """
+    Edges of its own that a variable saves, mean over the transitions: on a side where it has one category it needs none.
+
+    :param gains: of these edges, ``[R, E]``
+    """
     n = cells.sum(0)
     constant = [side.sum() for side in (n[group == 0], n[group == 1]) if (side > 0).sum() == 1]
-    return float((~is_other).sum() * sum(constant) / n.sum())
+    every = th.zeros(len(gains), dtype=th.int64, device=gains.device)
+    n_needed = (Evidence.of(gains, every, 1).above(MIN_GAIN).p_value <= ALPHA).sum()
+    return float(n_needed * sum(constant) / n.sum())

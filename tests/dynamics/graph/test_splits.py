@@ -54,6 +54,14 @@ def test_a_variable_that_becomes_constant_needs_no_edge_of_its_own():
     assert own.saved - without.saved == pytest.approx(2, abs=0.1)
 
 
+def test_edges_of_its_own_that_a_variable_does_not_need_are_not_saved():
+    th.manual_seed(0)
+    rows = columns(400)
+    of_edges = th.stack([gains(rows[:, 1] > 0.5), gains(th.zeros(400) > 0)], dim=1)
+    without = best_split(FACTORS, rows, of_edges[:, :1], th.tensor([1]))
+    assert best_split(FACTORS, rows, of_edges, th.tensor([1, 0])).saved == pytest.approx(without.saved, abs=0.05)
+
+
 def test_groups_of_many_categories_are_found():
     th.manual_seed(0)
     rows = columns(1200)
@@ -83,6 +91,20 @@ def test_a_known_test_is_taken_again_without_being_found():
     assert best_split(FACTORS, rows, of_edges, th.tensor([1])) is None
     known = best_split(FACTORS, rows, of_edges, th.tensor([1]), [Condition(weights, 0.5)])
     assert known.variable == 0 and known.saved == pytest.approx((rows[:, 1] < 0.5).double().mean().item())
+
+
+@pytest.mark.parametrize(("known_at", "is_kept"), [(0.3, True), (0.2, False)])
+def test_a_known_cut_stays_if_it_saves_half_of_the_best(known_at, is_kept):
+    """An edge is needless in half of the rows: in those below 0.5."""
+    th.manual_seed(0)
+    rows = columns(4000)
+    rows[:, 2] = th.rand(4000)
+    weights = th.eye(rows.shape[1])[2]
+    of_edges = th.stack([gains(rows[:, 2] > 0.5, 3.0), 1 + gains(th.ones(4000) > 0)], dim=1)
+    known = Condition(weights, known_at)
+    split = next(each for each in find_splits(FACTORS, rows, of_edges, th.tensor([3, 3]), [known]) if each.variable == 1)
+    assert (split.number, split.threshold == known_at) == ((0, True) if is_kept else (1, False))
+    assert split.saved == pytest.approx(known_at if is_kept else 0.5, abs=0.06)
 
 
 def test_a_number_is_cut_where_an_edge_begins_to_matter():

@@ -23,6 +23,9 @@ class HeldOut:
 
     # Rows that the network is given at a time.
     CHUNK = 2048
+    # Most that a variable of a transition counts, nats: a mean over transitions must not hang on one of them. Numbers are in
+    # standard deviations, so that hardly anything counts more that was learned at all.
+    MOST = 10.0
 
     def __init__(
         self,
@@ -57,7 +60,7 @@ class HeldOut:
         :param graph: the parents that each child is predicted from, 0 or 1, ``[R, V, P]``
         :param columns: state and action that the parents are read from, ``[R, D + A]``; None: the recorded ones
         :param context: what the network is told, ``[R]``; None: what it is told of the recorded ones
-        :return: negative log-likelihood of each variable, nats, ``[R, V]``
+        :return: negative log-likelihood of each variable, at most ``MOST`` nats, ``[R, V]``
         """
         inputs = self._recorded if columns is None else self._read(columns)
         context = self.context if context is None else context
@@ -65,7 +68,7 @@ class HeldOut:
         return th.cat([
             -self.layout.distribution(self.network(read, mask, code), state).log_prob(next_state)
             for read, state, next_state, mask, code in zip(inputs, *parts, strict=True)
-        ])  # fmt: skip
+        ]).clamp(max=self.MOST)  # fmt: skip
 
     def marginal_nll(self) -> th.Tensor:
         """

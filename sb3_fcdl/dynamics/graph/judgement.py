@@ -132,8 +132,19 @@ def _weigh(by_mask: th.Tensor, by_value: th.Tensor, code: th.Tensor, n_contexts:
     mask, value = (Evidence.of(gains, code, n_contexts) for gains in (by_mask, by_value))
     here = th.maximum(mask.above(MIN_GAIN).p_value, value.above(MIN_GAIN).p_value)
     everywhere = th.maximum(*(Evidence.of(gains, every, 1).above(MIN_GAIN).p_value[0] for gains in (by_mask, by_value)))
-    weight = value.n * (here <= ALPHA)
-    reference = (value.gain * weight).sum(0) / weight.sum(0).clamp(min=1)
-    at_most = th.minimum(*(each.gain + Z_ALPHA * each.standard_error for each in (mask, value)))
-    is_needless = at_most <= (NEEDLESS_SHARE * reference).clamp(min=MIN_GAIN)
+    is_needless = _is_needless(mask, here) | _is_needless(value, here)
     return _Weighed(mask, here, everywhere, is_needless)
+
+
+def _is_needless(evidence: Evidence, p_values: th.Tensor) -> th.Tensor:
+    """
+    Where an edge is worth no more than ``NEEDLESS_SHARE`` of what it is worth in the contexts that need it.
+
+    :param evidence: of one of its gains, ``[K, V]``
+    :param p_values: see ``_Weighed.here``
+    :return: ``[K, V]``, bool
+    """
+    weight = evidence.n * (p_values <= ALPHA)
+    reference = (evidence.gain * weight).sum(0) / weight.sum(0).clamp(min=1)
+    at_most = evidence.gain + Z_ALPHA * evidence.standard_error
+    return at_most <= (NEEDLESS_SHARE * reference).clamp(min=MIN_GAIN)

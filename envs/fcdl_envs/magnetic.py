@@ -119,6 +119,7 @@ class MagneticEnv(gym.Env[np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's way)
     reward_fn = staticmethod(reach_reward)
+    context_variables = ("ball_color", "box_color")
 
     def __init__(
         self,

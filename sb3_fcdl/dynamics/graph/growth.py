@@ -8,9 +8,10 @@ from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS
 from sb3_fcdl.dynamics.graph.splits import NEARLY, find_splits
 from sb3_fcdl.dynamics.graph.tree import ContextTree
 
-# Shares of the edges that one context needs: what a variable must save somewhere, in all transitions together, to
-# choose contexts at all (reading it exposes the choice to its corruption); and what a test must save where it is.
+# Shares of the edges that one context needs: what a variable must save, mean over all transitions, to choose contexts at all
+# (reading it exposes the choice to its corruption), and to go on choosing them; and what a test must save where it is.
 WORTH_READING = 0.04
+STILL_WORTH_READING = 0.02
 WORTH_SPLITTING = 0.01
 
 
@@ -25,6 +26,7 @@ def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTr
     """
     is_edge = free & (graph > 0)
     tree = ContextTree(held_out.factors, len(before.is_leaf)).to(held_out.columns.device)
+    share_to_read = th.where(before.reads, STILL_WORTH_READING, WORTH_READING).tolist()
     may_read: set[int] = set()
     todo, n_edges = [0], 0.0
     while todo:
@@ -33,18 +35,20 @@ def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTr
         leaves, code = todo, tree(part.columns)
         gains = part.gains_by_value(graph.expand(len(part), -1, -1), code)[:, is_edge].double()
         n_edges = n_edges or float((Evidence.of(gains, code, 1).above(MIN_GAIN).p_value <= ALPHA).sum())
-        todo = []
+        todo, found, saved = [], {}, [0.0] * len(share_to_read)
         for leaf in leaves:
             rows = code == leaf
             if rows.sum() < 4 * MIN_ROWS:
                 continue
-            share = float(rows.sum()) / len(held_out)
-            splits = find_splits(held_out.factors, part.columns[rows], gains[rows], is_edge.nonzero()[:, 1], before.tests)
-            may_read |= {each.variable for each in splits if each.saved_in_all * share >= WORTH_READING * n_edges}
-            splits = [each for each in splits if each.variable in may_read and each.saved >= WORTH_SPLITTING * n_edges]
-            if splits:
-                most = max(each.saved_in_all for each in splits)
-                good = [each for each in splits if each.saved_in_all >= NEARLY * most]
+            found[leaf] = find_splits(held_out.factors, part.columns[rows], gains[rows], is_edge.nonzero()[:, 1], before.tests)
+            for each in found[leaf]:
+                saved[each.variable] += each.saved_in_all * float(rows.sum()) / len(held_out)
+        may_read |= {variable for variable, share in enumerate(share_to_read) if saved[variable] >= share * n_edges > 0}
+        for leaf, splits in found.items():
+            allowed = [each for each in splits if each.variable in may_read and each.saved >= WORTH_SPLITTING * n_edges]
+            if allowed:
+                most = max(each.saved_in_all for each in allowed)
+                good = [each for each in allowed if each.saved_in_all >= NEARLY * most]
                 split = min(good, key=lambda each: (each.number, -each.saved_in_all))
                 new = tree.split(leaf, split.weights, split.threshold)
                 todo += [] if new is None else [leaf, new]

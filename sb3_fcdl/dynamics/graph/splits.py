@@ -14,6 +14,8 @@ from sb3_fcdl.dynamics.graph.tree import Condition
 
 # Standard errors by which an edge must be needed on one side and worth more there than on the other.
 SPLIT_Z = 4.0
+# Likewise for a known test, which was not chosen among many.
+KNOWN_Z = 2.5
 # Share of what an edge is worth on the other side up to which it is worth nothing, however sure that is: an edge without
 # which a context is trained is not without effect.
 NEXT_TO_NOTHING = 0.05
@@ -81,17 +83,18 @@ class Cells(NamedTuple):
         variance = (groups @ self.squares / n.clamp(min=1) - mean.square()).clamp(min=0) * n / (n - 1).clamp(min=1)
         return Evidence(mean + self.center, (variance / n.clamp(min=1)).sqrt().where(n > 1, th.inf), n)
 
-    def saved(self, groups: th.Tensor) -> th.Tensor:
+    def saved(self, groups: th.Tensor, z: float = SPLIT_Z) -> th.Tensor:
         """
         :param groups: the cells of the groups of each of ``B`` partitions, ``[B, M, C]``
+        :param z: standard errors that make a difference
         :return: edges that a group can do without and another one cannot, mean over the transitions, ``[B]``
         """
         evidence = self.evidence(groups)
         gain, error, n = evidence
-        of_most = (gain - SPLIT_Z * error).argmax(1, keepdim=True)
+        of_most = (gain - z * error).argmax(1, keepdim=True)
         most, error_of_most = gain.gather(1, of_most), error.gather(1, of_most)
-        is_needed = most - MIN_GAIN > SPLIT_Z * error_of_most
-        differs = most - gain > SPLIT_Z * (error_of_most.square() + error.square()).sqrt()
+        is_needed = most - MIN_GAIN > z * error_of_most
+        differs = most - gain > z * (error_of_most.square() + error.square()).sqrt()
         is_none = (evidence.above(MIN_GAIN).p_value > ALPHA) | (gain <= NEXT_TO_NOTHING * most)
         is_needless = is_none & (gain + Z_ALPHA * error <= NEEDLESS_SHARE * most) & (n >= MIN_ROWS)
         return ((n / self.n.sum()) * (is_needed & differs & is_needless)).sum((1, 2))
@@ -130,7 +133,7 @@ def _known_split(factors: Factors, test: Condition, columns: th.Tensor, gains: t
     variable = next(i for i, span in enumerate(factors.parent_slices) if test.weights[span].any())
     side = F.one_hot((columns @ test.weights > test.threshold).long(), 2).double()
     is_other = parents != variable
-    saved = float(Cells.of(side, gains[:, is_other]).saved(th.eye(2).to(side).unsqueeze(0)))
+    saved = float(Cells.of(side, gains[:, is_other]).saved(th.eye(2).to(side).unsqueeze(0), KNOWN_Z))
     if saved > 0 and factors.parents[variable].is_categorical:
         group = (test.weights[factors.parent_slices[variable]] > 0).double()
         saved += _own(_cells(factors, variable, columns)[0], group, gains[:, ~is_other])

@@ -134,3 +134,17 @@ def test_too_few_transitions_or_no_edges_are_no_ground_for_a_test():
     rows = columns(30)
     assert best_split(FACTORS, rows, gains(rows[:, 1] > 0.5).unsqueeze(1), th.tensor([1])) is None
     assert best_split(FACTORS, rows, th.zeros(30, 0, dtype=th.float64), th.zeros(0, dtype=th.int64)) is None
+
+
+def test_a_known_test_needs_less_evidence_than_one_of_many():
+    """A gain of 3.5 standard errors on one side, none on the other: enough for a single hypothesis, not to find one."""
+    rows = columns(400)
+    is_open = rows[:, 1] > 0.5
+    sign = th.ones(400, dtype=th.float64)
+    for side in (is_open, ~is_open):
+        sign[side] = th.arange(int(side.sum())).double() % 2 * 2 - 1
+    spread = 1 / 3.5 * is_open.sum().double().sqrt()
+    of_edges = (th.where(is_open, 1.0, 0.0) + sign * th.where(is_open, spread, 0.01)).unsqueeze(1)
+    assert best_split(FACTORS, rows, of_edges, th.tensor([1])) is None
+    again = best_split(FACTORS, rows, of_edges, th.tensor([1]), [Condition(th.eye(rows.shape[1])[1], 0.5)])
+    assert again.variable == 0 and again.saved == pytest.approx((~is_open).double().mean().item())

@@ -9,7 +9,6 @@ import torch as th
 from fcdl_envs.arguments import check, integer
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
-from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
 from sb3_fcdl.dynamics.graph.growth import grow
 from sb3_fcdl.dynamics.graph.held_out import HeldOut
@@ -104,7 +103,7 @@ class ContextTreeDynamics(DynamicsModel):
         self.tree = ContextTree(factors, n_codes)
         self.register_buffer("graphs", (self.free_edges.given >= 0).float().expand(shape).clone())
         self.register_buffer("last_nll", th.tensor(th.inf))
-        self.register_buffer("settles_in", th.zeros((), dtype=th.int64))
+        self.register_buffer("settles_in", th.zeros(()))
         self.register_buffer("gain", th.zeros(shape))
         self.register_buffer("standard_error", th.full(shape, th.inf))
         self.register_buffer("q_values", th.ones(shape))
@@ -189,8 +188,8 @@ class ContextTreeDynamics(DynamicsModel):
 
     def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
         """
-        Judge by transitions that were never trained on, when it is time: contexts and edges, or only the edges of contexts that
-        are new.
+        Judge by transitions that were never trained on, when it is time: contexts and edges, or only the edges of contexts
+        that are new.
         """
         is_new = bool(self.settles_in > 0)
         self.settles_in.sub_(1).clamp_(min=0)
@@ -217,8 +216,8 @@ class ContextTreeDynamics(DynamicsModel):
         be told from what is not there.
 
         :param windows: never trained on; the first transition of each counts
-        :param finds_contexts: whether the contexts are found anew. If that makes predictions worse, the edges are left alone for
-            ``SETTLING`` updates
+        :param finds_contexts: whether the contexts are found anew. If that makes predictions worse, the edges are left alone
+            for ``SETTLING`` updates
         """
         held_out = self.held_out(windows)
         nll = self._nll(held_out)

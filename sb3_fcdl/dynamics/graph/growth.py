@@ -5,7 +5,7 @@ import torch as th
 from sb3_fcdl.dynamics.graph.evidence import Evidence
 from sb3_fcdl.dynamics.graph.held_out import HeldOut
 from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS
-from sb3_fcdl.dynamics.graph.splits import NEARLY, find_splits
+from sb3_fcdl.dynamics.graph.splits import NEARLY, Split, find_splits
 from sb3_fcdl.dynamics.graph.tree import ContextTree
 
 # Shares of the edges that one context needs: what a variable must save, mean over all transitions, to choose contexts at all
@@ -17,7 +17,8 @@ WORTH_SPLITTING = 0.01
 
 def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTree) -> ContextTree:
     """
-    From one context, split each by its best test as long as that saves enough edges.
+    From one context, split each by its best test as long as that saves enough edges. Of tests that save nearly as much as the
+    best, the earliest of the tree before is taken: other contexts would have to be learned.
 
     :param held_out: the transitions
     :param free: entries that are learned, ``[V, P]``, bool
@@ -28,25 +29,30 @@ def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTr
     tree = ContextTree(held_out.factors, len(before.is_leaf)).to(held_out.columns.device)
     share_to_read = th.where(before.reads, STILL_WORTH_READING, WORTH_READING).tolist()
     may_read: set[int] = set()
+    # The splits of each context that there is, and its share of the transitions.
+    found: dict[int, tuple[float, list[Split]]] = {}
     todo, n_edges = [0], 0.0
     while todo:
         code = tree(held_out.columns)
         part = held_out.part(th.isin(code, th.tensor(todo, device=code.device)))
-        leaves, code = todo, tree(part.columns)
+        code = tree(part.columns)
         gains = part.gains_by_value(graph.expand(len(part), -1, -1), code)[:, is_edge].double()
         n_edges = n_edges or float((Evidence.of(gains, code, 1).above(MIN_GAIN).p_value <= ALPHA).sum())
-        todo, found, saved = [], {}, [0.0] * len(share_to_read)
-        for leaf in leaves:
+        for leaf in todo:
             rows = code == leaf
-            if rows.sum() < 4 * MIN_ROWS:
-                continue
-            found[leaf] = find_splits(held_out.factors, part.columns[rows], gains[rows], is_edge.nonzero()[:, 1], before.tests)
-            for each in found[leaf]:
-                saved[each.variable] += each.saved_in_all * float(rows.sum()) / len(held_out)
+            if rows.sum() >= 4 * MIN_ROWS:
+                of_leaf = (part.columns[rows], gains[rows], is_edge.nonzero()[:, 1])
+                found[leaf] = float(rows.sum()) / len(held_out), find_splits(held_out.factors, *of_leaf, before.tests)
+        saved = [0.0] * len(share_to_read)
+        for share, splits in found.values():
+            for each in splits:
+                saved[each.variable] += each.saved_in_all * share
         may_read |= {variable for variable, share in enumerate(share_to_read) if saved[variable] >= share * n_edges > 0}
-        for leaf, splits in found.items():
+        todo = []
+        for leaf, (_, splits) in list(found.items()):
             allowed = [each for each in splits if each.variable in may_read and each.saved >= WORTH_SPLITTING * n_edges]
             if allowed:
+                del found[leaf]
                 most = max(each.saved_in_all for each in allowed)
                 good = [each for each in allowed if each.saved_in_all >= NEARLY * most]
                 split = min(good, key=lambda each: (each.number, -each.saved_in_all))

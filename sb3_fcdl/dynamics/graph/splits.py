@@ -14,7 +14,7 @@ from sb3_fcdl.dynamics.graph.tree import Condition
 
 # Standard errors by which an edge must be needed on one side and worth more there than on the other.
 SPLIT_Z = 4.0
-# Likewise for a known test, which was not chosen among many.
+# Likewise for a known test, which passed the stricter bound at an earlier judgement.
 KNOWN_Z = 2.5
 # Share of what an edge is worth on the other side up to which it is worth nothing, however sure that is: an edge without
 # which a context is trained is not without effect.
@@ -91,12 +91,13 @@ class Cells(NamedTuple):
         """
         evidence = self.evidence(groups)
         gain, error, n = evidence
+        error = error.where(n >= MIN_ROWS, th.inf)
         of_most = (gain - z * error).argmax(1, keepdim=True)
         most, error_of_most = gain.gather(1, of_most), error.gather(1, of_most)
         is_needed = most - MIN_GAIN > z * error_of_most
         differs = most - gain > z * (error_of_most.square() + error.square()).sqrt()
         is_none = (evidence.above(MIN_GAIN).p_value > ALPHA) | (gain <= NEXT_TO_NOTHING * most)
-        is_needless = is_none & (gain + Z_ALPHA * error <= NEEDLESS_SHARE * most) & (n >= MIN_ROWS)
+        is_needless = is_none & (gain + Z_ALPHA * error <= NEEDLESS_SHARE * most)
         return ((n / self.n.sum()) * (is_needed & differs & is_needless)).sum((1, 2))
 
 
@@ -123,7 +124,7 @@ def find_splits(
     for number, test in enumerate(known):
         again = _known_split(factors, test, columns, gains, parents)._replace(number=number)
         best = splits.get(again.variable, again)
-        best = again if again.saved > (NEARLY if best.number == len(known) else 1) * best.saved else best
+        best = again if again.saved >= (NEARLY if best.number == len(known) else 1) * best.saved else best
         splits[again.variable] = best._replace(saved_in_all=max(best.saved_in_all, again.saved_in_all))
     return [split for split in splits.values() if split.saved > 0]
 

@@ -57,3 +57,23 @@ def test_what_a_variable_saves_counts_over_all_contexts_together(monkeypatch, sa
         before.split(0, test_on(1), 0.5)
     tree = growth.grow(Rows(columns), th.ones(2, 3) > 0, th.ones(2, 3), before)
     assert tree.reads.tolist() == [is_read, False, True] and len(tree.leaves) == (4 if is_read else 2)
+
+
+def test_a_context_is_looked_at_again_when_others_show_that_a_variable_is_worth_reading(monkeypatch):
+    """x1 saves enough only together with what it saves below: the context that was left alone at first is split by it, too."""
+    values = th.arange(N_ROWS)
+    columns = th.cat([th.eye(2)[values // 2 % 2], th.eye(2)[values // 4 % 2], th.eye(2)[values % 2]], dim=1)
+
+    def find_splits(factors, columns, gains, parents, known):
+        actions, first, second = ({*columns[:, at].tolist()} for at in (5, 1, 3))
+        if len(actions) == 2:
+            return [Split(2, 3.0, 3.0, test_on(5), 0.5, 9)]
+        if actions == {0.0}:
+            return [Split(1, 0.3, 0.3, test_on(3), 0.5, 9)] if len(second) == 2 else []
+        if len(first) == 2:
+            return [Split(0, 3.0, 3.0, test_on(1), 0.5, 9)]
+        return [Split(1, 0.3, 0.3, test_on(3), 0.5, 9)] if len(second) == 2 else []
+
+    monkeypatch.setattr(growth, "find_splits", find_splits)
+    tree = growth.grow(Rows(columns), th.ones(2, 3) > 0, th.ones(2, 3), ContextTree(FACTORS, 8))
+    assert tree.reads.all() and len(tree.leaves) == 6

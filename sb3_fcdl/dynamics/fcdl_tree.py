@@ -63,7 +63,7 @@ class ContextTreeDynamics(DynamicsModel):
 
     graphs: th.Tensor
     last_nll: th.Tensor
-    settles_in: th.Tensor
+    changed_at: th.Tensor
     gain: th.Tensor
     standard_error: th.Tensor
     q_values: th.Tensor
@@ -78,8 +78,10 @@ class ContextTreeDynamics(DynamicsModel):
     N_JUDGED = 16384
     # Share of the nats explained by which predictions are better than at the last judgement while they still improve.
     IMPROVES = 0.02
-    # Updates after which contexts that are predicted worse than those before them are looked at again.
+    # Updates between a change of contexts that makes predictions worse and the judgement of their edges; and how often the
+    # model asks whether they have passed: to read a buffer, the host may have to wait.
     SETTLING = 100
+    ASKS_EVERY = 50
     # In this share of the rows the network learns from other graphs than those that are planned with.
     VARIED = 0.25
 
@@ -103,13 +105,13 @@ class ContextTreeDynamics(DynamicsModel):
         self.tree = ContextTree(factors, n_codes)
         self.register_buffer("graphs", (self.free_edges.given >= 0).float().expand(shape).clone())
         self.register_buffer("last_nll", th.tensor(th.inf))
-        self.register_buffer("settles_in", th.zeros(()))
+        self.register_buffer("changed_at", th.tensor(th.inf))
         self.register_buffer("gain", th.zeros(shape))
         self.register_buffer("standard_error", th.full(shape, th.inf))
         self.register_buffer("q_values", th.ones(shape))
         self.register_buffer("is_tested", th.zeros(shape))
         self.register_buffer("n_held_out", th.zeros(n_codes))
-        self.register_buffer("importance", th.zeros(shape[2]))
+        self.register_buffer("importance", th.full((shape[2],), th.inf))
         self.features = ParentFeatures(factors, hidden_dim)
         self.network = MaskedNetwork(factors, self.features, hidden_dim, n_layers, n_codes)
 
@@ -120,11 +122,12 @@ class ContextTreeDynamics(DynamicsModel):
     def loss(self, windows: Windows) -> Losses:
         """
         ``-log p(s'_j | s, a; A, k)``, mean over valid rows, steps and children ``j``: ``k`` is the context that the tree
-        chooses, ``A`` its graph with entries left out or added at random. Each step is predicted from the recorded state: in a
-        sample of the model a variable may be wrong, and others be better parents than itself.
+        chooses, ``A`` its graph with entries left out or added at random. Each step is predicted from the recorded state. In a
+        sample of the model a variable may be wrong; other variables then predict it better than its own value.
         """
         bound = self._bind(with_state_gradient=windows.state.requires_grad)
-        state, action, next_state = (part.flatten(0, 1) for part in windows[:3])
+        is_valid = windows.valid.unsqueeze(-1)
+        state, action, next_state = (part.where(is_valid, 0).flatten(0, 1) for part in windows[:3])
         inputs = bound.features.read(state, action)
         code = self.tree(inputs.columns.detach())
         graph = self._nearly(self.graphs[code])
@@ -168,7 +171,9 @@ class ContextTreeDynamics(DynamicsModel):
     @th.no_grad()
     def context_graphs(self) -> list[CausalGraph]:
         names = self.factors.state_names, self.factors.parent_names
-        of_codes = (self.graphs, self.gain, self.standard_error, self.q_values, self.is_tested > 0)
+        # A context that there is not has the edges that are given in all.
+        graphs = th.where((self.tree.is_leaf > 0).view(-1, 1, 1), self.graphs, (self.free_edges.given > 0).to(self.graphs))
+        of_codes = (graphs, self.gain, self.standard_error, self.q_values, self.is_tested > 0)
         arrays = zip(*(each.cpu().numpy() for each in of_codes), self.n_held_out.int().tolist(), strict=True)
         return [
             CausalGraph(graph, *names, label=f"code {code}", evidence=EdgeEvidence(*evidence))
@@ -182,7 +187,7 @@ class ContextTreeDynamics(DynamicsModel):
         )
 
     def variable_importance(self) -> dict[str, float]:
-        if not self.n_held_out.any():
+        if self.importance.isinf().any():
             return {}
         return dict(zip(self.factors.parent_names, self.importance.tolist(), strict=True))
 
@@ -191,15 +196,19 @@ class ContextTreeDynamics(DynamicsModel):
         Judge by transitions that were never trained on, when it is time: contexts and edges, or only the edges of contexts
         that are new.
         """
-        is_new = bool(self.settles_in > 0)
-        self.settles_in.sub_(1).clamp_(min=0)
-        if self.settles_in > 0 or not (is_new or self._is_due(n_updates)):
+        is_due = self._is_due(n_updates)
+        if not is_due and n_updates % self.ASKS_EVERY:
+            return
+        since_change = n_updates - float(self.changed_at)
+        are_new = np.isfinite(since_change)
+        if since_change < self.SETTLING if are_new else not is_due:
             return
         windows = sample_windows(self.N_JUDGED)
         if int(windows.valid[:, 0].sum()) < MIN_ROWS:
             return
         self.eval()
-        self.judge(windows, finds_contexts=not is_new)
+        settles = self.judge(windows, finds_contexts=not are_new)
+        self.changed_at.fill_(n_updates if settles else th.inf)
         self.train()
 
     def _is_due(self, n_updates: int) -> bool:
@@ -210,22 +219,22 @@ class ContextTreeDynamics(DynamicsModel):
         return n_updates >= self.FIRST_JUDGEMENT and now > last
 
     @th.no_grad()
-    def judge(self, windows: Windows, finds_contexts: bool = True) -> None:
+    def judge(self, windows: Windows, finds_contexts: bool = True) -> bool:
         """
         Find the contexts and the edges of each; but not yet while predictions improve: what the network has not learned cannot
         be told from what is not there.
 
         :param windows: never trained on; the first transition of each counts
-        :param finds_contexts: whether the contexts are found anew. If that makes predictions worse, the edges are left alone
-            for ``SETTLING`` updates
+        :param finds_contexts: whether the contexts are found anew
+        :return: whether the edges of new contexts still have to be judged, once predictions are as good as before or no longer
+            improve
         """
         held_out = self.held_out(windows)
         nll = self._nll(held_out)
         improved, is_little = self.last_nll - nll, self.IMPROVES * (held_out.marginal_nll() - nll).clamp(min=0)
         self.last_nll.copy_(nll)
         if improved > is_little:
-            self.settles_in.fill_(0 if finds_contexts else self.SETTLING)
-            return
+            return not finds_contexts
         if finds_contexts:
             in_any = self.graphs[held_out.context.unique()].amax(0)
             self._take(grow(held_out, self.free_edges.is_free, in_any, self.tree), held_out)
@@ -233,9 +242,9 @@ class ContextTreeDynamics(DynamicsModel):
             self.last_nll.copy_(self._nll(held_out))
             self._measure_importance(held_out)
         if self.last_nll - nll > is_little:
-            self.settles_in.fill_(self.SETTLING)
-        else:
-            self._judge_edges(held_out)
+            return True
+        self._judge_edges(held_out)
+        return False
 
     def _nll(self, held_out: HeldOut) -> th.Tensor:
         """Of a next state, from the graphs that are planned with, nats, a scalar."""
@@ -276,6 +285,13 @@ class ContextTreeDynamics(DynamicsModel):
             told[number] = self.network.told[source] + learned[source] - learned[number] + contribution
         self.graphs.copy_(graphs)
         self.network.told.copy_(told)
+        # Nothing is known yet of contexts that have other transitions now.
+        moved = before != after
+        others = th.cat([before[moved], after[moved]]).unique()
+        for buffer in (self.gain, self.is_tested, self.n_held_out):
+            buffer[others] = 0
+        self.standard_error[others] = th.inf
+        self.q_values[others] = 1
 
     def _judge_edges(self, held_out: HeldOut) -> None:
         judgement = judge_edges(held_out, held_out.context, self.graphs, self.free_edges.is_free)

@@ -285,7 +285,7 @@ class CausalGraph:
         width = max(len(name) for name in self.child_names) + 1
         lines = [self.label] if self.label else []
         if self.evidence is not None and not self.evidence.is_tested.any():
-            lines.append("nothing has been tested yet: all edges that are possible")
+            lines.append("nothing has been tested yet in this context")
         lines += [f"{child + chr(39):<{width}} <- {self._parents_in_words(child)}" for child in self.child_names]
         return "\n".join(lines)
 

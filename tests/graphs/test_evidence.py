@@ -119,7 +119,7 @@ def test_a_graph_says_that_nothing_was_tested():
     untested = replace(EVIDENCE, is_tested=np.zeros((2, 3), dtype=bool))
     assert str(replace(GRAPH, evidence=untested)).splitlines() == [
         "code 3",
-        "nothing has been tested yet: all edges that are possible",
+        "nothing has been tested yet in this context",
         "x' <- x, y",
         "y' <- x, y",
     ]

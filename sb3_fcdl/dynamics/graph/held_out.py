@@ -1,12 +1,17 @@
 """Transitions that nothing was fitted to, as a masked network predicts them."""
 
+import math
+
 import torch as th
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.distributions import StateLayout
+from sb3_fcdl.dynamics.distributions import LOG_STD_MIN, StateLayout
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentInputs
 from sb3_fcdl.dynamics.masked import MaskedFn
 from sb3_fcdl.dynamics.rows import shuffled_within
+
+# The smallest that a model may predict: that of a number that never moves.
+SMALLEST_VARIANCE = math.exp(2 * LOG_STD_MIN)
 
 
 class HeldOut:
@@ -23,8 +28,8 @@ class HeldOut:
 
     # Rows that the network is given at a time.
     CHUNK = 2048
-    # Most that a variable of a transition counts, nats: a mean over transitions must not hang on one of them. Numbers are in
-    # standard deviations, so that hardly anything counts more that was learned at all.
+    # Upper bound of the negative log-likelihood of a variable in one transition, nats, so that no single transition decides a
+    # mean. Numbers are in standard deviations: once learned, they rarely reach it.
     MOST = 10.0
 
     def __init__(
@@ -81,7 +86,7 @@ class HeldOut:
             if variable.is_categorical:
                 total -= th.special.xlogy(values.mean(0), values.mean(0)).sum()
             else:
-                total += 0.5 * (2 * th.pi * th.e * values.var()).log()
+                total += 0.5 * (2 * th.pi * th.e * values.var().clamp(min=SMALLEST_VARIANCE)).log()
         return total
 
     def nll_without_value(self, graph: th.Tensor, groups: th.Tensor, parent: int) -> th.Tensor:

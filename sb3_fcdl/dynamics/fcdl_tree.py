@@ -199,9 +199,10 @@ class ContextTreeDynamics(DynamicsModel):
         is_due = self._is_due(n_updates)
         if not is_due and n_updates % self.ASKS_EVERY:
             return
-        since_change = n_updates - float(self.changed_at)
-        are_new = np.isfinite(since_change)
-        if since_change < self.SETTLING if are_new else not is_due:
+        changed_at = float(self.changed_at)
+        are_new = changed_at < np.inf
+        is_time = n_updates >= changed_at + self.SETTLING if are_new else is_due
+        if not is_time:
             return
         windows = sample_windows(self.N_JUDGED)
         if int(windows.valid[:, 0].sum()) < MIN_ROWS:

@@ -40,7 +40,8 @@ ENVIRONMENTS = (
     "Reacher-v5",
 )
 ALGORITHMS: dict[str, Callable[..., BaseAlgorithm]] = {
-    "FCDL": FCDL,
+    "FCDL": lambda *args, **kwargs: FCDL(*args, dynamics="fcdl", **kwargs),
+    "FCDL, fcdl_tree": lambda *args, **kwargs: FCDL(*args, dynamics="fcdl_tree", **kwargs),
     "FCDL, mlp": lambda *args, **kwargs: FCDL(*args, dynamics="mlp", **kwargs),
     "FCDL, mlp, uncertainty_coef=1": lambda *args, **kwargs: FCDL(
         *args, dynamics="mlp", policy_kwargs={"uncertainty_coef": 1.0}, **kwargs

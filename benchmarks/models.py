@@ -1,5 +1,5 @@
 """
-The nine dynamics models on Chemical, trained with the same settings; and FCDL without one of its ingredients at a time.
+The dynamics models on Chemical, trained with the same settings; and FCDL without one of its ingredients at a time.
 
 ``python benchmarks/models.py results.csv`` trains every model on both rules (``sb3-fcdl train``, into ``--log-dir``, where an
 interrupted run is resumed), evaluates it, and appends to results.csv (returns), results_contexts.csv (graphs),
@@ -34,12 +34,12 @@ RULES = ("full_fork", "full_chain")
 # Options of `sb3-fcdl train` by the name of the result.
 MODELS = {name.upper(): ["--dynamics", name] for name in DYNAMICS}
 ABLATION = {
-    "FCDL": [],
-    "FCDL, every variable selects the context": ["--dynamics-kwargs", "context_threshold=0"],
-    "FCDL, an edge costs 0.001": ["--dynamics-kwargs", "sparsity_coef=0.001"],
-    "FCDL, last weights": ["--policy-kwargs", "average_decay=0"],
-    "FCDL, codes are graphs": ["--dynamics-kwargs", "quantize=graphs"],
-    "FCDL, no causal order": ["--dynamics-kwargs", "graph_prior=self"],
+    "FCDL": ["--dynamics", "fcdl"],
+    "FCDL, every variable selects the context": ["--dynamics", "fcdl", "--dynamics-kwargs", "context_threshold=0"],
+    "FCDL, an edge costs 0.001": ["--dynamics", "fcdl", "--dynamics-kwargs", "sparsity_coef=0.001"],
+    "FCDL, last weights": ["--dynamics", "fcdl", "--policy-kwargs", "average_decay=0"],
+    "FCDL, codes are graphs": ["--dynamics", "fcdl", "--dynamics-kwargs", "quantize=graphs"],
+    "FCDL, no causal order": ["--dynamics", "fcdl", "--dynamics-kwargs", "graph_prior=self"],
     # The published settings, but for those of the planner set back to the defaults.
     "FCDL, planned as published": [
         *("--preset", "paper"),
@@ -126,7 +126,7 @@ def main() -> None:
     add = parser.add_argument
     add("file", type=Path)
     add("--table", action="store_true", help="print what the files have")
-    add("--models", nargs="+", choices=OPTIONS, default=list(MODELS), metavar="NAME", help="such as MLP (default: all nine)")
+    add("--models", nargs="+", choices=OPTIONS, default=list(MODELS), metavar="NAME", help="such as MLP (default: all)")
     add(
         "--ablation",
         dest="models",

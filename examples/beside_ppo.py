@@ -12,12 +12,13 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import sb3_fcdl  # noqa: F401 (its environments)
 from sb3_fcdl.callbacks import DynamicsCallback
+from sb3_fcdl.dynamics import DEFAULT_DYNAMICS
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", default="Pendulum-v1", help="registered name (default: %(default)s)")
-    parser.add_argument("--dynamics", default="fcdl", help="see docs/dynamics.md (default: %(default)s)")
+    parser.add_argument("--dynamics", default=DEFAULT_DYNAMICS, help="see docs/dynamics.md (default: %(default)s)")
     parser.add_argument("--timesteps", type=int, default=20_000, help="of PPO (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=5, help="of each evaluation (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("beside"), help="folder of the files (default: %(default)s)")

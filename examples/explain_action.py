@@ -28,7 +28,8 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     env = VecMonitor(GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=10, **ENV_KWARGS)))
     learning_starts = arguments.timesteps // 5
-    settings = preset(ENV_ID) | {"dynamics_kwargs": {}}  # without what the preset tells the model of the graph
+    # Without what the preset tells the model of the graph.
+    settings = preset(ENV_ID, dynamics="fcdl") | {"dynamics_kwargs": {}}
     model = FCDL(
         FCDLPolicy, env, learning_starts=learning_starts, train_freq=1, gradient_steps=3, seed=arguments.seed, **settings
     )

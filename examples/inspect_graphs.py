@@ -25,7 +25,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def train(timesteps: int, seed: int) -> FCDL:
     env = VecMonitor(GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=10, **ENV_KWARGS)))
-    settings = preset(ENV_ID) | {"dynamics_kwargs": {}}  # without what the preset tells the model of the graph
+    # Without what the preset tells the model of the graph.
+    settings = preset(ENV_ID, dynamics="fcdl") | {"dynamics_kwargs": {}}
     model = FCDL(FCDLPolicy, env, learning_starts=timesteps // 5, train_freq=1, gradient_steps=3, seed=seed, **settings)
     return model.learn(timesteps)
 

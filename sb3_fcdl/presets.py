@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from sb3_fcdl.dynamics import DYNAMICS, DynamicsModel, fcdl_paper
+from sb3_fcdl.dynamics import DEFAULT_DYNAMICS, DYNAMICS, DynamicsModel, fcdl_paper
 from sb3_fcdl.planning import Planner, planner_class
 from sb3_fcdl.planning.actions import Actions
 
@@ -58,7 +58,7 @@ PRESETS: dict[str, dict[str, _Settings]] = {
         DEFAULT: _Settings(
             CHEMICAL_TRAINING | CHEMICAL_PLANNER,
             {
-                # Contexts form early here: docs/contexts.md.
+                # Contexts form early here: docs/codebook.md.
                 "fcdl": _model(**ORDER, quantize="latents", context_drop_after=1000),
                 # The evidence waits for a network that has learned: three times as fast as published.
                 "fcdl_tree": {"learning_rate": 3e-4},
@@ -103,7 +103,9 @@ PRESETS: dict[str, dict[str, _Settings]] = {
 UNKNOWN_ENV = {DEFAULT: _Settings()}
 
 
-def preset(env_id: str, name: str = DEFAULT, dynamics: str | type[DynamicsModel] = "fcdl", **changes: Any) -> dict[str, Any]:
+def preset(
+    env_id: str, name: str = DEFAULT, dynamics: str | type[DynamicsModel] | None = None, **changes: Any
+) -> dict[str, Any]:
     """
     What to make an ``FCDL`` with: ``FCDL(FCDLPolicy, env_id, **preset(env_id, "paper"))`` is the published experiment.
 
@@ -112,7 +114,8 @@ def preset(env_id: str, name: str = DEFAULT, dynamics: str | type[DynamicsModel]
 
     :param env_id: registered name of the environment, with or without the module in front
     :param name: ``"default"``, or ``"paper"`` where the environment is one of the published experiments
-    :param dynamics: the dynamics model, a name or a class
+    :param dynamics: the dynamics model, a name or a class; None: the published FCDL in the preset ``"paper"``, else that of
+        ``FCDL``'s own default
     :param changes: further keyword arguments of ``FCDL``, which replace those of the preset; a dictionary, such as
         ``planner_kwargs``, replaces only the keys that it has
     :return: keyword arguments of ``FCDL``, the model's own included; yours to change. For an environment that has no preset:
@@ -120,6 +123,7 @@ def preset(env_id: str, name: str = DEFAULT, dynamics: str | type[DynamicsModel]
     :raises ValueError: if the environment has no preset of that name
     """
     settings = _settings(env_id, name)
+    dynamics = dynamics or (DEFAULT_DYNAMICS if name == DEFAULT else "fcdl")
     names = {model: known for known, model in DYNAMICS.items()}
     of_model = settings.by_dynamics.get(dynamics if isinstance(dynamics, str) else names.get(dynamics, ""), {})
     arguments = deepcopy({**settings.common, "dynamics": dynamics, "dynamics_kwargs": {}, **of_model})

@@ -59,9 +59,9 @@ def test_planner_of_the_example_brings_the_mass_to_the_goal():
 
 
 def test_published_method_is_built_as_the_paper_has_it():
-    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "contexts.md").read_text(), flags=re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "codebook.md").read_text(), flags=re.DOTALL)
     names: dict = {}
-    exec(compile(example, "contexts.md", "exec"), names)
+    exec(compile(example, "codebook.md", "exec"), names)
     policy = names["model"].policy
     assert isinstance(policy.dynamics.quantizer, LatentQuantizer) and policy.average_decay == 0
     assert policy.dynamics.sparsity_coef == 0.001 and policy.dynamics.context_threshold == 0

@@ -7,7 +7,7 @@ import pytest
 from tiny import ENV_ID
 
 from sb3_fcdl import FCDL, FCDLPolicy
-from sb3_fcdl.dynamics import DYNAMICS, MLPDynamics
+from sb3_fcdl.dynamics import DEFAULT_DYNAMICS, DYNAMICS, MLPDynamics
 from sb3_fcdl.planning import CEM, DiscreteActions
 from sb3_fcdl.presets import PRESETS, preset, preset_planner, schedule
 
@@ -56,10 +56,10 @@ def test_a_change_replaces_the_keys_that_it_has():
 
 
 def test_what_a_caller_changes_is_the_caller_s():
-    mine = preset(ENV_ID)
+    mine = preset(ENV_ID, dynamics="fcdl")
     mine["planner_kwargs"]["horizon"] = 99
     mine["dynamics_kwargs"].clear()
-    assert preset(ENV_ID)["planner_kwargs"]["horizon"] == 5 and preset(ENV_ID)["dynamics_kwargs"]
+    assert preset(ENV_ID)["planner_kwargs"]["horizon"] == 5 and preset(ENV_ID, dynamics="fcdl")["dynamics_kwargs"]
 
 
 def test_a_planner_alone_is_that_of_the_preset():
@@ -86,3 +86,8 @@ def test_only_the_published_experiments_have_the_published_schedule(env_id, n_en
 def test_the_schedule_of_ones_own_environment_is_fcdls():
     defaults = {name: each.default for name, each in inspect.signature(FCDL).parameters.items()}
     assert schedule("CartPole-v1", 1).items() <= defaults.items()
+
+
+def test_the_published_preset_has_the_published_model():
+    assert preset(ENV_ID)["dynamics"] == preset("CartPole-v1")["dynamics"] == DEFAULT_DYNAMICS
+    assert preset(ENV_ID, "paper")["dynamics"] == "fcdl"

@@ -32,7 +32,7 @@ def tiny_fcdl(env: Any = None, **kwargs: Any) -> FCDL:
         "train_horizon": 3,
         "buffer_size": 1000,
         "seed": 0,
-        "dynamics_kwargs": {"graph_prior": "order", "hidden_dim": 16, "n_codes": 4, "code_dim": 4},
+        "dynamics_kwargs": {"graph_prior": "order", "hidden_dim": 16, "n_codes": 4},
         "planner": "cem",
         "planner_kwargs": {"horizon": 2, "n_iterations": 1, "n_candidates": 8, "n_elites": 4},
     }

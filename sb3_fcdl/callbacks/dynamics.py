@@ -17,6 +17,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import FloatSchedule
 
 from fcdl_envs.arguments import integer, number
+from sb3_fcdl.dynamics import DEFAULT_DYNAMICS
 from sb3_fcdl.fcdl.arguments import check_arguments
 from sb3_fcdl.fcdl.elsewhere import tells_where
 from sb3_fcdl.fcdl.policies import FCDLPolicy
@@ -72,7 +73,7 @@ class DynamicsCallback(ModelViews, BaseCallback):
     @tells_where
     def __init__(
         self,
-        dynamics: str = "fcdl",
+        dynamics: str = DEFAULT_DYNAMICS,
         dynamics_kwargs: dict[str, Any] | None = None,
         planner: str = "icem",
         planner_kwargs: dict[str, Any] | None = None,

@@ -25,6 +25,7 @@ from sb3_fcdl.benchmark import benchmark_of, evaluate_predictions
 from sb3_fcdl.callbacks import RunCheckpointCallback, TaskEvalCallback
 from sb3_fcdl.cli.env_options import DEFAULT_ENV, env_options, name_parts
 from sb3_fcdl.cli.options import DEFAULT_TIMESTEPS, PROGRAM
+from sb3_fcdl.dynamics import DEFAULT_DYNAMICS
 from sb3_fcdl.evaluation import (
     evaluate_shift,
     evaluate_tasks,
@@ -129,7 +130,7 @@ def _new_run(arguments: argparse.Namespace) -> _Start:
         reason = error.strerror or error
         raise OSError(f"cannot make the folder {folder} ({reason}): choose another --log-dir, a folder to write in") from error
     said = {key: value for key, value in vars(arguments).items() if key not in ("command", "resume")}
-    record = TrainRecord(arguments.dynamics.upper(), arguments.env, env_kwargs, arguments.seed, 0, 0.0, said)
+    record = TrainRecord(_dynamics(arguments).upper(), arguments.env, env_kwargs, arguments.seed, 0, 0.0, said)
     return _Start(model, folder, record, None)
 
 
@@ -237,8 +238,15 @@ def _env_kwargs(arguments: argparse.Namespace) -> dict[str, Any]:
     return {**benchmark_of(arguments.env).env_kwargs(arguments.seed), **options, **arguments.env_kwargs}
 
 
+def _dynamics(arguments: argparse.Namespace) -> str:
+    """The name of the model: the user's, or that of the preset."""
+    name: str = preset(arguments.env, arguments.preset, arguments.dynamics)["dynamics"]
+    return name
+
+
 def _run_name(arguments: argparse.Namespace, env_kwargs: dict[str, Any]) -> str:
-    model = [] if arguments.dynamics == "fcdl" else [arguments.dynamics]
+    dynamics = _dynamics(arguments)
+    model = [] if dynamics == DEFAULT_DYNAMICS else [dynamics]
     name = re.split("[:/]", arguments.env)[-1]
     return "_".join([name, *name_parts(arguments.env, env_kwargs), *model, f"seed{arguments.seed}"])
 

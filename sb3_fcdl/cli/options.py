@@ -5,6 +5,7 @@ import ast
 from typing import Any
 
 from sb3_fcdl.cli.env_options import DEFAULT_ENV, add_env_options, environments_in_words, option_examples
+from sb3_fcdl.dynamics import DEFAULT_DYNAMICS
 
 PROGRAM = "sb3-fcdl"
 DEFAULT_TIMESTEPS = 30_000
@@ -31,7 +32,7 @@ environments. That is one update for every 10 transitions if N_ENVS is 1, 2, 5 o
 19.
 """
 TRAIN_EPILOG = f"""\
-what it writes: LOG_DIR/RUN/, where RUN is ENV_OPTIONS_DYNAMICS_seedSEED_K (without the dynamics for FCDL itself), with
+what it writes: LOG_DIR/RUN/, where RUN is ENV_OPTIONS_DYNAMICS_seedSEED_K (without DYNAMICS if it is the default), with
   model.zip               the model, for FCDL.load and `{PROGRAM} evaluate`
   train.json              arguments, versions, machine and wall-clock time
   progress.csv, events.*  the learning curve; look at it with `tensorboard --logdir LOG_DIR`
@@ -148,7 +149,11 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--env", default=DEFAULT_ENV, help="registered name, or MODULE:NAME to import what registers it (default: %(default)s)"
     )
-    add("--dynamics", default="fcdl", metavar="NAME", help="the model, see docs/dynamics.md (default: %(default)s)")
+    add(
+        "--dynamics",
+        metavar="NAME",
+        help=f"the model, see docs/dynamics.md (default: {DEFAULT_DYNAMICS}, with --preset paper the published fcdl)",
+    )
     add(
         "--preset",
         default="default",
@@ -178,7 +183,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
     _add_keywords(
         parser,
         "--dynamics-kwargs",
-        "of the dynamics model: n_codes, sparsity_coef, graph_prior and more (see help(sb3_fcdl.dynamics.FCDLDynamics))",
+        "of the dynamics model: n_codes, graph_prior, hidden_dim and more (see help(sb3_fcdl.dynamics.ContextTreeDynamics))",
     )
     _add_keywords(
         parser,

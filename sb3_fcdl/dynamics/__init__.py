@@ -27,6 +27,8 @@ DYNAMICS: dict[str, type[DynamicsModel]] = {
     "modular": ModularDynamics,
     "mlp": MLPDynamics,
 }
+# The model of ``FCDL``, unless one is named.
+DEFAULT_DYNAMICS = "fcdl_tree"
 DYNAMICS_RULE = Either(one_of(*DYNAMICS), Subclass(DynamicsModel))
 
 
@@ -41,6 +43,7 @@ def dynamics_class(dynamics: str | type[DynamicsModel]) -> type[DynamicsModel]:
 
 
 __all__ = [
+    "DEFAULT_DYNAMICS",
     "DYNAMICS",
     "DYNAMICS_RULE",
     "CDLDynamics",

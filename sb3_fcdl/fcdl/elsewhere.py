@@ -7,6 +7,7 @@ from typing import Any, ParamSpec
 
 P = ParamSpec("P")
 
+_CODEBOOK = 'it is an argument of dynamics="fcdl", the codebook; the default model has none'
 _NO_ACTOR = "there is no actor and no critic: FCDL plans"
 ELSEWHERE = {
     "action_noise": "exploration_rate is the probability of a random action, and the planner adds noise of its own",
@@ -32,8 +33,13 @@ ELSEWHERE = {
     "discount": "it is FCDL(gamma=...), as in all algorithms of SB3",
     "hidden_dim": 'it belongs to the model: dynamics_kwargs={"hidden_dim": 128}',
     "n_layers": 'it belongs to the model: dynamics_kwargs={"n_layers": 2}',
-    "n_codes": 'it belongs to the model: dynamics_kwargs={"n_codes": 16}',
-    "graph_prior": 'it belongs to the model: dynamics_kwargs={"graph_prior": "self"}',
+    "n_codes": 'it belongs to the model: dynamics_kwargs={"n_codes": 64}',
+    "graph_prior": 'it belongs to the model: dynamics_kwargs={"graph_prior": "none"}',
+    "sparsity_coef": _CODEBOOK,
+    "quantize": _CODEBOOK,
+    "code_dim": _CODEBOOK,
+    "context_threshold": _CODEBOOK,
+    "context_drop_after": _CODEBOOK,
     "horizon": 'it belongs to the planner: planner_kwargs={"horizon": 50}',
     "n_candidates": 'it belongs to the planner: planner_kwargs={"n_candidates": 64}',
     "average_decay": 'it belongs to the policy: policy_kwargs={"average_decay": 0.99}',

@@ -17,7 +17,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_fcdl.dynamics import DynamicsModel
+from sb3_fcdl.dynamics import DEFAULT_DYNAMICS, DynamicsModel
 from sb3_fcdl.fcdl.arguments import check_arguments
 from sb3_fcdl.fcdl.elsewhere import tells_where
 from sb3_fcdl.fcdl.policies import FCDLPolicy
@@ -75,7 +75,8 @@ class FCDL(ModelViews, ResumableAlgorithm):
         all transitions alike: how the class samples does not matter
     :param replay_buffer_kwargs: its keyword arguments
     :param optimize_memory_usage: SB3's memory-saving buffer; SB3 does not have it for ``Dict`` observations
-    :param train_horizon: length of a training window, environment steps; the loss covers all its steps
+    :param train_horizon: length of a training window, environment steps; the loss covers all its steps. The default
+        model predicts each step from the recorded state, most others from their own samples
     :param exploration_rate: probability of a random action, drawn for each environment, while training. At 1 no plan is made
     :param dynamics: the model: a name in ``sb3_fcdl.dynamics.DYNAMICS``, or a class of one's own
     :param dynamics_kwargs: keyword arguments of its class
@@ -117,7 +118,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
         optimize_memory_usage: bool = False,
         train_horizon: int = 1,
         exploration_rate: float = 0.05,
-        dynamics: str | type[DynamicsModel] = "fcdl",
+        dynamics: str | type[DynamicsModel] = DEFAULT_DYNAMICS,
         dynamics_kwargs: dict[str, Any] | None = None,
         planner: str | type[Planner] = "icem",
         planner_kwargs: dict[str, Any] | None = None,

@@ -13,7 +13,7 @@ from stable_baselines3.common.utils import get_device
 
 from fcdl_envs.arguments import refuse
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics import DynamicsModel, dynamics_class
+from sb3_fcdl.dynamics import DEFAULT_DYNAMICS, DynamicsModel, dynamics_class
 from sb3_fcdl.fcdl import portable
 from sb3_fcdl.fcdl.arguments import check_arguments
 from sb3_fcdl.fcdl.elsewhere import check_keywords, tells_where
@@ -89,7 +89,7 @@ class FCDLPolicy(BasePolicy):
         reward_fn: RewardFn | str | None = None,
         termination_fn: TerminationFn | str | None = None,
         heads: Sequence[str] | None = None,
-        dynamics: str | type[DynamicsModel] = "fcdl",
+        dynamics: str | type[DynamicsModel] = DEFAULT_DYNAMICS,
         dynamics_kwargs: dict[str, Any] | None = None,
         planner: str | type[Planner] = "icem",
         planner_kwargs: dict[str, Any] | None = None,

@@ -40,7 +40,7 @@ class Code:
     """
     One context of a model.
 
-    :param code: its index in the codebook
+    :param code: its number
     :param share: of the transitions that were looked at, in (0, 1]
     :param graph: the graph that holds in it
     :param rule: what selects it, among the variables that the model reads for that

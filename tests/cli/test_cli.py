@@ -13,7 +13,7 @@ from toy import squeezed
 
 from sb3_fcdl import FCDL
 from sb3_fcdl.cli import main
-from sb3_fcdl.dynamics import FCDLDynamics
+from sb3_fcdl.dynamics import ContextTreeDynamics
 from sb3_fcdl.runs import profile, read_csv
 from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, TransitionCsvRow
 
@@ -103,7 +103,7 @@ def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path,
     assert main(["evaluate", "--model", str(model_path), "--episodes", "3", "--noise", "color", "--csv", str(csv_path)]) == 0
     out = capsys.readouterr().out
     references = ["no-op", "random", "random, root excluded", "fix in index order", "planner on the true dynamics"]
-    names = ["FCDL", "FCDL, not corrupted", *references]
+    names = ["FCDL_TREE", "FCDL_TREE, not corrupted", *references]
     assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")][2:9] == names
     rows = read_csv(csv_path)
     assert [row.algo for row in rows] == names
@@ -112,13 +112,13 @@ def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path,
     assert {(row.env_kwargs, row.task, row.seed, row.n_episodes) for row in rows} == {(system, "train", 5, 3)}
     accuracies = read_csv(tmp_path / "results_accuracy.csv", AccuracyCsvRow)
     assert [(row.algo, row.timesteps) for row in accuracies] == [
-        ("chance", 0), ("no change", 0), ("FCDL", 300), ("Bayes", 0)
+        ("chance", 0), ("no change", 0), ("FCDL_TREE", 300), ("Bayes", 0)
     ]  # fmt: skip
     assert accuracies[0].accuracy == pytest.approx(1 / 3, abs=1e-4) and "| chance | 33.3 % |" in squeezed(out)
     contexts = read_csv(tmp_path / "results_contexts.csv", ContextCsvRow)
     # Both regimes of four objects, self and action edges counted; on the training task nothing is corrupted.
     assert [row.n_true_edges for row in contexts] == [8, 14] and sum(row.share for row in contexts) == pytest.approx(1)
-    assert {(row.env_kwargs, row.algo, row.same_code, row.same_graph) for row in contexts} == {(system, "FCDL", 1, 1)}
+    assert {(row.env_kwargs, row.algo, row.same_code, row.same_graph) for row in contexts} == {(system, "FCDL_TREE", 1, 1)}
     transitions = read_csv(tmp_path / "results_transitions.csv", TransitionCsvRow)
     assert [(row.n_true_edges, row.share) for row in transitions] == [(row.n_true_edges, row.share) for row in contexts]
     # Of each regime, which of four objects is painted.
@@ -126,7 +126,9 @@ def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path,
 
 
 def test_evaluate_says_what_chooses_the_context(capsys, model_path, monkeypatch):
-    monkeypatch.setattr(FCDLDynamics, "variable_importance", lambda model: {"obj0": 0.01872, "obj1": 0.0, "action": 0.0036})
+    monkeypatch.setattr(
+        ContextTreeDynamics, "variable_importance", lambda model: {"obj0": 0.01872, "obj1": 0.0, "action": 0.0036}
+    )
     assert main(["evaluate", "--model", str(model_path), "--episodes", "1"]) == 0
     expected = "What chooses the context, and what it is worth in nats: obj0 0.0187, action 0.0036\n"
     assert expected in capsys.readouterr().out

@@ -30,7 +30,7 @@ def short_vec_env() -> VecEnv:
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_fcdl(tiny_vec_env(2), dynamics_kwargs={"hidden_dim": 16, "n_codes": 4, "code_dim": 4}).learn(60)
+    return tiny_fcdl(tiny_vec_env(2), dynamics_kwargs={"hidden_dim": 16, "n_codes": 4}).learn(60)
 
 
 def test_only_the_chosen_variables_are_shown_wrongly():

@@ -34,7 +34,7 @@ RUN = ("EveryOtherPush-v0", {}, TRAIN)
 
 def gated_policy(monkeypatch, code_of):
     """Of a model with the edges y <- gate and y <- x in every transition, besides those that it was told."""
-    policy = tiny_fcdl(EveryOtherPushEnv(), dynamics_kwargs={}).policy
+    policy = tiny_fcdl(EveryOtherPushEnv(), dynamics_kwargs={"graph_prior": "self"}).policy
     graph = th.eye(3, 4)
     graph[2, :2] = 1
     monkeypatch.setattr(

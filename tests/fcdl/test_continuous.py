@@ -12,7 +12,7 @@ from sb3_fcdl import FCDL
 
 
 def gated_fcdl(**kwargs) -> FCDL:
-    defaults = {"dynamics_kwargs": {"hidden_dim": 16, "n_codes": 4, "code_dim": 4, "graph_prior": "self"}}
+    defaults = {"dynamics_kwargs": {"hidden_dim": 16, "n_codes": 4, "graph_prior": "self"}}
     return tiny_fcdl(GatedEnv(), **(defaults | kwargs))
 
 
@@ -43,7 +43,7 @@ def test_buffer_holds_scaled_actions_and_the_model_reads_them():
     inside = steps * taken > -1e9
     inside[9::10] = False  # the next row is a new episode
     np.testing.assert_allclose(steps[inside], taken[inside] / 10, atol=1e-6)
-    windows = model.experience.judged(30)
+    windows = model.experience.draw(30).windows
     assert windows.action.abs().max() <= 1
 
 

@@ -77,7 +77,7 @@ def test_load_with_other_settings(model, tmp_path):
 
 def test_load_with_another_planner(model, tmp_path):
     model.save(tmp_path / "model")
-    loaded = FCDL.load(tmp_path / "model", planner="mppi", planner_kwargs={"horizon": 3}, dynamics="fcdl")
+    loaded = FCDL.load(tmp_path / "model", planner="mppi", planner_kwargs={"horizon": 3}, dynamics="fcdl_tree")
     assert isinstance(loaded.policy.planner, MPPI) and isinstance(model.policy.planner, CEM)
     loaded.save(tmp_path / "again")
     assert isinstance(FCDL.load(tmp_path / "again").policy.planner, MPPI)

@@ -17,7 +17,7 @@ from sb3_fcdl.world.factorization import Factorization
 SMALL = {
     "learning_starts": 60,
     "train_freq": 10,
-    "dynamics_kwargs": {"hidden_dim": 8, "n_codes": 2, "code_dim": 2},
+    "dynamics_kwargs": {"hidden_dim": 8, "n_codes": 2},
     "planner_kwargs": {"horizon": 2, "n_iterations": 1, "n_candidates": 6, "n_elites": 2},
 }
 

@@ -1,5 +1,5 @@
 """
-Train FCDL on Chemical for a few minutes, then compare it with policies that learn nothing.
+Train FCDL on Chemical for some ten minutes, then compare it with policies that learn nothing.
 
 Run it with ``make demo``, or ``python examples/demo.py --help``.
 """

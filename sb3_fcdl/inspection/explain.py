@@ -256,6 +256,8 @@ class _Imagination:
         self.problem = question.make_problem()
         self.step = question.world.stepper()
         self.state, self.goal, self.masks = question.state, question.goal, question.masks
+        graphs = enumerate(question.world.dynamics.context_graphs())
+        self.evidence = {code: graph.evidence for code, graph in graphs if graph.evidence is not None}
 
     def planned(self, start: th.Tensor) -> th.Tensor:
         """The deterministic plan from an encoded state ``[1, D]``, ``[1, H, *]``."""
@@ -286,11 +288,7 @@ class _Imagination:
             value=float(self.values(sequence, state)),
             graphs=None if graphs[0] is None else th.cat(graphs).bool().cpu().numpy(),  # type: ignore[arg-type]
             codes=None if codes[0] is None else tuple(int(code) for code in codes),  # type: ignore[arg-type]
-            evidence={
-                code: graph.evidence
-                for code, graph in enumerate(world.dynamics.context_graphs())
-                if graph.evidence is not None
-            },
+            evidence=self.evidence,
         )
         return _Followed(trajectory, distributions)
 

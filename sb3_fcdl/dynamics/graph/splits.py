@@ -118,18 +118,20 @@ def find_splits(
     halves = [th.randperm(len(columns), device=columns.device) < len(columns) // 2 for _ in range(N_HALVES)]
     splits = {}
     for variable in range(len(factors.parents)):
-        found = _find_split(factors, variable, columns, gains, parents, halves)
+        found = _find_split(factors, variable, columns, gains, parents, halves, number=len(known))
         if found is not None:
-            splits[variable] = found._replace(number=len(known))
+            splits[variable] = found
     for number, test in enumerate(known):
-        again = _known_split(factors, test, columns, gains, parents)._replace(number=number)
+        again = _known_split(factors, test, columns, gains, parents, number)
         best = splits.get(again.variable, again)
         best = again if again.saved >= (NEARLY if best.number == len(known) else 1) * best.saved else best
         splits[again.variable] = best._replace(saved_in_all=max(best.saved_in_all, again.saved_in_all))
     return [split for split in splits.values() if split.saved > 0]
 
 
-def _known_split(factors: Factors, test: Condition, columns: th.Tensor, gains: th.Tensor, parents: th.Tensor) -> Split:
+def _known_split(
+    factors: Factors, test: Condition, columns: th.Tensor, gains: th.Tensor, parents: th.Tensor, number: int
+) -> Split:
     """What a test saves, by all transitions."""
     variable = next(i for i, span in enumerate(factors.parent_slices) if test.weights[span].any())
     side = F.one_hot((columns @ test.weights > test.threshold).long(), 2).double()
@@ -138,11 +140,17 @@ def _known_split(factors: Factors, test: Condition, columns: th.Tensor, gains: t
     if saved > 0 and factors.parents[variable].is_categorical:
         group = (test.weights[factors.parent_slices[variable]] > 0).double()
         saved += _own(_cells(factors, variable, columns)[0], group, gains[:, ~is_other])
-    return Split(variable, saved, saved, test.weights, test.threshold, 0)
+    return Split(variable, saved, saved, test.weights, test.threshold, number)
 
 
 def _find_split(
-    factors: Factors, variable: int, columns: th.Tensor, gains: th.Tensor, parents: th.Tensor, halves: list[th.Tensor]
+    factors: Factors,
+    variable: int,
+    columns: th.Tensor,
+    gains: th.Tensor,
+    parents: th.Tensor,
+    halves: list[th.Tensor],
+    number: int,
 ) -> Split | None:
     is_other = parents != variable
     cells, thresholds = _cells(factors, variable, columns)
@@ -163,10 +171,10 @@ def _find_split(
     weights, span = columns.new_zeros(columns.shape[1]), factors.parent_slices[variable]
     if thresholds is not None:
         weights[span.start] = 1.0
-        return Split(variable, saved, max(saved, saved_in_all), weights, float(thresholds[int(group.argmax()) - 1]), 0)
+        return Split(variable, saved, max(saved, saved_in_all), weights, float(thresholds[int(group.argmax()) - 1]), number)
     weights[span] = group.to(weights.dtype)
     own = _own(cells, group, gains[:, ~is_other])
-    return Split(variable, saved + own, max(saved, saved_in_all) + own, weights, 0.5, 0)
+    return Split(variable, saved + own, max(saved, saved_in_all) + own, weights, 0.5, number)
 
 
 def _partitions(cells: Cells, is_ordered: bool) -> tuple[list[th.Tensor], th.Tensor]:

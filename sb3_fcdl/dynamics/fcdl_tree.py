@@ -127,7 +127,8 @@ class ContextTreeDynamics(DynamicsModel):
         """
         bound = self._bind(with_state_gradient=windows.state.requires_grad)
         is_valid = windows.valid.unsqueeze(-1)
-        state, action, next_state = (part.where(is_valid, 0).flatten(0, 1) for part in windows[:3])
+        # Where a window has left its episode its first step stands in: tables serve only what is one-hot in every row.
+        state, action, next_state = (part.where(is_valid, part[:, :1]).flatten(0, 1) for part in windows[:3])
         inputs = bound.features.read(state, action)
         code = self.tree(inputs.columns.detach())
         graph = self._nearly(self.graphs[code])

@@ -6,6 +6,7 @@ import torch as th
 from torch import nn
 
 from fcdl_envs.variables import Factors
+from sb3_fcdl.dynamics.lookup.distinct import Keys
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear import ParentLinear
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
@@ -50,6 +51,7 @@ class MaskedNetwork(nn.Module):
         self.aggregation = ParentLinear(features, n_children, hidden_dim)
         self.layers = nn.ModuleList(StackedLinear(n_children, hidden_dim, hidden_dim) for _ in range(n_layers))
         self.head = VariableHeads(factors, hidden_dim)
+        self.keys = Keys(factors, n_contexts)
         shape = (n_contexts, n_children, hidden_dim)
         self.of_context = nn.Parameter(th.zeros(shape)) if n_contexts else None
         # Added to it. No parameter: a running average of the weights takes it over at once.
@@ -63,14 +65,20 @@ class MaskedNetwork(nn.Module):
         aggregate = self.aggregation.bind(features)
 
         def outputs(inputs: ParentInputs, mask: th.Tensor, code: th.Tensor | None = None) -> th.Tensor:
-            hidden = aggregate(inputs, mask.transpose(0, 1))
+            mask = mask.transpose(0, 1)
+            distinct = self.keys.distinct(inputs, mask, code)
+            hidden = aggregate(inputs, mask, distinct)
             if self.of_context is not None:
                 assert code is not None
-                hidden = hidden + (self.of_context + self.told)[code].transpose(0, 1)
+                of_context = self.of_context + self.told
+                if distinct is None:
+                    hidden = hidden + of_context[code].transpose(0, 1)
+                else:
+                    hidden = hidden + of_context[code[distinct.row], distinct.child]
             hidden = hidden.relu_()
             for layer in self.layers:
-                hidden = layer(hidden).relu_()
-            return self.head(hidden)
+                hidden = layer(hidden, distinct).relu_()
+            return self.head(hidden, distinct)
 
         return outputs
 

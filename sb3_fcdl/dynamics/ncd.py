@@ -13,6 +13,7 @@ from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.edge_learning import StraightThrough
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
+from sb3_fcdl.dynamics.lookup.distinct import Distinct
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
@@ -56,8 +57,9 @@ class LabelledLinear(ParentLinear):
         """See ``ParentLinear.bind``."""
         unlabelled = super().bind(features)
 
-        def labelled(inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
-            return th.baddbmm(unlabelled(inputs, mask), mask.detach(), self.label)
+        def labelled(inputs: ParentInputs, mask: th.Tensor, distinct: Distinct | None = None) -> th.Tensor:
+            outputs = th.baddbmm(unlabelled(inputs, mask), mask.detach(), self.label)
+            return outputs if distinct is None else outputs.flatten(0, 1)[distinct.chosen]
 
         return labelled
 

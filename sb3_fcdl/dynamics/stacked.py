@@ -7,6 +7,7 @@ from torch import nn
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.distributions import output_width
+from sb3_fcdl.dynamics.lookup.distinct import Distinct
 
 
 class Affine(NamedTuple):
@@ -34,9 +35,12 @@ class StackedLinear(nn.Module):
         self.weight = nn.Parameter(th.empty(n_children, input_dim, output_dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(th.zeros(n_children, 1, output_dim))
 
-    def forward(self, inputs: th.Tensor) -> th.Tensor:
-        """``[J, R, I]`` to ``[J, R, O]``."""
-        return th.baddbmm(self.bias, inputs, self.weight)
+    def forward(self, inputs: th.Tensor, distinct: Distinct | None = None) -> th.Tensor:
+        """``[J, R, I]`` to ``[J, R, O]``; of the different ones ``[n, I]`` to ``[n, O]``."""
+        if distinct is None:
+            return th.baddbmm(self.bias, inputs, self.weight)
+        parts = zip(self.bias, inputs.split(distinct.sizes), self.weight, strict=True)
+        return th.cat([th.addmm(bias, part, weight) for bias, part, weight in parts])
 
 
 class VariableHeads(StackedLinear):
@@ -61,6 +65,8 @@ class VariableHeads(StackedLinear):
         exists = th.arange(int(sizes.max())) < sizes.unsqueeze(-1)
         self.register_buffer("columns", exists.flatten().nonzero().squeeze(-1), persistent=False)
 
-    def forward(self, inputs: th.Tensor) -> th.Tensor:
-        """``[V, R, I]`` to what parametrises the distribution of the next state, ``[R, output_width]``."""
-        return super().forward(inputs).transpose(0, 1).flatten(1)[:, self.columns]
+    def forward(self, inputs: th.Tensor, distinct: Distinct | None = None) -> th.Tensor:
+        """``[V, R, I]``, or ``[n, I]``, to what parametrises the distribution of the next state, ``[R, output_width]``."""
+        outputs = super().forward(inputs, distinct)
+        by_variable = outputs if distinct is None else outputs[distinct.number]
+        return by_variable.transpose(0, 1).flatten(1)[:, self.columns]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch as th
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.graph.categories import clusters
@@ -164,8 +165,7 @@ def _find_split(
         for cut, confirmed in zip(cuts, th.minimum(to_confirm.saved(cuts), together.saved(cuts)).tolist(), strict=True):
             if confirmed > saved:
                 group, saved = cut[0], confirmed
-        in_all = [min(float(which.saved(each.unsqueeze(0))) for which in (to_confirm, together)) for each in partitions]
-        saved_in_all = max(saved_in_all, *in_all)
+        saved_in_all = max(saved_in_all, float(th.minimum(to_confirm.saved(partitions), together.saved(partitions)).max()))
     if group is None:
         return None
     weights, span = columns.new_zeros(columns.shape[1]), factors.parent_slices[variable]
@@ -177,11 +177,14 @@ def _find_split(
     return Split(variable, saved + own, max(saved, saved_in_all) + own, weights, 0.5, number)
 
 
-def _partitions(cells: Cells, is_ordered: bool) -> tuple[list[th.Tensor], th.Tensor]:
-    """Partitions ``[M, C]`` of the cells, and cuts in two, each of at least ``MIN_ROWS``, ``[B, 2, C]``."""
+def _partitions(cells: Cells, is_ordered: bool) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Partitions of the cells, ``[B, M, C]``, where there are fewer groups with empty ones; and cuts in two, each of at least
+    ``MIN_ROWS``, ``[B, 2, C]``.
+    """
     single = th.eye(len(cells.n)).to(cells.total)
-    partitions = [single] if is_ordered else clusters(cells.evidence(single))
-    groups = th.ones_like(single).triu(1)[:-1] if is_ordered else th.cat(partitions).unique(dim=0)
+    partitions = pad_sequence([single] if is_ordered else clusters(cells.evidence(single)), batch_first=True)
+    groups = th.ones_like(single).triu(1)[:-1] if is_ordered else partitions.flatten(0, 1).unique(dim=0)
     cuts = th.stack([groups, 1 - groups], dim=1)
     return partitions, cuts[(cuts @ cells.n).amin(1) >= MIN_ROWS]
 

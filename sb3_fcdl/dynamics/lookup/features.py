@@ -20,12 +20,14 @@ class ParentInputs(NamedTuple):
         parents are looked up, ``[R, P + n]``: the rows of their lines' offsets in their own places, of the slopes behind all
     :param dense: parents that no table can serve, in order: continuous ones that are not looked up, those that are not
         exactly one-hot in every row of the batch, and those whose gradient no table has
+    :param categories: of the parents, ``[R, P]``, int64; meaningless where ``rows`` is
     :param scales: what the table rows are multiplied by, ``[R, P + n]``; None where continuous parents are not looked up
     """
 
     columns: th.Tensor
     rows: th.Tensor
     dense: tuple[int, ...]
+    categories: th.Tensor
     scales: th.Tensor | None = None
 
 
@@ -166,7 +168,8 @@ class BoundFeatures:
                 category = th.zeros_like(entries[..., 0], dtype=th.int64)
             rows.append(category)
             dense += [run.first_parent + index for index, has_table in enumerate(is_looked_up) if not has_table]
-        inputs = ParentInputs(columns, th.cat(rows, dim=-1) + self.features.first_row, tuple(dense))
+        category_of = th.cat(rows, dim=-1)
+        inputs = ParentInputs(columns, category_of + self.features.first_row, tuple(dense), category_of)
         return inputs if self.lines is None else self._on_lines(inputs, self.lines.knots)
 
     def _serves(self, run: ParentRun, state_has_gradient: bool) -> bool:

@@ -1,18 +1,27 @@
 """A linear layer on the masked features of all parents: of a categorical parent a look-up, weighted by the mask."""
 
-from collections.abc import Callable
-from functools import partial
+from typing import Protocol
 
 import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_fcdl.dynamics.lookup.distinct import Distinct
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear_gradients import LinearGradients
 from sb3_fcdl.dynamics.lookup.runs import ParentRun
 
-LinearFn = Callable[[ParentInputs, th.Tensor], th.Tensor]
-"""From a batch and the weight of each parent for each child, ``[J, R, P]``, to ``[J, R, O]``."""
+
+class LinearFn(Protocol):
+    """A ``ParentLinear`` for one version of the weights."""
+
+    def __call__(self, inputs: ParentInputs, mask: th.Tensor, distinct: Distinct | None = None) -> th.Tensor:
+        """
+        :param inputs: a batch
+        :param mask: the weight of each parent for each child, ``[J, R, P]``
+        :param distinct: the different ones; None: all are wanted
+        :return: ``[J, R, O]``; of the different ones ``[n, O]``
+        """
 
 
 class ParentLinear(nn.Module):
@@ -44,15 +53,22 @@ class ParentLinear(nn.Module):
         """
         if features.uses_tables:
             return LinearTables(self, features)
-        return partial(self._multiply_out, features.features)
+
+        def multiplied_out(inputs: ParentInputs, mask: th.Tensor, distinct: Distinct | None = None) -> th.Tensor:
+            outputs = self._multiply_out(features.features, inputs, mask)
+            return outputs if distinct is None else outputs.flatten(0, 1)[distinct.chosen]
+
+        return multiplied_out
 
     def by_child(self, outputs: th.Tensor) -> th.Tensor:
         """``[..., J * O]`` to ``[..., J, O]``."""
         return outputs.unflatten(-1, (self.n_children, self.output_dim))
 
-    def plus_bias(self, outputs: th.Tensor) -> th.Tensor:
-        """``[J, R, O]`` likewise."""
-        return outputs if self.bias is None else outputs + self.bias
+    def plus_bias(self, outputs: th.Tensor, distinct: Distinct | None = None) -> th.Tensor:
+        """``[J, R, O]``, or ``[n, O]`` of the different ones, likewise."""
+        if self.bias is None:
+            return outputs
+        return outputs + (self.bias if distinct is None else self.bias.squeeze(1)[distinct.child])
 
     def _multiply_out(self, features: ParentFeatures, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
         total = mask.new_zeros(self.n_children, len(inputs.columns), self.output_dim)
@@ -107,7 +123,10 @@ class LinearTables:
         outputs = th.bmm(moves.flatten(1, 2), weight)
         return self.layer.by_child(outputs.flatten(0, 1)).permute(1, 2, 0).contiguous()
 
-    def __call__(self, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+    def __call__(self, inputs: ParentInputs, mask: th.Tensor, distinct: Distinct | None = None) -> th.Tensor:
+        if distinct is not None:
+            rows, weights = inputs.rows[distinct.row], mask.flatten(0, 1)[distinct.chosen]
+            return self.layer.plus_bias(_bag_sums(self.outputs, rows, distinct.child.unsqueeze(-1), weights), distinct)
         table, rows, weights = self.outputs, inputs.rows, mask
         if inputs.scales is not None:
             mask_of_rows = th.cat([mask, mask.index_select(-1, self.features.line_parents)], dim=-1)
@@ -158,16 +177,22 @@ def _weighted_sums(table: th.Tensor, rows: th.Tensor, weights: th.Tensor) -> th.
     :param weights: ``[J, R, n]``
     :return: ``[J, R, O]``
     """
-    n_rows, n_entries = rows.shape
-    n_children, output_dim = table.shape[1:]
-    bags = rows * n_children + th.arange(n_children, device=rows.device).view(-1, 1, 1)
-    sums = F.embedding_bag(
-        bags.view(-1, n_entries),
-        table.view(-1, output_dim),
-        mode="sum",
-        per_sample_weights=weights.reshape(-1, n_entries),
-    )
-    return sums.view(n_children, n_rows, output_dim)
+    child = th.arange(table.shape[1], device=rows.device).view(-1, 1, 1)
+    return _bag_sums(table, rows, child, weights.flatten(0, 1)).unflatten(0, weights.shape[:2])
+
+
+def _bag_sums(table: th.Tensor, rows: th.Tensor, child: th.Tensor, weights: th.Tensor) -> th.Tensor:
+    """
+    ``out[b] = sum_i weights[b, i] * table[rows[b, i], child[b]]``.
+
+    :param table: ``[E, J, O]``
+    :param rows: ``[..., n]``
+    :param child: broadcastable to it
+    :param weights: ``[B, n]``, ``B`` as many as there are rows and children
+    :return: ``[B, O]``
+    """
+    bags = (rows * table.shape[1] + child).view(-1, rows.shape[-1])
+    return F.embedding_bag(bags, table.view(-1, table.shape[-1]), mode="sum", per_sample_weights=weights)
 
 
 def _without_masked(outputs: th.Tensor, mask: th.Tensor) -> th.Tensor:

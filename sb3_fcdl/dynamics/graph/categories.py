@@ -3,8 +3,10 @@
 import torch as th
 
 from sb3_fcdl.dynamics.graph.evidence import Evidence
-from sb3_fcdl.dynamics.graph.judgement import MIN_GAIN, NEEDLESS_SHARE
+from sb3_fcdl.dynamics.graph.judgement import MIN_GAIN
 
+# A group can do without an edge that is worth at most this share there of what it is worth where it is needed.
+NEEDLESS_SHARE = 0.2
 # Standard errors up to which two groups of categories may differ by chance.
 CHANCE_Z = 3.0
 # Weight of a difference that may be chance, beside an edge that one group needs and the other does not.

@@ -8,10 +8,11 @@ from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS
 from sb3_fcdl.dynamics.graph.splits import NEARLY, Split, find_splits
 from sb3_fcdl.dynamics.graph.tree import ContextTree
 
-# Shares of the edges that one context needs: what a variable must save, mean over all transitions, to choose contexts at all
-# (reading it exposes the choice to its corruption), and to go on choosing them; and what a test must save where it is.
+# Shares of the edges that one context would need: what a variable must save, mean over all transitions, to choose contexts at
+# all (reading it exposes the choice to its corruption), and to go on choosing them.
 WORTH_READING = 0.04
 STILL_WORTH_READING = 0.02
+# Share of the edges of a context that a test must save there.
 WORTH_SPLITTING = 0.01
 
 
@@ -29,28 +30,30 @@ def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTr
     tree = ContextTree(held_out.factors, len(before.is_leaf)).to(held_out.columns.device)
     share_to_read = th.where(before.reads, STILL_WORTH_READING, WORTH_READING).tolist()
     may_read: set[int] = set()
-    # The splits of each context that there is, and its share of the transitions.
-    found: dict[int, tuple[float, list[Split]]] = {}
+    # The share of the transitions of each context that there is, the edges that it needs, and its splits.
+    found: dict[int, tuple[float, float, list[Split]]] = {}
     todo, n_edges = [0], 0.0
     while todo:
         code = tree(held_out.columns)
         part = held_out.part(th.isin(code, th.tensor(todo, device=code.device)))
         code = tree(part.columns)
         gains = part.gains_by_value(graph.expand(len(part), -1, -1), code)[:, is_edge].double()
-        n_edges = n_edges or float((Evidence.of(gains, code, 1).above(MIN_GAIN).p_value <= ALPHA).sum())
+        needed = (Evidence.of(gains, code, len(tree.is_leaf)).above(MIN_GAIN).p_value <= ALPHA).sum(1).tolist()
+        n_edges = n_edges or float(needed[0])
         for leaf in todo:
             rows = code == leaf
             if rows.sum() >= 4 * MIN_ROWS:
                 of_leaf = (part.columns[rows], gains[rows], is_edge.nonzero()[:, 1])
-                found[leaf] = float(rows.sum()) / len(held_out), find_splits(held_out.factors, *of_leaf, before.tests)
+                splits = find_splits(held_out.factors, *of_leaf, before.tests)
+                found[leaf] = float(rows.sum()) / len(held_out), needed[leaf], splits
         saved = [0.0] * len(share_to_read)
-        for share, splits in found.values():
+        for share, _, splits in found.values():
             for each in splits:
                 saved[each.variable] += each.saved_in_all * share
         may_read |= {variable for variable, share in enumerate(share_to_read) if saved[variable] >= share * n_edges > 0}
         todo = []
-        for leaf, (_, splits) in list(found.items()):
-            allowed = [each for each in splits if each.variable in may_read and each.saved >= WORTH_SPLITTING * n_edges]
+        for leaf, (_, n_needed, splits) in list(found.items()):
+            allowed = [each for each in splits if each.variable in may_read and each.saved >= WORTH_SPLITTING * n_needed]
             if allowed:
                 del found[leaf]
                 most = max(each.saved_in_all for each in allowed)

@@ -1,5 +1,6 @@
 """Which edges held-out transitions support, context by context."""
 
+from math import log
 from typing import NamedTuple
 
 import torch as th
@@ -12,8 +13,8 @@ from sb3_fcdl.dynamics.graph.held_out import HeldOut
 MIN_GAIN = 0.005
 # The share of false edges among those that are kept, see ``adjusted``.
 ALPHA = 0.05
-# An edge that is worth something elsewhere is needless in a context where it is worth at most this share of it.
-NEEDLESS_SHARE = 0.2
+# An edge that is worth something elsewhere is needless where that is so many times as likely, see ``_is_needless``.
+NEEDLESS_ODDS = 5.0
 # One-sided quantile of the normal distribution at ``ALPHA``.
 Z_ALPHA = 1.645
 # Transitions of a context without which its edges are not judged.
@@ -114,7 +115,7 @@ class _Weighed(NamedTuple):
     :param by_mask: what the edge is worth by its mask, ``[K, V]``
     :param here: p-value in each context, of the gain by mask and the one by value the larger, ``[K, V]``
     :param everywhere: likewise over all contexts together, ``[V]``
-    :param is_needless: whether the edge was shown to be worth less than a share of what it is worth elsewhere, ``[K, V]``
+    :param is_needless: whether the edge is rather worth nothing than half of what it is worth elsewhere, ``[K, V]``
     """
 
     by_mask: Evidence
@@ -138,13 +139,14 @@ def _weigh(by_mask: th.Tensor, by_value: th.Tensor, code: th.Tensor, n_contexts:
 
 def _is_needless(evidence: Evidence, p_values: th.Tensor) -> th.Tensor:
     """
-    Where an edge is worth no more than ``NEEDLESS_SHARE`` of what it is worth in the contexts that need it.
+    Where what was seen is more than ``NEEDLESS_ODDS`` times as likely if the edge is worth nothing as if it is worth half of
+    what it is worth in the contexts that need it. The mean gain is taken for normal about the true one.
 
     :param evidence: of one of its gains, ``[K, V]``
     :param p_values: see ``_Weighed.here``
     :return: ``[K, V]``, bool
     """
     weight = evidence.n * (p_values <= ALPHA)
-    reference = (evidence.gain * weight).sum(0) / weight.sum(0).clamp(min=1)
-    at_most = evidence.gain + Z_ALPHA * evidence.standard_error
-    return at_most <= (NEEDLESS_SHARE * reference).clamp(min=MIN_GAIN)
+    half = ((evidence.gain * weight).sum(0) / weight.sum(0).clamp(min=1) / 2).clamp(min=MIN_GAIN)
+    log_odds = half * (half / 2 - evidence.gain) / evidence.standard_error.square()
+    return log_odds > log(NEEDLESS_ODDS)

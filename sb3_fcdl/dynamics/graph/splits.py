@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from fcdl_envs.variables import Factors
-from sb3_fcdl.dynamics.graph.categories import clusters
+from sb3_fcdl.dynamics.graph.categories import NEEDLESS_SHARE, clusters
 from sb3_fcdl.dynamics.graph.evidence import Evidence
-from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS, NEEDLESS_SHARE, Z_ALPHA
+from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS, Z_ALPHA
 from sb3_fcdl.dynamics.graph.tree import Condition
 
 # Standard errors by which an edge must be needed on one side and worth more there than on the other.

@@ -13,12 +13,12 @@ from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.edge_learning import StraightThrough
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
-from sb3_fcdl.dynamics.lookup.distinct import Distinct
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.dynamics.norms import batch_norm
 from sb3_fcdl.dynamics.rows import weight_of_rows
+from sb3_fcdl.dynamics.stacked import Distinct
 from sb3_fcdl.graphs.graph import CausalGraph
 
 

@@ -7,7 +7,24 @@ from torch import nn
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.distributions import output_width
-from sb3_fcdl.dynamics.lookup.distinct import Distinct
+
+
+class Distinct(NamedTuple):
+    """
+    The different ones among the predictions of ``J`` children in ``R`` rows.
+
+    :param child: of one of each, in order, ``[n]``, int64
+    :param row: of the same ones, likewise
+    :param chosen: ``child * R + row``
+    :param sizes: how many each child has
+    :param number: which of them each prediction is, ``[J, R]``, int64
+    """
+
+    child: th.Tensor
+    row: th.Tensor
+    chosen: th.Tensor
+    sizes: list[int]
+    number: th.Tensor
 
 
 class Affine(NamedTuple):

@@ -1,30 +1,12 @@
 """Predictions that are the same are made once: those of a child whose parents have the same categories in the same context."""
 
 from math import prod
-from typing import NamedTuple
 
 import torch as th
 
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.lookup.features import ParentInputs
-
-
-class Distinct(NamedTuple):
-    """
-    The different ones among the predictions of ``J`` children in ``R`` rows.
-
-    :param child: of one of each, in order, ``[n]``, int64
-    :param row: of the same ones, likewise
-    :param chosen: ``child * R + row``
-    :param sizes: how many each child has
-    :param number: which of them each prediction is, ``[J, R]``, int64
-    """
-
-    child: th.Tensor
-    row: th.Tensor
-    chosen: th.Tensor
-    sizes: list[int]
-    number: th.Tensor
+from sb3_fcdl.dynamics.stacked import Distinct
 
 
 class Keys:

@@ -6,10 +6,10 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_fcdl.dynamics.lookup.distinct import Distinct
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear_gradients import LinearGradients
 from sb3_fcdl.dynamics.lookup.runs import ParentRun
+from sb3_fcdl.dynamics.stacked import Distinct
 
 
 class LinearFn(Protocol):

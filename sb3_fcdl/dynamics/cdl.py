@@ -11,11 +11,10 @@ from fcdl_envs.arguments import check, integer, number
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
-from sb3_fcdl.dynamics.graph.evidence import Evidence, adjusted
+from sb3_fcdl.dynamics.graph.evidence import Evidence, GraphEvidence, adjusted
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName, prior_log_odds
 from sb3_fcdl.dynamics.lookup.child_features import ChildFeatures
 from sb3_fcdl.dynamics.stacked import StackedLinear, VariableHeads
-from sb3_fcdl.graphs.evidence import EdgeEvidence
 from sb3_fcdl.graphs.graph import CausalGraph
 
 
@@ -84,11 +83,8 @@ class CDLDynamics(DynamicsModel):
         # A tensor like the average that begins there: in any precision the two are equal, and the edge is there.
         self.register_buffer("threshold", th.tensor(cmi_threshold), persistent=False)
         self.register_buffer("cmi", th.full_like(log_odds, cmi_threshold))
-        # Of the latest estimate, for the evidence.
-        self.register_buffer("gain", th.zeros_like(log_odds))
-        self.register_buffer("standard_error", th.full_like(log_odds, th.inf))
-        self.register_buffer("q_values", th.ones_like(log_odds))
-        self.register_buffer("n_held_out", th.zeros((), dtype=th.int64))
+        # Of the latest estimate.
+        self.evidence = GraphEvidence((1, *log_odds.shape))
         self.features = ChildFeatures(factors, hidden_dim)
         self.layers = nn.ModuleList(StackedLinear(n_children, hidden_dim, hidden_dim) for _ in range(n_layers))
         self.head = VariableHeads(factors, hidden_dim)
@@ -150,10 +146,9 @@ class CDLDynamics(DynamicsModel):
     def _keep(self, gains: th.Tensor) -> None:
         """What each transition gains by each edge, ``[R, V, P]``, as evidence."""
         evidence = Evidence.of(gains, gains.new_zeros(len(gains), dtype=th.int64), 1)
-        self.gain.copy_(evidence.gain[0])
-        self.standard_error.copy_(evidence.standard_error[0])
-        self.q_values.fill_(1.0)[self.is_free] = adjusted(evidence.p_value[0][self.is_free]).to(self.q_values)
-        self.n_held_out.fill_(len(gains))
+        q_values = th.ones_like(evidence.p_value)
+        q_values[:, self.is_free] = adjusted(evidence.p_value[:, self.is_free])
+        self.evidence.keep(evidence, q_values, self.is_free)
 
     @th.no_grad()
     def gains(self, windows: Windows) -> th.Tensor:
@@ -184,11 +179,8 @@ class CDLDynamics(DynamicsModel):
         return th.stack(without, dim=-1) - of_all.unsqueeze(-1)
 
     def context_graphs(self) -> list[CausalGraph]:
-        buffers = (self.gain, self.standard_error, self.q_values, self.is_free & (self.n_held_out > 0))
-        gain, error, q_values, is_tested = (each.cpu().numpy() for each in buffers)
         names = self.factors.state_names, self.factors.parent_names
-        evidence = EdgeEvidence(gain, error, q_values, is_tested, int(self.n_held_out))
-        return [CausalGraph(self.graph.double().cpu().numpy(), *names, evidence=evidence)]
+        return [CausalGraph(self.graph.double().cpu().numpy(), *names, evidence=self.evidence.of_edges()[0])]
 
     def _dropped(self, n_rows: int) -> th.Tensor:
         """One free parent of each child for each sample, ``[V, R, P]``, bool; none for a child without free parents."""

@@ -10,15 +10,15 @@ from fcdl_envs.arguments import check, integer
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
+from sb3_fcdl.dynamics.graph.evidence import GraphEvidence
 from sb3_fcdl.dynamics.graph.growth import grow
 from sb3_fcdl.dynamics.graph.held_out import HeldOut
-from sb3_fcdl.dynamics.graph.judgement import MIN_ROWS, judge_edges
+from sb3_fcdl.dynamics.graph.judgement import MIN_ROWS, is_due, judge_edges
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.graph.tree import ContextTree, succession
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.dynamics.rows import shuffled_rows
-from sb3_fcdl.graphs.evidence import EdgeEvidence
 from sb3_fcdl.graphs.graph import CausalGraph
 
 
@@ -64,16 +64,8 @@ class ContextTreeDynamics(DynamicsModel):
     graphs: th.Tensor
     last_nll: th.Tensor
     changed_at: th.Tensor
-    gain: th.Tensor
-    standard_error: th.Tensor
-    q_values: th.Tensor
-    is_tested: th.Tensor
-    n_held_out: th.Tensor
     importance: th.Tensor
 
-    # Updates before the first judgement. From then on each comes when there were a fifth more updates than at the last.
-    FIRST_JUDGEMENT = 100
-    JUDGEMENTS_GROW = 1.2
     # Most transitions in a judgement.
     N_JUDGED = 16384
     # Share of the nats explained by which predictions are better than at the last judgement while they still improve.
@@ -106,11 +98,7 @@ class ContextTreeDynamics(DynamicsModel):
         self.register_buffer("graphs", (self.free_edges.given >= 0).float().expand(shape).clone())
         self.register_buffer("last_nll", th.tensor(th.inf))
         self.register_buffer("changed_at", th.tensor(th.inf))
-        self.register_buffer("gain", th.zeros(shape))
-        self.register_buffer("standard_error", th.full(shape, th.inf))
-        self.register_buffer("q_values", th.ones(shape))
-        self.register_buffer("is_tested", th.zeros(shape))
-        self.register_buffer("n_held_out", th.zeros(n_codes))
+        self.evidence = GraphEvidence(shape)
         self.register_buffer("importance", th.full((shape[2],), th.inf))
         self.features = ParentFeatures(factors, hidden_dim)
         self.network = MaskedNetwork(factors, self.features, hidden_dim, n_layers, n_codes)
@@ -174,11 +162,10 @@ class ContextTreeDynamics(DynamicsModel):
         names = self.factors.state_names, self.factors.parent_names
         # A context that there is not has the edges that are given in all.
         graphs = th.where((self.tree.is_leaf > 0).view(-1, 1, 1), self.graphs, (self.free_edges.given > 0).to(self.graphs))
-        of_codes = (graphs, self.gain, self.standard_error, self.q_values, self.is_tested > 0)
-        arrays = zip(*(each.cpu().numpy() for each in of_codes), self.n_held_out.int().tolist(), strict=True)
+        evidence = self.evidence.of_edges()
         return [
-            CausalGraph(graph, *names, label=f"code {code}", evidence=EdgeEvidence(*evidence))
-            for code, (graph, *evidence) in enumerate(arrays)
+            CausalGraph(graph, *names, label=f"code {code}", evidence=each)
+            for code, (graph, each) in enumerate(zip(graphs.cpu().numpy(), evidence, strict=True))
         ]
 
     @property
@@ -197,12 +184,11 @@ class ContextTreeDynamics(DynamicsModel):
         Judge by transitions that were never trained on, when it is time: contexts and edges, or only the edges of contexts
         that are new.
         """
-        is_due = self._is_due(n_updates)
-        if not is_due and n_updates % self.ASKS_EVERY:
+        if not is_due(n_updates) and n_updates % self.ASKS_EVERY:
             return
         changed_at = float(self.changed_at)
         are_new = changed_at < np.inf
-        is_time = n_updates >= changed_at + self.SETTLING if are_new else is_due
+        is_time = n_updates >= changed_at + self.SETTLING if are_new else is_due(n_updates)
         if not is_time:
             return
         windows = sample_windows(self.N_JUDGED)
@@ -212,13 +198,6 @@ class ContextTreeDynamics(DynamicsModel):
         settles = self.judge(windows, finds_contexts=not are_new)
         self.changed_at.fill_(n_updates if settles else th.inf)
         self.train()
-
-    def _is_due(self, n_updates: int) -> bool:
-        last, now = (
-            np.floor(np.log(max(each, 1) / self.FIRST_JUDGEMENT) / np.log(self.JUDGEMENTS_GROW))
-            for each in (n_updates - 1, n_updates)
-        )
-        return n_updates >= self.FIRST_JUDGEMENT and now > last
 
     @th.no_grad()
     def judge(self, windows: Windows, finds_contexts: bool = True) -> bool:
@@ -290,19 +269,12 @@ class ContextTreeDynamics(DynamicsModel):
         # Nothing is known yet of contexts that have other transitions now.
         moved = before != after
         others = th.cat([before[moved], after[moved]]).unique()
-        for buffer in (self.gain, self.is_tested, self.n_held_out):
-            buffer[others] = 0
-        self.standard_error[others] = th.inf
-        self.q_values[others] = 1
+        self.evidence.forget(others)
 
     def _judge_edges(self, held_out: HeldOut) -> None:
         judgement = judge_edges(held_out, held_out.context, self.graphs, self.free_edges.is_free)
         self.graphs.copy_(judgement.graphs)
-        self.gain.copy_(judgement.evidence.gain)
-        self.standard_error.copy_(judgement.evidence.standard_error)
-        self.q_values.copy_(judgement.q_values)
-        self.is_tested.copy_(judgement.is_tested)
-        self.n_held_out.copy_(th.bincount(held_out.context, minlength=len(self.graphs)))
+        self.evidence.keep(judgement.evidence, judgement.q_values, judgement.is_tested)
 
     def _measure_importance(self, held_out: HeldOut) -> None:
         """What a transition loses when the choice of the context, and only that, sees a variable of another transition."""

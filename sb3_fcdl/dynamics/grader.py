@@ -11,7 +11,8 @@ from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, PredictFn, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
-from sb3_fcdl.dynamics.graph.independence import association, quantile_bins
+from sb3_fcdl.dynamics.graph.evidence import Evidence, GraphEvidence, adjusted
+from sb3_fcdl.dynamics.graph.independence import Association, association, quantile_bins
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.lookup.parent_gru import ParentGRU
 from sb3_fcdl.dynamics.stacked import VariableHeads
@@ -84,6 +85,7 @@ class GRADERDynamics(DynamicsModel):
         self.action_layout = StateLayout(factors.action)
         self.edges = FreeEdges(factors, graph_prior)
         self.register_buffer("graph", (self.edges.fill(th.ones(1, self.edges.n_free))[0] > 0).to(th.get_default_dtype()))
+        self.evidence = GraphEvidence((1, *self.graph.shape))
         self.network = ParentGRU(factors, hidden_dim)
         self.head = VariableHeads(factors, hidden_dim)
 
@@ -100,7 +102,8 @@ class GRADERDynamics(DynamicsModel):
         return lambda state, action: Prediction(predict(state, action), graph.expand(len(state), -1, -1))
 
     def context_graphs(self) -> list[CausalGraph]:
-        return [CausalGraph(self.graph.cpu().numpy(), self.factors.state_names, self.factors.parent_names)]
+        names = self.factors.state_names, self.factors.parent_names
+        return [CausalGraph(self.graph.cpu().numpy(), *names, evidence=self.evidence.of_edges()[0])]
 
     def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
         if n_updates % self.discovery_freq == 0:
@@ -115,14 +118,28 @@ class GRADERDynamics(DynamicsModel):
         """
         present, following = self._categories(windows)
         n_children, n_parents = self.graph.shape
-        p_values = []
+        tests = []
         for child, parent in (divmod(entry, n_parents) for entry in self.edges.index.tolist()):
             alike = [child, *range(n_children, n_parents)] if self.ci_test == "stratified_chi2" else []
             strata = _strata(present[:, [column for column in alike if column != parent]])
-            p_values.append(association(present[:, parent], following[:, child], strata).p_value)
-        if p_values:
-            is_edge = th.stack(p_values) < self.significance
-            self.graph.view(-1)[self.edges.index] = is_edge.to(self.graph.dtype)
+            tests.append(association(present[:, parent], following[:, child], strata))
+        if tests:
+            p_values = th.stack([test.p_value for test in tests])
+            self.graph.view(-1)[self.edges.index] = (p_values < self.significance).to(self.graph.dtype)
+            self._keep(tests, adjusted(p_values), len(present))
+
+    def _keep(self, tests: list[Association], q_values: th.Tensor, n: int) -> None:
+        """
+        The tests as evidence: the information that a parent has of its child, and its standard error if it has none.
+
+        :param n: samples
+        """
+        entries = th.zeros(3, *self.evidence.gain.shape, dtype=th.float64, device=q_values.device)
+        entries[1], entries[2] = th.inf, 1
+        gains, errors = th.stack([test.information for test in tests]), th.stack([test.spread for test in tests])
+        entries.view(3, -1)[:, self.edges.index] = th.stack([gains / n, errors / n, q_values])
+        evidence = Evidence(entries[0], entries[1], th.full((1, 1, 1), n, device=q_values.device))
+        self.evidence.keep(evidence, entries[2], th.as_tensor(self.free_entries, device=q_values.device))
 
     def _categories(self, windows: Windows) -> tuple[th.Tensor, th.Tensor]:
         """The parents, ``[n, P]``, and the next state variables, ``[n, V]``, of the samples, int64."""

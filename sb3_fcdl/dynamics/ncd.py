@@ -1,5 +1,6 @@
 """Neural Causal Dynamics: a sparse graph inferred for each sample, without contexts (Hwang et al., 2023)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Wi
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.edge_learning import StraightThrough
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
+from sb3_fcdl.dynamics.graph.evidence import GraphEvidence, adjusted, by_value
+from sb3_fcdl.dynamics.graph.held_out import HeldOut
+from sb3_fcdl.dynamics.graph.judgement import MIN_GAIN, MIN_ROWS, is_due
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
@@ -78,8 +82,12 @@ class NCDDynamics(DynamicsModel):
     :param code_labelling: whether the prediction of a variable reads its mask, besides the parents that it lets through
     """
 
+    holds_out = 10
+
     edge_rates: th.Tensor
 
+    # Most transitions that the evidence looks at.
+    N_JUDGED = 4096
     # Of the running mean of the edges, per training batch; as FCDL's codebook.
     RATE_DECAY = 0.99
 
@@ -117,6 +125,7 @@ class NCDDynamics(DynamicsModel):
         if code_labelling:
             self.network.aggregation = LabelledLinear(self.features, len(factors.state_variables), hidden_dim)
         self.register_buffer("edge_rates", th.full((self.free_edges.n_free,), 0.5))
+        self.evidence = GraphEvidence((1, len(factors.state_variables), len(factors.parents)))
 
     @property
     def free_entries(self) -> np.ndarray:
@@ -169,7 +178,34 @@ class NCDDynamics(DynamicsModel):
         """One graph: how probable each edge was, in the mean over recent training samples."""
         probabilities = self.free_edges.fill(self.edge_rates.logit().unsqueeze(0))[0].sigmoid().cpu().numpy()
         names = self.factors.state_names, self.factors.parent_names
-        return [CausalGraph(probabilities, *names, label="mean of the samples")]
+        return [CausalGraph(probabilities, *names, label="mean of the samples", evidence=self.evidence.of_edges()[0])]
+
+    def after_update(self, n_updates: int, sample_windows: Callable[[int], Windows]) -> None:
+        if is_due(n_updates):
+            windows = sample_windows(self.N_JUDGED)
+            if int(windows.valid[:, 0].sum()) >= MIN_ROWS:
+                self.eval()
+                self._weigh(windows)
+                self.train()
+
+    @th.no_grad()
+    def _weigh(self, windows: Windows) -> None:
+        """
+        What the edges are worth on transitions that no update sees, by the values of the parents: the model chooses its edges,
+        and predicts, as if a parent had the value that it has in another transition.
+        """
+        state, action, next_state = (part[:, 0][windows.valid[:, 0]] for part in windows[:3])
+        step = self.stepper()
+
+        def nll(columns: th.Tensor) -> th.Tensor:
+            parts = columns.split([state.shape[1], action.shape[1]], dim=1)
+            return -step(*parts).next_state.log_prob(next_state).clamp(min=-HeldOut.MOST)
+
+        evidence = by_value(nll, th.cat([state, action], dim=1), self.factors.parent_slices)
+        p_values, is_free = evidence.above(MIN_GAIN).p_value, th.as_tensor(self.free_entries, device=state.device)
+        q_values = th.ones_like(p_values)
+        q_values[:, is_free] = adjusted(p_values[:, is_free])
+        self.evidence.keep(evidence, q_values, is_free)
 
     def _free_log_odds(self, bound: _Bound, inputs: ParentInputs) -> th.Tensor:
         """Of the free entries, for each row, ``[R, F]``."""

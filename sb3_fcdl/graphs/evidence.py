@@ -10,15 +10,16 @@ import numpy as np
 @dataclass(frozen=True, eq=False)
 class EdgeEvidence:
     """
-    What held-out transitions say of each entry of a graph.
+    What transitions that nothing was fitted to say of each entry of a graph.
 
     :param gain: mean gain of the edge, ``[V, P]``: by how many nats a transition the log-likelihood of the child is higher
-        with the edge than without; finite
+        with the edge than without; finite. Of ``ncd`` higher than with the parent of another transition, of ``grader`` the
+        information of its independence test
     :param standard_error: of the gain, ``[V, P]``, not negative; infinite where nothing was seen
     :param q_values: p-values adjusted for false discovery, ``[V, P]``, in [0, 1]: of the entries of at most ``alpha``, a share
         of at most ``alpha`` is false on average. 1 for an entry that was not tested
     :param is_tested: whether the entry was tested, ``[V, P]``, bool. What was given, or could not be seen, was not
-    :param n: held-out transitions of the graph's context
+    :param n: transitions that were looked at, of the graph's context
     :raises ValueError: if the arrays are not tables of one shape, a number is out of its range or NaN, ``is_tested`` is not
         bool, or ``n`` is no whole number
     """

@@ -6,6 +6,7 @@ import torch as th
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import ContextTreeDynamics, Windows, fcdl_tree
+from sb3_fcdl.dynamics.graph.judgement import is_due
 from sb3_fcdl.dynamics.graph.priors import GraphPrior
 from sb3_fcdl.dynamics.graph.tree import ContextTree
 from sb3_fcdl.dynamics.lookup.features import BoundFeatures
@@ -77,7 +78,7 @@ def model() -> ContextTreeDynamics:
 def test_nothing_is_claimed_before_anything_is_learned():
     model = ContextTreeDynamics(HOUSE, hidden_dim=8).eval()
     assert model.context_variables == () and model.variable_importance() == {}
-    assert model.graphs[0].all() and (model.q_values == 1).all() and model.standard_error.isinf().all()
+    assert model.graphs[0].all() and (model.evidence.q_values == 1).all() and model.evidence.standard_error.isinf().all()
 
 
 def test_the_variables_that_choose_the_context_are_found(model):
@@ -104,18 +105,20 @@ def test_each_context_has_its_own_true_graph(model):
 def test_graphs_carry_their_evidence(model):
     for leaf in model.tree.leaves:
         graph = model.context_graphs()[leaf]
-        assert np.array_equal(graph.significant(0.05).edges, graph.edges) and graph.evidence.n == int(model.n_held_out[leaf])
+        assert np.array_equal(graph.significant(0.05).edges, graph.edges) and graph.evidence.n == int(model.evidence.n[leaf])
         assert not graph.evidence.is_tested[~model.free_entries].any()
         window = graph.parent_names.index("window")
         assert not graph.evidence.is_tested[:, window].any(), "constant in a context, it cannot be tested"
 
 
 def test_edges_carry_their_evidence(model):
-    edges = (model.graphs > 0) & (model.free_edges.given == 0) & (model.n_held_out > 0).view(-1, 1, 1)
-    assert (model.q_values[edges] <= 0.05).all() and (model.gain[edges] > 0).all()
+    edges = (model.graphs > 0) & (model.free_edges.given == 0) & (model.evidence.n > 0).view(-1, 1, 1)
+    assert (model.evidence.q_values[edges] <= 0.05).all() and (model.evidence.gain[edges] > 0).all()
     # The window is decided by its sash in nine cases of ten: 0.69 nats less the entropy of 0.95 and 0.05, 0.20.
     leaf = model.tree.leaves[0]
-    assert model.gain[leaf, 3, 6].item() == pytest.approx(0.49, abs=3 * model.standard_error[leaf, 3, 6].item() + 0.1)
+    assert model.evidence.gain[leaf, 3, 6].item() == pytest.approx(
+        0.49, abs=3 * model.evidence.standard_error[leaf, 3, 6].item() + 0.1
+    )
 
 
 @th.no_grad()
@@ -192,13 +195,13 @@ def test_nothing_is_judged_while_predictions_improve():
     model = ContextTreeDynamics(HOUSE, hidden_dim=16, n_codes=4).eval()
     windows = transitions(400, seed=4)
     model.judge(windows)
-    assert not model.is_tested.any(), "there was nothing to compare with"
+    assert not model.evidence.is_tested.any(), "there was nothing to compare with"
     nll = model.last_nll.item()
     model.last_nll += 10.0
     model.judge(windows)
-    assert not model.is_tested.any() and model.last_nll.item() == pytest.approx(nll)
+    assert not model.evidence.is_tested.any() and model.last_nll.item() == pytest.approx(nll)
     model.judge(windows)
-    assert model.is_tested.any()
+    assert model.evidence.is_tested.any()
 
 
 def test_edges_of_new_contexts_wait_while_they_are_learned(monkeypatch):
@@ -213,15 +216,15 @@ def test_edges_of_new_contexts_wait_while_they_are_learned(monkeypatch):
     monkeypatch.setattr(ContextTreeDynamics, "_nll", lambda self, held_out: held_out.marginal_nll() - 100 + next(worse))
     for update in (100, 120):
         model.after_update(update, lambda most: windows)
-    assert model.context_variables == ("window",) and not model.is_tested.any(), "2 nats of 90 are more than 2 %"
+    assert model.context_variables == ("window",) and not model.evidence.is_tested.any(), "2 nats of 90 are more than 2 %"
     other = ContextTreeDynamics(HOUSE, hidden_dim=16, n_codes=4).train()
     other.load_state_dict(model.state_dict())
     for update in range(121, 350):
         other.after_update(update, lambda most: windows)
-        assert not other.is_tested.any(), "after 250 updates they still improve, by 3 nats"
+        assert not other.evidence.is_tested.any(), "after 250 updates they still improve, by 3 nats"
     other.after_update(350, lambda most: windows)
     model = other
-    assert model.is_tested.any() and len(grown) == 1 and model.training
+    assert model.evidence.is_tested.any() and len(grown) == 1 and model.training
 
 
 def test_each_step_of_a_window_is_predicted_from_what_was_recorded(monkeypatch):
@@ -242,7 +245,7 @@ def test_given_edges_are_never_judged():
     th.manual_seed(0)
     model = fitted(ContextTreeDynamics(HOUSE, prior, hidden_dim=16, n_codes=4).train(), 100)
     assert (model.graphs[:, 0, 2] == 1).all() and (model.graphs[:, 0, 1] == 0).all()
-    assert (model.q_values[:, 0, 1:3] == 1).all()
+    assert (model.evidence.q_values[:, 0, 1:3] == 1).all()
 
 
 def test_too_little_held_out_changes_nothing():
@@ -253,8 +256,7 @@ def test_too_little_held_out_changes_nothing():
 
 
 def test_judgements_come_when_there_were_a_fifth_more_updates():
-    model = ContextTreeDynamics(HOUSE, hidden_dim=8)
-    due = [n for n in range(1, 301) if model._is_due(n)]
+    due = [n for n in range(1, 301) if is_due(n)]
     assert due == [100, 120, 144, 173, 208, 249, 299]
 
 

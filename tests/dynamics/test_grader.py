@@ -332,3 +332,23 @@ def test_drops_edges_while_it_learns():
     small = {"hidden_dim": 16, "discovery_freq": 5, "n_discovery_windows": 500}
     dynamics = tiny_fcdl(dynamics=GRADERDynamics, dynamics_kwargs=small).learn(40).dynamics
     assert not dynamics.graph[dynamics.free_entries].all()
+
+
+def test_tests_are_the_evidence_of_the_graph():
+    """A child that is its parent in 60 % of 4000 rows, and one that is a coin: 0.02 nats, see ``test_independence``."""
+    th.manual_seed(0)
+    model = make_model([2, 2], (2,), ci_test="marginal_chi2")
+    (before,) = model.context_graphs()
+    assert before.evidence.n == 0 and not before.evidence.is_tested.any()
+    parent, coin, action = th.arange(4000) % 2, th.randint(2, (4000,)), th.randint(2, (4000,))
+    child = th.where(th.arange(4000) % 10 < 6, parent, 1 - parent)
+    state, after = (one_hot_state(th.stack(each, dim=1), [2, 2]) for each in ((parent, coin), (coin, child)))
+    valid = th.ones(4000, 1, dtype=th.bool)
+    model.discover(Windows(state.unsqueeze(1), th.eye(2)[action].unsqueeze(1), after.unsqueeze(1), valid))
+    (graph,) = model.context_graphs()
+    evidence = graph.evidence
+    assert evidence.n == 4000 and np.array_equal(evidence.is_tested, model.free_entries)
+    assert evidence.gain[1, 0] == pytest.approx(0.02, abs=2e-4)
+    assert evidence.standard_error[1, 0] == pytest.approx(2**-0.5 / 4000, rel=0.01)
+    assert evidence.q_values[1, 0] < 1e-6 and evidence.q_values[1, 2] > 0.05
+    assert graph.significant(0.05).edges[1].tolist() == [True, True, False]

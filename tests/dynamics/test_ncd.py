@@ -210,3 +210,22 @@ def test_graph_is_local_to_the_sample():
     graph = model.local_graph(windows.state[:, 0], windows.action[:, 0])
     assert (graph[is_open, 2, 1] == 1).all() and (graph[~is_open, 2, 1] == 0).all()
     assert (graph[:, 1, 0] == 0).all()
+
+
+def test_evidence_is_what_the_values_of_the_parents_are_worth():
+    th.manual_seed(0)
+    model = NCDDynamics(factors([2, 4, 4], 2), hidden_dim=32, graph_prior="order")
+    (before,) = model.context_graphs()
+    assert before.evidence.n == 0 and not before.evidence.is_tested.any()
+    fit(model, gated_windows(256), n_updates=150, learning_rate=1e-2)
+    held_out = gated_windows(500)
+    model.train().after_update(99, lambda n: held_out)
+    assert not model.evidence.n.any(), "it is not yet time"
+    model.after_update(100, lambda n: held_out)
+    (graph,) = model.context_graphs()
+    assert model.training and graph.evidence.n == 500
+    assert np.array_equal(graph.evidence.is_tested, model.free_entries)
+    # With the gate of another row, x2 is wrong where that differs and x1 and x2 do: 3/8 of the rows, each at most 10 nats.
+    assert 1 < graph.evidence.gain[2, 0] < 3.75 + 3 * graph.evidence.standard_error[2, 0]
+    is_significant = graph.significant(0.05).edges & model.free_entries
+    assert [tuple(entry) for entry in np.argwhere(is_significant)] == [(2, 0), (2, 1)]

@@ -1,9 +1,13 @@
 """What an edge is worth on transitions that nothing was fitted to, and how sure that is."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch as th
+from torch import nn
 from torch.nn import functional as F
+
+from sb3_fcdl.graphs.evidence import EdgeEvidence
 
 
 class Evidence(NamedTuple):
@@ -68,3 +72,66 @@ def adjusted(p_values: th.Tensor) -> th.Tensor:
     ranks = th.arange(len(flat), 0, -1, device=flat.device, dtype=flat.dtype)
     values = (flat[order] * len(flat) / ranks).cummin(0).values.clamp(max=1)
     return th.empty_like(flat).scatter_(0, order, values).reshape(p_values.shape)
+
+
+def by_value(nll: Callable[[th.Tensor], th.Tensor], columns: th.Tensor, parents: Sequence[slice]) -> Evidence:
+    """
+    What each child gains by the value of each parent, rather than that of another transition.
+
+    :param nll: negative log-likelihood of each child, given states and actions, ``[R, D + A]`` to ``[R, V]``, nats
+    :param columns: of transitions that nothing was fitted to, ``[R, D + A]``
+    :param parents: the columns of each
+    :return: ``[1, V, P]``
+    """
+    recorded, every = nll(columns), th.zeros(len(columns), dtype=th.int64, device=columns.device)
+    of_parents = []
+    for parent in parents:
+        other = columns.clone()
+        other[:, parent] = columns[th.randperm(len(columns), device=columns.device), parent]
+        of_parents.append(Evidence.of(nll(other) - recorded, every, 1))
+    gains, errors, n = zip(*of_parents, strict=True)
+    return Evidence(th.stack(gains, dim=-1), th.stack(errors, dim=-1), n[0].unsqueeze(-1))
+
+
+class GraphEvidence(nn.Module):
+    """
+    What is known of the edges of ``K`` graphs: nothing, until it is told. Saved with the model.
+
+    :param shape: ``K``, ``V`` and ``P``
+    """
+
+    gain: th.Tensor
+    standard_error: th.Tensor
+    q_values: th.Tensor
+    is_tested: th.Tensor
+    n: th.Tensor
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.register_buffer("gain", th.zeros(shape))
+        self.register_buffer("standard_error", th.full(shape, th.inf))
+        self.register_buffer("q_values", th.ones(shape))
+        self.register_buffer("is_tested", th.zeros(shape, dtype=th.bool))
+        self.register_buffer("n", th.zeros(shape[0], dtype=th.int64))
+
+    def keep(self, evidence: Evidence, q_values: th.Tensor, is_tested: th.Tensor) -> None:
+        """
+        :param evidence: of every edge, ``[K, V, P]``
+        :param q_values: see ``EdgeEvidence``, likewise
+        :param is_tested: likewise, broadcastable to it, bool
+        """
+        for buffer, value in ((self.gain, evidence.gain), (self.standard_error, evidence.standard_error)):
+            buffer.copy_(value)
+        self.q_values.copy_(q_values)
+        self.is_tested.copy_(is_tested)
+        self.n.copy_(evidence.n.expand(len(self.n), 1, 1).flatten())
+
+    def forget(self, graphs: th.Tensor) -> None:
+        """:param graphs: those of which nothing is known from now on, int64"""
+        self.gain[graphs], self.standard_error[graphs], self.q_values[graphs] = 0, th.inf, 1
+        self.is_tested[graphs], self.n[graphs] = False, 0
+
+    def of_edges(self) -> list[EdgeEvidence]:
+        """For each graph."""
+        arrays = (each.cpu().numpy() for each in (self.gain, self.standard_error, self.q_values, self.is_tested))
+        return [EdgeEvidence(*each) for each in zip(*arrays, self.n.tolist(), strict=True)]

@@ -35,6 +35,19 @@ class Association(NamedTuple):
         has_freedom = freedom > 1e-9 * (1 + self.mean)
         return th.special.gammaincc(freedom.clamp(min=1e-9) / 2, shifted / 2).where(has_freedom, 1.0)
 
+    @property
+    def information(self) -> th.Tensor:
+        """
+        Samples times the mutual information within the strata, nats: half of what the statistic exceeds its mean by. Twice the
+        information is the statistic of the likelihood ratio, of which Pearson's is the first term.
+        """
+        return (self.statistic - self.mean) / 2
+
+    @property
+    def spread(self) -> th.Tensor:
+        """Standard deviation of ``information`` if the variables are independent."""
+        return self.variance.clamp(min=0).sqrt() / 2
+
 
 def association(x: th.Tensor, y: th.Tensor, strata: th.Tensor) -> Association:
     """

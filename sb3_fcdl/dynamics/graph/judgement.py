@@ -1,6 +1,6 @@
 """Which edges held-out transitions support, context by context."""
 
-from math import log
+from math import floor, log
 from typing import NamedTuple
 
 import torch as th
@@ -8,6 +8,9 @@ import torch as th
 from sb3_fcdl.dynamics.graph.evidence import Evidence, adjusted
 from sb3_fcdl.dynamics.graph.held_out import HeldOut
 
+# Updates before the first judgement. From then on each comes when there were a fifth more updates than at the last.
+FIRST_JUDGEMENT = 100
+JUDGEMENTS_GROW = 1.2
 # Nats a transition up to which a gain is none, however sure it is: a child that hardly changes is predicted a little better
 # with any parent.
 MIN_GAIN = 0.005
@@ -19,6 +22,12 @@ NEEDLESS_ODDS = 5.0
 Z_ALPHA = 1.645
 # Transitions of a context without which its edges are not judged.
 MIN_ROWS = 20
+
+
+def is_due(n_updates: int) -> bool:
+    """:return: whether transitions that nothing was fitted to are looked at after so many updates"""
+    last, now = (floor(log(max(each, 1) / FIRST_JUDGEMENT) / log(JUDGEMENTS_GROW)) for each in (n_updates - 1, n_updates))
+    return n_updates >= FIRST_JUDGEMENT and now > last
 
 
 class Judgement(NamedTuple):

@@ -1,9 +1,10 @@
 """What held-out transitions say of an edge, and false discoveries among many."""
 
+import numpy as np
 import pytest
 import torch as th
 
-from sb3_fcdl.dynamics.graph.evidence import Evidence, adjusted
+from sb3_fcdl.dynamics.graph.evidence import Evidence, GraphEvidence, adjusted, by_value
 
 
 def test_mean_and_standard_error_of_each_group():
@@ -59,3 +60,35 @@ def test_share_of_false_discoveries_is_as_promised():
         shares.append(float(is_found[30:].sum()) / max(1, int(is_found.sum())))
     # Benjamini and Hochberg: at most 0.05 times the share of true null hypotheses, 0.7.
     assert sum(shares) / 200 == pytest.approx(0.035, abs=0.012)
+
+
+def test_the_value_of_a_parent_is_compared_with_that_of_another_transition():
+    """
+    A child is its parent, half of the rows each way. Predicted so, with 1 nat for a wrong one, half of the rows lose it where
+    they see the parent of another row: 0.5 nats, of variance 0.25. The second parent is not looked at.
+    """
+    th.manual_seed(0)
+    value = th.arange(4000) % 2
+    columns = th.stack([value, 1 - value, th.rand(4000)], dim=1).float()
+
+    def nll(seen):
+        return th.stack([(seen[:, 0] != value).float(), th.zeros(4000)], dim=1)
+
+    evidence = by_value(nll, columns, [slice(0, 2), slice(2, 3)])
+    assert evidence.gain.shape == (1, 2, 2) and evidence.n.flatten().tolist() == [4000]
+    assert evidence.gain[0].flatten().tolist() == pytest.approx([0.5, 0, 0, 0], abs=0.03)
+    assert evidence.standard_error[0, 0, 0] == pytest.approx(0.5 / 4000**0.5, rel=0.01)
+    assert evidence.p_value[0].lt(0.05).tolist() == [[True, False], [False, False]]
+
+
+def test_what_is_kept_of_a_graph_can_be_forgotten():
+    known = GraphEvidence((2, 1, 2))
+    assert [each.n for each in known.of_edges()] == [0, 0] and not known.of_edges()[0].is_tested.any()
+    gain = th.tensor([[[0.1, 0.2]], [[0.3, 0.4]]])
+    known.keep(Evidence(gain, gain / 10, th.tensor([[[5]], [[7]]])), gain / 100, th.tensor([[True, False]]))
+    first, second = known.of_edges()
+    assert (first.n, second.n) == (5, 7) and second.gain.tolist() == [pytest.approx([0.3, 0.4])]
+    assert second.is_tested.tolist() == [[True, False]]
+    known.forget(th.tensor([1]))
+    first, second = known.of_edges()
+    assert first.n == 5 and second.n == 0 and np.isinf(second.standard_error).all() and (second.q_values == 1).all()

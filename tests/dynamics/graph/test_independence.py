@@ -130,3 +130,15 @@ def test_rare_changes_in_either_direction_are_told_from_none():
         values[:20] = change
         bins = quantile_bins(values, 4)[:, 0]
         assert len(bins[:20].unique()) == len(bins[20:].unique()) == 1 and bins[0] != bins[-1]
+
+
+def test_information_is_that_of_the_table():
+    """
+    Of 4000 pairs x = y in 60 %: mutual information log(2) + 0.6 log(0.6) + 0.4 log(0.4) = 0.0201 nats, and Pearson's first
+    term of it (0.6 - 0.4)^2 / 2 = 0.02. By chance the statistic has one degree of freedom, so a deviation of sqrt(2).
+    """
+    x = th.arange(4000) % 2
+    y = th.where(th.arange(4000) % 10 < 6, x, 1 - x)
+    found = association(x, y, one_stratum(x))
+    assert found.information / 4000 == pytest.approx(0.02, abs=2e-4)
+    assert found.spread == pytest.approx(2**0.5 / 2, rel=0.01)

@@ -63,7 +63,7 @@ def masked_outputs(model: DynamicsModel, state: th.Tensor, action: th.Tensor, ma
     :return: ``[R, output_width]``
     """
     network = model.network
-    weights = np.concatenate([array(weight) for weight in network.aggregation.weights])
+    weights = [of_parent for of_run in network.aggregation.weights for of_parent in array(of_run)]
     hidden_dim = network.aggregation.output_dim
     rows = []
     for sample in range(len(state)):
@@ -73,7 +73,8 @@ def masked_outputs(model: DynamicsModel, state: th.Tensor, action: th.Tensor, ma
             hidden = array(network.aggregation.bias)[child, 0].copy()
             for parent, feature in enumerate(features):
                 is_edge = mask[sample, child, parent].item()
-                hidden += is_edge * feature @ weights[parent][:, child * hidden_dim : (child + 1) * hidden_dim]
+                weight = weights[parent][:, child * hidden_dim : (child + 1) * hidden_dim]
+                hidden += is_edge * feature[: len(weight)] @ weight
                 if hasattr(network.aggregation, "label"):
                     hidden += is_edge * array(network.aggregation.label)[child, parent]
             for layer in network.layers:

@@ -15,7 +15,7 @@ from sb3_fcdl.dynamics.graph.edge_learning import Antithetic, Drawn, EdgeLearnin
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.graph.quantizer import GraphQuantizer, LatentQuantizer, Quantized, Quantizer
-from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
+from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs, width_of_numbers
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.dynamics.rows import mean_of_rows, shuffled_rows
@@ -136,7 +136,7 @@ class FCDLDynamics(DynamicsModel):
         self.register_buffer("context_inputs", th.ones(n_parents))
         self.register_buffer("context_importance", th.zeros(n_parents))
         self.register_buffer("n_measured", th.zeros(()))
-        self.features = ParentFeatures(factors, hidden_dim)
+        self.features = ParentFeatures(factors, hidden_dim, width_of_numbers(factors, hidden_dim))
         self.context_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
         self.edge_learning: EdgeLearning = Antithetic() if quantize == "graphs" else StraightThrough()
         self.quantizer: Quantizer

@@ -16,7 +16,7 @@ from sb3_fcdl.dynamics.graph.held_out import HeldOut
 from sb3_fcdl.dynamics.graph.judgement import MIN_ROWS, is_due, judge_edges
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
 from sb3_fcdl.dynamics.graph.tree import ContextTree, succession
-from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures
+from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, width_of_numbers
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.dynamics.rows import shuffled_rows
 from sb3_fcdl.graphs.graph import CausalGraph
@@ -100,7 +100,7 @@ class ContextTreeDynamics(DynamicsModel):
         self.register_buffer("changed_at", th.tensor(th.inf))
         self.evidence = GraphEvidence(shape)
         self.register_buffer("importance", th.full((shape[2],), th.inf))
-        self.features = ParentFeatures(factors, hidden_dim)
+        self.features = ParentFeatures(factors, hidden_dim, width_of_numbers(factors, hidden_dim))
         self.network = MaskedNetwork(factors, self.features, hidden_dim, n_layers, n_codes)
 
     @property

@@ -17,7 +17,7 @@ from sb3_fcdl.dynamics.graph.evidence import GraphEvidence, adjusted, by_value
 from sb3_fcdl.dynamics.graph.held_out import HeldOut
 from sb3_fcdl.dynamics.graph.judgement import MIN_GAIN, MIN_ROWS, is_due
 from sb3_fcdl.dynamics.graph.priors import GRAPH_PRIOR, GraphPrior, GraphPriorName
-from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs
+from sb3_fcdl.dynamics.lookup.features import BoundFeatures, ParentFeatures, ParentInputs, width_of_numbers
 from sb3_fcdl.dynamics.lookup.linear import LinearFn, ParentLinear
 from sb3_fcdl.dynamics.masked import MaskedFn, MaskedNetwork
 from sb3_fcdl.dynamics.norms import batch_norm
@@ -111,7 +111,7 @@ class NCDDynamics(DynamicsModel):
         self.sparsity_coef = sparsity_coef
         self.edge_learning = StraightThrough()
         self.free_edges = FreeEdges(factors, graph_prior)
-        self.features = ParentFeatures(factors, hidden_dim)
+        self.features = ParentFeatures(factors, hidden_dim, width_of_numbers(factors, hidden_dim))
         self.edge_layer = ParentLinear(self.features, 1, hidden_dim, bias=False)
         self.edge_network = nn.Sequential(
             batch_norm(hidden_dim),

@@ -8,7 +8,7 @@ from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, PredictFn, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.distributions import StateDistribution
 from sb3_fcdl.dynamics.graph.priors import prior_log_odds
-from sb3_fcdl.dynamics.lookup.features import ParentFeatures
+from sb3_fcdl.dynamics.lookup.features import ParentFeatures, width_of_numbers
 from sb3_fcdl.dynamics.masked import MaskedNetwork
 from sb3_fcdl.graphs.graph import CausalGraph
 
@@ -46,7 +46,7 @@ class OracleDynamics(DynamicsModel):
             if not (variable.is_categorical or depends_on_itself):
                 raise ValueError(f"{variable.name!r} is predicted as a change of itself: graph must have that edge")
         self.register_buffer("graph", th.as_tensor(edges).to(th.get_default_dtype()), persistent=False)
-        self.features = ParentFeatures(factors, hidden_dim)
+        self.features = ParentFeatures(factors, hidden_dim, width_of_numbers(factors, hidden_dim))
         self.network = MaskedNetwork(factors, self.features, hidden_dim, n_layers)
 
     @property

@@ -45,6 +45,19 @@ class Lines(NamedTuple):
     slopes: th.Tensor
 
 
+def width_of_numbers(factors: Factors, hidden_dim: int) -> int:
+    """
+    How wide the features of continuous parents may be where each child has weights of its own for each of them: as wide as all
+    features in systems of up to a dozen variables. In larger ones the weights, and the time of an update, would grow with the
+    square of the number of variables, so there the width falls with it.
+
+    :param factors: the variables
+    :param hidden_dim: width of all other features
+    """
+    n_pairs = len(factors.state_variables) * len(factors.parents)
+    return max(min(hidden_dim, 8), min(hidden_dim, hidden_dim * 160 // n_pairs))
+
+
 class ParentFeatures(nn.Module):
     """
     ``h_i = relu(x_i W_i + b_i)`` for each parent ``i``: one feature a parent, shared by all children.
@@ -56,6 +69,7 @@ class ParentFeatures(nn.Module):
 
     :param factors: the variables
     :param hidden_dim: width of a feature, ``F``
+    :param number_width: width of the feature of a continuous parent, which has only so many entries; None: ``F``
     """
 
     parent_of_column: th.Tensor
@@ -69,8 +83,10 @@ class ParentFeatures(nn.Module):
     # code says of its constants").
     WIDEST_TANGENT = 16
 
-    def __init__(self, factors: Factors, hidden_dim: int) -> None:
+    def __init__(self, factors: Factors, hidden_dim: int, number_width: int | None = None) -> None:
         super().__init__()
+        self.hidden_dim = hidden_dim
+        self.number_width = hidden_dim if number_width is None else number_width
         columns, n_columns = factors.parent_slices, factors.state_width + factors.action_width
         self.n_state_parents = len(factors.state_variables)
         self.runs = parent_runs(factors)
@@ -79,8 +95,8 @@ class ParentFeatures(nn.Module):
         self.weight = nn.Parameter(th.empty(n_columns, hidden_dim).uniform_(-(6**0.5), 6**0.5))
         self.bias = nn.Parameter(th.zeros(len(columns), hidden_dim))
         widths = th.tensor([variable.width for variable in factors.parents])
-        # A table has a row a column; behind them may come hidden_dim + 1 offsets and as many slopes a continuous parent.
-        first_line = n_columns + 2 * (hidden_dim + 1) * th.arange(len(self.continuous))
+        # A table has a row a column; behind them may come number_width + 1 offsets and as many slopes a continuous parent.
+        first_line = n_columns + 2 * (self.number_width + 1) * th.arange(len(self.continuous))
         self._register("parent_of_column", th.arange(len(columns)).repeat_interleave(widths))
         self._register("first_row", th.tensor([each.start for each in columns]))
         self._register("first_line", first_line)
@@ -99,6 +115,10 @@ class ParentFeatures(nn.Module):
         """
         return BoundFeatures(self, with_state_gradient, with_lines=not with_state_gradient and not th.is_grad_enabled())
 
+    def width(self, run: ParentRun) -> int:
+        """Of the features of a run."""
+        return self.hidden_dim if run.is_categorical else self.number_width
+
     def may_be_sampled(self, run: ParentRun) -> bool:
         """Whether the inputs of a run may be one-hot samples of the model, which carry a gradient."""
         return run.is_categorical and run.first_parent < self.n_state_parents
@@ -113,7 +133,9 @@ class ParentFeatures(nn.Module):
 
     def lines(self) -> Lines:
         """Of the continuous parents, in order."""
-        slope, offset = self.weight[self.line_columns], self.bias[self.line_parents]
+        slope, offset = (
+            each[:, : self.number_width] for each in (self.weight[self.line_columns], self.bias[self.line_parents])
+        )
         knots, order = (-offset / slope).where(slope != 0, th.inf).sort(dim=-1)
         # Piece k lies above knot k - 1 and not above knot k.
         is_above = th.arange(knots.shape[1] + 1, device=knots.device).unsqueeze(-1) > order.argsort(dim=-1).unsqueeze(1)
@@ -127,8 +149,8 @@ class ParentFeatures(nn.Module):
         :param entries: whatever numbers stand in their columns, ``[n, R, width]``
         :return: their features, ``[n, R, F]``
         """
-        weight = self.weight[run.columns].unflatten(0, (run.n_parents, run.width))[chosen]
-        return th.baddbmm(self.bias[run.parents][chosen].unsqueeze(1), entries, weight).relu()
+        weight = self.weight[run.columns, : self.width(run)].unflatten(0, (run.n_parents, run.width))[chosen]
+        return th.baddbmm(self.bias[run.parents, : self.width(run)][chosen].unsqueeze(1), entries, weight).relu()
 
     def _register(self, name: str, index: th.Tensor) -> None:
         self.register_buffer(name, index, persistent=False)

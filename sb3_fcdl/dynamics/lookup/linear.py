@@ -36,14 +36,13 @@ class ParentLinear(nn.Module):
 
     def __init__(self, features: ParentFeatures, n_children: int, output_dim: int, bias: bool = True) -> None:
         super().__init__()
-        hidden_dim = features.bias.shape[1]
-        bound = (6 / (features.n_parents * hidden_dim)) ** 0.5
         self.runs = features.runs
+        bound = (6 / sum(run.n_parents * features.width(run) for run in self.runs)) ** 0.5
         self.n_children = n_children
         self.output_dim = output_dim
-        weight = th.empty(features.n_parents, hidden_dim, n_children * output_dim).uniform_(-bound, bound)
         # One tensor a run: the gradient of a part of a larger one would be as large as the whole.
-        self.weights = nn.ParameterList(part.clone() for part in weight.split([run.n_parents for run in self.runs]))
+        shapes = [(run.n_parents, features.width(run), n_children * output_dim) for run in self.runs]
+        self.weights = nn.ParameterList(th.empty(shape).uniform_(-bound, bound) for shape in shapes)
         self.bias = nn.Parameter(th.zeros(n_children, 1, output_dim)) if bias else None
 
     def bind(self, features: BoundFeatures) -> LinearFn:
@@ -71,13 +70,31 @@ class ParentLinear(nn.Module):
         return outputs + (self.bias if distinct is None else self.bias.squeeze(1)[distinct.child])
 
     def _multiply_out(self, features: ParentFeatures, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+        total = self.of_numbers(features, inputs, mask)
+        for run, weight in zip(self.runs, self.weights, strict=True):
+            if run.is_categorical:
+                hidden = features.of_run(run, slice(None), run.of(inputs.columns).transpose(0, 1))
+                outputs = self.by_child(th.bmm(hidden, weight))
+                of_run = mask[..., run.parents]
+                total = total + th.einsum("prjo,jrp->jro", _without_masked(outputs, of_run.permute(2, 1, 0)), of_run)
+        return self.plus_bias(total)
+
+    def of_numbers(self, features: ParentFeatures, inputs: ParentInputs, mask: th.Tensor) -> th.Tensor:
+        """
+        What the continuous parents contribute, multiplied out. Their features are masked first: those of all parents are
+        narrower than what these contribute to all children.
+
+        :param mask: ``[J, R, P]``
+        :return: ``[J, R, O]``
+        """
         total = mask.new_zeros(self.n_children, len(inputs.columns), self.output_dim)
         for run, weight in zip(self.runs, self.weights, strict=True):
-            hidden = features.of_run(run, slice(None), run.of(inputs.columns).transpose(0, 1))
-            outputs = self.by_child(th.bmm(hidden, weight))
-            of_run = mask[..., run.parents]
-            total = total + th.einsum("prjo,jrp->jro", _without_masked(outputs, of_run.permute(2, 1, 0)), of_run)
-        return self.plus_bias(total)
+            if not run.is_categorical:
+                hidden = features.of_run(run, slice(None), run.of(inputs.columns).transpose(0, 1)).transpose(0, 1)
+                of_run = mask[..., run.parents]
+                masked = _without_masked(hidden * of_run.unsqueeze(-1), of_run).flatten(2)
+                total = total.baddbmm(masked, self.by_child(weight).permute(2, 0, 1, 3).flatten(1, 2))
+        return total
 
 
 class LinearTables:
@@ -98,7 +115,7 @@ class LinearTables:
         self.features = features.features
         table = self.features.table()
         outputs = [
-            th.bmm(table[run.columns].unflatten(0, (run.n_parents, run.width)), weight).flatten(0, 1)
+            th.bmm(table[run.columns, : weight.shape[1]].unflatten(0, (run.n_parents, run.width)), weight).flatten(0, 1)
             for run, weight in zip(layer.runs, layer.weights, strict=True)
         ]
         self.tangents: tuple[th.Tensor, ...] = ()
@@ -131,7 +148,14 @@ class LinearTables:
         if inputs.scales is not None:
             mask_of_rows = th.cat([mask, mask.index_select(-1, self.features.line_parents)], dim=-1)
             weights = (mask_of_rows * inputs.scales).masked_fill_(mask_of_rows == 0, 0)
-        dense = list(inputs.dense)
+        dense = [parent for parent in inputs.dense if parent not in self.features.continuous]
+        of_numbers = None
+        if len(dense) < len(inputs.dense):
+            of_numbers = self.layer.of_numbers(self.features, inputs, mask)
+            if len(self.features.continuous) == self.features.n_parents:
+                return self.layer.plus_bias(of_numbers)
+            mask = mask.index_fill(-1, self.features.line_parents, 0)
+            weights = mask
         if dense:
             own, own_rows = self._own_rows(inputs.columns, dense)
             rows = rows.clone()
@@ -147,7 +171,7 @@ class LinearTables:
             output = LinearGradients.apply(
                 output, table, inputs.columns, mask.detach(), is_shared, inputs.rows, rows, runs, self.tangents
             )
-        return self.layer.plus_bias(output)
+        return self.layer.plus_bias(output if of_numbers is None else output + of_numbers)
 
     def _own_rows(self, columns: th.Tensor, dense: list[int]) -> tuple[th.Tensor, th.Tensor]:
         """

@@ -30,8 +30,8 @@ test: $(STAMP) ## the tests, without the slow ones
 test-slow: $(STAMP) ## all the tests
 	$(PYTEST) -m "not gpu"
 
-bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the dense path (ten minutes)
-	$(BIN)/python benchmarks/speed.py
+bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the dense path (ten minutes); kept with the results
+	$(BIN)/python benchmarks/speed.py --json benchmarks/results/speed
 
 format: $(STAMP) ## sort the imports and format
 	$(BIN)/ruff check --select I --fix .

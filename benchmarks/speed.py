@@ -1,20 +1,26 @@
 """
 How fast FCDL and its simulator are, beside our own dense, undeduplicated path in the same run.
 
-``make bench-speed`` runs all of it, with one thread and with two. ``python benchmarks/speed.py --quick --json speed.json``
-takes less than a minute. Both paths give the same numbers (the tests hold them against each other); the dense one multiplies
-matrices in place of looking up tables, and sends every step of every candidate of the planner through the model.
+``make bench-speed`` runs all of it, with one thread and with two, and keeps the numbers in
+``benchmarks/results/speed/DATE-COMMIT.json``. ``python benchmarks/speed.py --quick --json FILE`` takes less than a minute.
+Both paths give the same numbers (the tests hold them against each other); the dense one multiplies matrices in place of
+looking up tables, and sends every step of every candidate of the planner through the model.
+
+``--against FILE`` compares with such a file. ``--fail-below 0.7`` makes the program end with 1 if a ratio is less than that
+share of the file's. Both paths are measured in one run, so the machine hardly matters to their ratio.
 """
 
 import argparse
 import json
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from datetime import date
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,8 +34,9 @@ from flops import Work
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
+from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl import FCDL, FCDLPolicy, GymVectorVecEnv
-from sb3_fcdl.dynamics import DYNAMICS
+from sb3_fcdl.dynamics import DEFAULT_DYNAMICS, DYNAMICS, Windows
 from sb3_fcdl.dynamics.lookup import rule
 from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.planning import planner
@@ -41,6 +48,8 @@ from sb3_fcdl.runs.record import machine, package_versions
 ENV_ID = "FCDL/Chemical-v0"
 N_ENVS = 10
 EPISODE_STEPS = 25
+# Rows of an update on a system of numbers.
+BATCH_SIZE = 256
 
 Size = tuple[int, int]
 """Objects and colours of a system."""
@@ -61,6 +70,7 @@ class Scale:
     :param size: of the system
     :param growth: other sizes, measured with one thread
     :param models: dynamics models, measured with one thread
+    :param numbers: systems of so many continuous variables, measured with one thread
     """
 
     threads: Sequence[int] = (1, 2)
@@ -70,10 +80,11 @@ class Scale:
     size: Size = (10, 5)
     growth: Sequence[Size] = ((20, 5), (40, 5), (10, 10))
     models: Sequence[str] = tuple(DYNAMICS)
+    numbers: Sequence[int] = (10, 30, 100)
 
 
 FULL = Scale()
-QUICK = Scale(threads=(1,), seconds=0.5, plan_envs=(1, N_ENVS), growth=(), models=())
+QUICK = Scale(threads=(1,), seconds=0.5, plan_envs=(1, N_ENVS), growth=(), models=(), numbers=())
 
 
 @dataclass(frozen=True)
@@ -250,11 +261,34 @@ def speed_rows(scale: Scale) -> list[Row]:
 
 
 def peak_memory(size: Size, is_dense: bool) -> float:
-    """:return: MiB that this process has taken so far, after an update and a plan; the libraries take most of it"""
+    """:return: MiB that this process has taken so far, after an update and a plan"""
     model = trained_model(size, n_updates=0)
     with dense_path() if is_dense else nullcontext():
         model.train(1, model.batch_size)
         model.predict(first_observations(size, N_ENVS))
+    return memory()
+
+
+def numbers_rows(n_variables: int, seconds: float) -> list[Row]:
+    """An update of the default model on a system of numbers, and the memory that the process took for it."""
+    factors = Factors(tuple(Variable(f"x{index}") for index in range(n_variables)), (Variable("action"),))
+    th.manual_seed(0)
+    model = DYNAMICS[DEFAULT_DYNAMICS](factors).train()
+    optimizer = th.optim.Adam(model.parameters(), fused=True)
+    shape = (BATCH_SIZE, 1, n_variables)
+    windows = Windows(th.randn(shape), th.randn(BATCH_SIZE, 1, 1), th.randn(shape), th.ones(BATCH_SIZE, 1) > 0)
+
+    def update() -> None:
+        optimizer.zero_grad()
+        model.loss(windows).total.backward()
+        optimizer.step()
+
+    name = f"update, {DEFAULT_DYNAMICS}, {n_variables} numbers"
+    return [Row(name, "ms", median_ms(update, seconds)), Row(f"peak memory, {n_variables} numbers", "MiB", memory())]
+
+
+def memory() -> float:
+    """:return: most MiB that this process has had so far; the libraries take about 400 of them"""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -272,19 +306,22 @@ def measure(scale: Scale) -> list[Row]:
     for n_threads in scale.threads:
         print(f"measuring, threads: {n_threads} ...", file=sys.stderr)
         rows += in_fresh_process(n_threads, speed_rows, scale)
-        memory = [in_fresh_process(n_threads, peak_memory, scale.size, is_dense) for is_dense in (False, True)]
-        rows.append(Row("peak memory, update and plan", "MiB", *memory, n_threads))
+        peaks = [in_fresh_process(n_threads, peak_memory, scale.size, is_dense) for is_dense in (False, True)]
+        rows.append(Row("peak memory, update and plan", "MiB", *peaks, n_threads))
+    for n_variables in scale.numbers:
+        rows += in_fresh_process(1, numbers_rows, n_variables, scale.seconds)
     return rows
 
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown; ``ratio`` is how many times better ours is."""
 
-    def shown(number: float | None) -> str:
-        return "" if number is None else f"{number:,.{1 if number < 100 else 0}f}"
-
-    lines = [[row.quantity, row.unit, str(row.n_threads), *map(shown, (row.ours, row.dense, row.ratio))] for row in rows]
+    lines = [[row.quantity, row.unit, str(row.n_threads), *map(_shown, (row.ours, row.dense, row.ratio))] for row in rows]
     return markdown(["", "unit", "threads", "ours", "dense", "ratio"], lines)
+
+
+def _shown(number: float | None) -> str:
+    return "" if number is None else f"{number:,.{1 if number < 100 else 0}f}"
 
 
 def report(scale: Scale, rows: Sequence[Row]) -> dict[str, Any]:
@@ -301,16 +338,61 @@ def report(scale: Scale, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def rows_of(path: Path) -> list[Row]:
+    """:param path: what ``report`` was written to"""
+    names = {each.name for each in fields(Row)}
+    return [
+        Row(**{name: value for name, value in row.items() if name in names}) for row in json.loads(path.read_text())["rows"]
+    ]
+
+
+def comparison(before: Sequence[Row], now: Sequence[Row]) -> tuple[str, float]:
+    """
+    :param before: rows of an earlier run
+    :param now: of this one
+    :return: Markdown of what both have; and the smallest share of an earlier ratio that is left, infinite if there is none
+    """
+    earlier = {(row.quantity, row.n_threads): row for row in before}
+    lines, shares = [], [float("inf")]
+    for row in now:
+        old = earlier.get((row.quantity, row.n_threads))
+        if old is not None:
+            times = Row("", row.unit, row.ours, old.ours).ratio
+            lines.append(
+                [row.quantity, row.unit, str(row.n_threads), *map(_shown, (old.ours, row.ours, times, old.ratio, row.ratio))]
+            )
+            if old.ratio and row.ratio:
+                shares.append(row.ratio / old.ratio)
+    columns = ["", "unit", "threads", "before", "now", "times better", "ratio before", "ratio now"]
+    return markdown(columns, lines), min(shares)
+
+
+def kept_name() -> str:
+    """``DATE-COMMIT.json``, of now; a commit with changes that are not in it has a ``+``."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True).stdout
+    return f"{date.today()}-{commit.strip()}.json"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="less than a minute: one thread, no growth, not 100 envs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows, versions and machine to this file")
+    help_json = "also write the rows, versions and machine to this file; in a folder it is called DATE-COMMIT.json"
+    parser.add_argument("--json", type=Path, metavar="FILE", help=help_json)
+    parser.add_argument("--against", type=Path, metavar="FILE", help="such a file: print how many times better the rows are")
+    parser.add_argument("--fail-below", type=float, default=0.0, metavar="SHARE", help="of the ratios of that file")
     arguments = parser.parse_args(argv)
+    before = None if arguments.against is None else rows_of(arguments.against)
     scale = QUICK if arguments.quick else FULL
     rows = measure(scale)
     print(table(rows))
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(report(scale, rows), indent=2) + "\n")
+        path = arguments.json / kept_name() if arguments.json.is_dir() else arguments.json
+        path.write_text(json.dumps(report(scale, rows), indent=2) + "\n")
+    if before is not None:
+        compared, share = comparison(before, rows)
+        print(f"\n{compared}\n\nSmallest share of an earlier ratio: {share:.2f}")
+        if share < arguments.fail_below:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

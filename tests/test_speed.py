@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import time
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def once_ms(function, seconds):
 
 
 def test_quick_run_prints_a_table_and_writes_ratios(speed, one_thread, capsys, tmp_path, monkeypatch):
-    small = speed.Scale(threads=(1,), seconds=0, n_updates=1, plan_envs=(10,), size=(4, 3), growth=((5, 2),), models=("mlp",))
+    small = speed.Scale(
+        threads=(1,), seconds=0, n_updates=1, plan_envs=(10,), size=(4, 3), growth=((5, 2),), models=("mlp",), numbers=(2,)
+    )
     monkeypatch.setattr(speed, "QUICK", small)
     monkeypatch.setattr(speed, "median_ms", once_ms)
     monkeypatch.setattr(speed, "EPISODE_STEPS", 3)
@@ -88,9 +91,44 @@ def test_quick_run_prints_a_table_and_writes_ratios(speed, one_thread, capsys, t
     units = {row["unit"] for row in rows.values()}
     assert units == {"ms", "vector steps/s", "GFLOP/s", "rows", "GFLOP", "% of product", "transitions/s", "MiB"}
     assert {"update, mlp", "plan, mlp, 10 envs", "update, 5 objects, 2 colours"} <= rows.keys()
+    assert {"update, fcdl_tree, 2 numbers", "peak memory, 2 numbers"} <= rows.keys()
     assert "ChemicalVectorEnv, 1000 envs" in rows
     assert {"GymVectorVecEnv, 1000 envs", "DummyVecEnv, 100 envs", "SubprocVecEnv, 10 envs"} <= rows.keys()
     assert result["scale"]["size"] == [4, 3] and result["versions"]["torch"] and result["machine"]["cores"] >= 1
+
+
+def test_rows_are_compared_with_those_of_a_file(speed, tmp_path, monkeypatch, capsys):
+    """A step from 8 to 4 ms is twice as fast, 10 to 30 a second thrice; a ratio from 4 to 2 is half of what it was."""
+    now = [
+        speed.Row("plan", "ms", 4.0, 8.0, 1),
+        speed.Row("steps", "steps/s", 30.0, None, 1),
+        speed.Row("new", "ms", 1.0, None, 1),
+    ]
+    before = [speed.Row("plan", "ms", 8.0, 32.0, 1), speed.Row("steps", "steps/s", 10.0, None, 1)]
+    monkeypatch.setattr(speed, "measure", lambda scale: now)
+    monkeypatch.setattr(speed, "report", lambda scale, rows: {"rows": [{**vars(row), "ratio": row.ratio} for row in before]})
+    path = tmp_path / "before.json"
+    speed.main(["--json", str(path)])
+    capsys.readouterr()
+    speed.main(["--against", str(path)])
+    printed = squeezed(capsys.readouterr().out)
+    assert (
+        "| plan | ms | 1 | 8.0 | 4.0 | 2.0 | 4.0 | 2.0 |" in printed
+        and "| steps | steps/s | 1 | 10.0 | 30.0 | 3.0 | | |" in printed
+    )
+    assert printed.count("| new |") == 1 and "Smallest share of an earlier ratio: 0.50" in printed
+    speed.main(["--against", str(path), "--fail-below", "0.5"])
+    with pytest.raises(SystemExit) as ended:
+        speed.main(["--against", str(path), "--fail-below", "0.7"])
+    assert ended.value.code == 1
+
+
+def test_a_folder_keeps_a_file_a_day_and_commit(speed, tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "measure", lambda scale: [])
+    monkeypatch.setattr(speed, "report", lambda scale, rows: {"rows": []})
+    speed.main(["--json", str(tmp_path)])
+    (kept,) = tmp_path.iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-[0-9a-f]{7,}\+?\.json", kept.name)
 
 
 def test_median_leaves_out_the_first_call(monkeypatch):

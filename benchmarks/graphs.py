@@ -16,11 +16,13 @@ import argparse
 import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fcdl_envs.chemical_system import ChemicalSystem
 from sb3_fcdl import FCDL
+from sb3_fcdl.dynamics.graph.held_out import HeldOut
 from sb3_fcdl.dynamics.graph.judgement import MIN_GAIN, Z_ALPHA
 from sb3_fcdl.evaluation.paired import joined, one_step, paired_envs, random_steps, true_graphs
 from sb3_fcdl.evaluation.returns import Task, make_env
@@ -30,6 +32,8 @@ ENV_ID, N_OBJECTS, N_COLORS = "FCDL/Chemical-v0", 10, 5
 N_STEPS, N_ENVS = 200, 10
 # Transitions a model judges by, those whose gains are computed for each object acted on, and draws for each of these.
 N_JUDGED, N_ROWS, N_PATHS = 16384, 200, 400
+# Of a probability, as a judgement counts at most ten nats.
+SMALLEST = np.exp(-HeldOut.MOST)
 
 
 @dataclass(frozen=True)
@@ -123,15 +127,13 @@ def visible_edges(system: ChemicalSystem, colors: np.ndarray, actions: np.ndarra
             continue
         rows = rng.permutation(of_node)[:N_ROWS]
         uniforms = rng.random((len(rows), N_PATHS, n_objects))
-        right = next_colors(system, colors[rows], actions[rows], uniforms).clip(1e-9)
+        right = next_colors(system, colors[rows], actions[rows], uniforms).clip(SMALLEST)
         for parent in range(n_objects):
             other = colors[rows].copy()
             # Inside the regime: the model's context knows which one it is.
             other[:, parent] = colors[rng.permutation(of_node)[: len(rows)], parent]
-            # A value that one draw in N_PATHS might have shown is not impossible.
-            wrong = next_colors(system, other, actions[rows], uniforms).clip(1e-9)
-            smallest = np.exp(-10.0)  # what a judgement counts at most, HeldOut.MOST
-            ratio = np.log(right.clip(smallest) / wrong.clip(smallest))
+            wrong = next_colors(system, other, actions[rows], uniforms).clip(SMALLEST)
+            ratio = np.log(right / wrong)
             gain = (right * ratio).sum(-1)
             variance = (right * ratio**2).sum(-1).mean(0) - gain.mean(0) ** 2
             error = np.sqrt(variance.clip(0) / len(of_node))
@@ -139,34 +141,39 @@ def visible_edges(system: ChemicalSystem, colors: np.ndarray, actions: np.ndarra
     return visible
 
 
-def measured(folder: Path) -> Line:
-    """:param folder: of a run that has ended"""
-    record = TrainRecord.load(folder)
-    system = ChemicalSystem(record.env_kwargs["rule"], dynamics_seed=record.env_kwargs["dynamics_seed"])
-    is_visible = visible_edges(system, *held_out(folder))
-    model = FCDL.load(folder / "model.zip")
-    predict, dynamics = one_step(model), model.policy.dynamics
+def counted_edges(model: FCDL, env_kwargs: dict[str, Any], is_visible: np.ndarray | None = None) -> tuple[float, ...]:
+    """
+    :param model: trained
+    :param env_kwargs: of the environment
+    :param is_visible: see ``visible_edges``; None: all are
+    :return: the numbers of ``Line``, from ``needed`` on
+    """
+    predict, between = one_step(model), ~np.eye(N_OBJECTS, dtype=bool)
     outside, inside = [], []
-    for step in joined(random_steps(paired_envs(ENV_ID, record.env_kwargs, Task("train", {}), None, N_ENVS), N_STEPS, 0)):
+    for step in joined(random_steps(paired_envs(ENV_ID, env_kwargs, Task("train", {}), None, N_ENVS), N_STEPS, 0)):
         graph = predict(step.observations[0], step.actions).graph
         assert graph is not None
-        between = ~np.eye(N_OBJECTS, dtype=bool)
         used = (graph.numpy() > 0)[..., :N_OBJECTS] & between
-        local, needed = (true_graphs(step.infos[0], name)[..., :N_OBJECTS] for name in ("local_graph", "transition_graph"))
-        needed, visible = needed & between, is_visible[step.actions // N_COLORS] & needed & between
-        is_inside = ~(local & between).any((1, 2))
+        local, needed = (
+            true_graphs(step.infos[0], name)[..., :N_OBJECTS] & between for name in ("local_graph", "transition_graph")
+        )
+        visible = needed if is_visible is None else needed & is_visible[step.actions // N_COLORS]
         counts = np.stack([each.sum((1, 2)) for each in (needed, visible, used, needed & used, visible & used)], axis=1)
+        is_inside = ~local.any((1, 2))
         outside.append(counts[~is_inside])
         inside.append(used.sum((1, 2))[is_inside])
-    return Line(
-        record.env_kwargs["rule"],
-        record.seed,
-        record.timesteps,
-        len(dynamics.context_graphs()) if not hasattr(dynamics, "tree") else len(dynamics.tree.leaves),
-        " ".join(dynamics.context_variables),
-        *(round(float(mean), 3) for mean in np.concatenate(outside).mean(0)),
-        round(float(np.concatenate(inside).mean()), 3),
-    )
+    means = [*np.concatenate(outside).mean(0), np.concatenate(inside).mean()]
+    return tuple(round(float(mean), 3) for mean in means)
+
+
+def measured(folder: Path) -> Line:
+    """:param folder: of a run that has ended"""
+    record, model = TrainRecord.load(folder), FCDL.load(folder / "model.zip")
+    system = ChemicalSystem(record.env_kwargs["rule"], dynamics_seed=record.env_kwargs["dynamics_seed"])
+    counts = counted_edges(model, record.env_kwargs, visible_edges(system, *held_out(folder)))
+    contexts = {graph.label for graph in model.policy.dynamics.context_graphs() if graph.edges.any()}
+    chosen_by = " ".join(model.policy.dynamics.context_variables)
+    return Line(record.env_kwargs["rule"], record.seed, record.timesteps, len(contexts), chosen_by, *counts)
 
 
 def main() -> None:

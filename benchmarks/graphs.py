@@ -171,9 +171,10 @@ def measured(folder: Path) -> Line:
     record, model = TrainRecord.load(folder), FCDL.load(folder / "model.zip")
     system = ChemicalSystem(record.env_kwargs["rule"], dynamics_seed=record.env_kwargs["dynamics_seed"])
     counts = counted_edges(model, record.env_kwargs, visible_edges(system, *held_out(folder)))
-    contexts = {graph.label for graph in model.policy.dynamics.context_graphs() if graph.edges.any()}
     chosen_by = " ".join(model.policy.dynamics.context_variables)
-    return Line(record.env_kwargs["rule"], record.seed, record.timesteps, len(contexts), chosen_by, *counts)
+    return Line(
+        record.env_kwargs["rule"], record.seed, record.timesteps, len(model.policy.dynamics.contexts), chosen_by, *counts
+    )
 
 
 def main() -> None:

@@ -172,6 +172,11 @@ class DynamicsModel(nn.Module, ABC):
         """The graph of each context, one for a model without contexts, an empty list for one without graphs."""
 
     @property
+    def contexts(self) -> list[int]:
+        """Numbers of the contexts that there are, among ``context_graphs``: all, unless a model says otherwise."""
+        return list(range(len(self.context_graphs())))
+
+    @property
     def context_variables(self) -> tuple[str, ...]:
         """Names of the variables that the choice of the context reads: all, unless a model says otherwise."""
         return self.factors.parent_names

@@ -169,6 +169,10 @@ class ContextTreeDynamics(DynamicsModel):
         ]
 
     @property
+    def contexts(self) -> list[int]:
+        return self.tree.leaves
+
+    @property
     def context_variables(self) -> tuple[str, ...]:
         return tuple(
             name for name, is_read in zip(self.factors.parent_names, self.tree.reads.tolist(), strict=True) if is_read

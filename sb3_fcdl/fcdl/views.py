@@ -59,6 +59,7 @@ class ModelViews(ABC):
         if len(graphs) > 1 and not self.experience.is_empty:
             met = [code.graph for code in self.codes()]
             return CausalGraph.union(met, f"union of the {len(met)} contexts met")
+        graphs = [graphs[context] for context in self.dynamics.contexts]
         return CausalGraph.union(graphs, f"union of all {len(graphs)} contexts" if len(graphs) > 1 else "all contexts")
 
     def imagined_env(self, n_envs: int = 64, horizon: int = 5, action_mask_fn: ActionMaskFn | None = None) -> ImaginedVecEnv:

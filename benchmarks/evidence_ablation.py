@@ -36,6 +36,7 @@ class Line:
     """
     :param variant: what is missing
     :param seed: of the system and the model
+    :param transitions: that it learned from
     :param updates: of the model
     :param contexts: how many it has
     :param context_variables: what their choice reads
@@ -48,6 +49,7 @@ class Line:
 
     variant: str
     seed: int
+    transitions: int
     updates: int
     contexts: int
     context_variables: str
@@ -106,7 +108,7 @@ def recorded(seed: int, n_transitions: int, **dynamics_kwargs: Any) -> FCDL:
     """A new model with random transitions in its buffer."""
     env = GymVectorVecEnv(gym.make_vec(ENV_ID, num_envs=N_ENVS, rule=RULE, dynamics_seed=seed))
     settings = preset(ENV_ID) | {"dynamics_kwargs": dynamics_kwargs, "learning_rate": 3e-4}
-    model = FCDL(FCDLPolicy, env, **settings, learning_starts=10**9, exploration_rate=1.0, seed=seed)
+    model = FCDL(FCDLPolicy, env, **settings, learning_starts=10**9, exploration_rate=1.0, seed=seed, device="cpu")
     model.set_logger(configure(None, []))
     return model.learn(n_transitions)
 
@@ -126,6 +128,7 @@ def measured(variant: str, seed: int, n_transitions: int, n_updates: int) -> Lin
     return Line(
         variant,
         seed,
+        n_transitions,
         n_updates,
         len(dynamics.tree.leaves),
         " ".join(dynamics.context_variables),
@@ -164,7 +167,8 @@ def main() -> None:
                 if arguments.table:
                     print(table(lines))
                     return
-                if (variant, str(seed)) not in {(line["variant"], line["seed"]) for line in lines}:
+                what = (variant, *map(str, (seed, arguments.transitions, arguments.updates)))
+                if what not in {(line["variant"], line["seed"], line["transitions"], line["updates"]) for line in lines}:
                     line = measured(variant, seed, arguments.transitions, arguments.updates)
                     print(line, flush=True)
                     writer = csv.DictWriter(file, [field.name for field in fields(Line)], lineterminator="\n")

@@ -63,7 +63,7 @@ def trained(env: str, seed: int, n_transitions: int, dynamics: str) -> FCDL:
     """:return: a model of random transitions, the same ones whatever the dynamics"""
     env_id = f"FCDL/{env}-v0"
     kind = "MultiInputPolicy" if isinstance(gym.spec(env_id).make().observation_space, gym.spaces.Dict) else "MlpPolicy"
-    model = FCDL(kind, env_id, dynamics=dynamics, exploration_rate=1, learning_starts=10**9, seed=seed)
+    model = FCDL(kind, env_id, dynamics=dynamics, exploration_rate=1, learning_starts=10**9, seed=seed, device="cpu")
     model.set_logger(configure(None, []))
     model.learn(n_transitions)
     model.train(N_UPDATES, BATCH_SIZE)

@@ -23,7 +23,8 @@ import numpy as np
 from fcdl_envs.chemical_system import ChemicalSystem
 from sb3_fcdl import FCDL
 from sb3_fcdl.dynamics.graph.held_out import HeldOut
-from sb3_fcdl.dynamics.graph.judgement import MIN_GAIN, Z_ALPHA
+from sb3_fcdl.dynamics.graph.judgement import MIN_GAIN
+from sb3_fcdl.dynamics.graph.splits import Z_ALPHA
 from sb3_fcdl.evaluation.paired import joined, one_step, paired_envs, random_steps, true_graphs
 from sb3_fcdl.evaluation.returns import Task, make_env
 from sb3_fcdl.runs.record import TrainRecord
@@ -66,7 +67,7 @@ class Line:
 
     @property
     def precision(self) -> float:
-        return self.true / self.used
+        return self.true / self.used if self.used else float("nan")
 
     @property
     def recall(self) -> float:
@@ -74,14 +75,14 @@ class Line:
 
     @property
     def recall_of_visible(self) -> float:
-        return self.visible_and_used / self.visible
+        return self.visible_and_used / self.visible if self.visible else float("nan")
 
 
 def held_out(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """:return: the colours and actions of transitions that a run never trained on, ``[R, V]`` and ``[R]``"""
     record = TrainRecord.load(folder)
     env = make_env(record.env, record.arguments["n_envs"], record.env_kwargs)
-    model = FCDL.resume(next(folder.glob("end_*")), env)
+    model = FCDL.resume(next(folder.glob("end_*")), env, device="cpu")
     windows = model.experience.judged(N_JUDGED)
     state, action = windows.state[:, 0].numpy(), windows.action[:, 0].numpy()
     return state.reshape(len(state), N_OBJECTS, N_COLORS).argmax(-1), action.argmax(-1)
@@ -168,7 +169,7 @@ def counted_edges(model: FCDL, env_kwargs: dict[str, Any], is_visible: np.ndarra
 
 def measured(folder: Path) -> Line:
     """:param folder: of a run that has ended"""
-    record, model = TrainRecord.load(folder), FCDL.load(folder / "model.zip")
+    record, model = TrainRecord.load(folder), FCDL.load(folder / "model.zip", device="cpu")
     system = ChemicalSystem(record.env_kwargs["rule"], dynamics_seed=record.env_kwargs["dynamics_seed"])
     counts = counted_edges(model, record.env_kwargs, visible_edges(system, *held_out(folder)))
     chosen_by = " ".join(model.policy.dynamics.context_variables)

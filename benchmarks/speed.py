@@ -369,8 +369,9 @@ def comparison(before: Sequence[Row], now: Sequence[Row]) -> tuple[str, float]:
 
 def kept_name() -> str:
     """``DATE-COMMIT.json``, of now; a commit with changes that are not in it has a ``+``."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True).stdout
-    return f"{date.today()}-{commit.strip()}.json"
+    commit = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    name = subprocess.run(commit, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+    return f"{date.today()}-{name}.json"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -381,17 +382,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--against", type=Path, metavar="FILE", help="such a file: print how many times better the rows are")
     parser.add_argument("--fail-below", type=float, default=0.0, metavar="SHARE", help="of the ratios of that file")
     arguments = parser.parse_args(argv)
+    if arguments.fail_below and arguments.against is None:
+        parser.error("--fail-below is a share of the ratios of a file: give --against FILE")
     before = None if arguments.against is None else rows_of(arguments.against)
+    path = arguments.json
+    if path is not None and path.is_dir():
+        path = path / kept_name()
     scale = QUICK if arguments.quick else FULL
     rows = measure(scale)
     print(table(rows))
-    if arguments.json is not None:
-        path = arguments.json / kept_name() if arguments.json.is_dir() else arguments.json
+    if path is not None:
         path.write_text(json.dumps(report(scale, rows), indent=2) + "\n")
     if before is not None:
         compared, share = comparison(before, rows)
         print(f"\n{compared}\n\nSmallest share of an earlier ratio: {share:.2f}")
-        if share < arguments.fail_below:
+        if arguments.fail_below and not arguments.fail_below <= share < float("inf"):
             sys.exit(1)
 
 

@@ -121,6 +121,9 @@ def test_rows_are_compared_with_those_of_a_file(speed, tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit) as ended:
         speed.main(["--against", str(path), "--fail-below", "0.7"])
     assert ended.value.code == 1
+    with pytest.raises(SystemExit):
+        speed.main(["--fail-below", "0.7"])
+    assert "give --against FILE" in capsys.readouterr().err
 
 
 def test_a_folder_keeps_a_file_a_day_and_commit(speed, tmp_path, monkeypatch):

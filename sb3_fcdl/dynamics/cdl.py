@@ -47,10 +47,6 @@ class CDLDynamics(DynamicsModel):
     is_allowed: th.Tensor
     threshold: th.Tensor
     cmi: th.Tensor
-    gain: th.Tensor
-    standard_error: th.Tensor
-    q_values: th.Tensor
-    n_held_out: th.Tensor
 
     def __init__(
         self,

@@ -116,7 +116,9 @@ class ContextTreeDynamics(DynamicsModel):
         bound = self._bind(with_state_gradient=windows.state.requires_grad)
         is_valid = windows.valid.unsqueeze(-1)
         # Where a window has left its episode its first step stands in: tables serve only what is one-hot in every row.
-        state, action, next_state = (part.where(is_valid, part[:, :1]).flatten(0, 1) for part in windows[:3])
+        first = (part[:, :1].where(is_valid[:, :1], 0) for part in windows[:3])
+        parts = (part.where(is_valid, stand_in) for part, stand_in in zip(windows[:3], first, strict=True))
+        state, action, next_state = (part.flatten(0, 1) for part in parts)
         inputs = bound.features.read(state, action)
         code = self.tree(inputs.columns.detach())
         graph = self._nearly(self.graphs[code])

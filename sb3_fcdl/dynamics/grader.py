@@ -130,16 +130,18 @@ class GRADERDynamics(DynamicsModel):
 
     def _keep(self, tests: list[Association], q_values: th.Tensor, n: int) -> None:
         """
-        The tests as evidence: the information that a parent has of its child, and its standard error if it has none.
+        The tests as evidence: the information that a parent has of its child, and its standard error if it has none. Where the
+        data left nothing to chance, as of a parent that never varies, nothing was tested.
 
         :param n: samples
         """
         entries = th.zeros(3, *self.evidence.gain.shape, dtype=th.float64, device=q_values.device)
         entries[1], entries[2] = th.inf, 1
         gains, errors = th.stack([test.information for test in tests]), th.stack([test.spread for test in tests])
+        errors = errors.where(errors > 0, th.inf)
         entries.view(3, -1)[:, self.edges.index] = th.stack([gains / n, errors / n, q_values])
         evidence = Evidence(entries[0], entries[1], th.full((1, 1, 1), n, device=q_values.device))
-        self.evidence.keep(evidence, entries[2], th.as_tensor(self.free_entries, device=q_values.device))
+        self.evidence.keep(evidence, entries[2], entries[1].isfinite())
 
     def _categories(self, windows: Windows) -> tuple[th.Tensor, th.Tensor]:
         """The parents, ``[n, P]``, and the next state variables, ``[n, V]``, of the samples, int64."""

@@ -54,7 +54,7 @@ class LabelledLinear(ParentLinear):
     def __init__(self, features: ParentFeatures, n_children: int, output_dim: int) -> None:
         super().__init__(features, n_children, output_dim)
         # One layer on features and mask together, so their inputs count together.
-        bound = (6 / (features.n_parents * (features.bias.shape[1] + 1))) ** 0.5
+        bound = (6 / (self.fan_in + features.n_parents)) ** 0.5
         self.label = nn.Parameter(th.empty(n_children, features.n_parents, output_dim).uniform_(-bound, bound))
 
     def bind(self, features: BoundFeatures) -> LinearFn:
@@ -198,14 +198,16 @@ class NCDDynamics(DynamicsModel):
         step = self.stepper()
 
         def nll(columns: th.Tensor) -> th.Tensor:
-            parts = columns.split([state.shape[1], action.shape[1]], dim=1)
-            return -step(*parts).next_state.log_prob(next_state).clamp(min=-HeldOut.MOST)
+            rows = zip(columns.split(HeldOut.CHUNK), next_state.split(HeldOut.CHUNK), strict=True)
+            widths = [state.shape[1], action.shape[1]]
+            chunks = [step(*given.split(widths, dim=1)).next_state.log_prob(then) for given, then in rows]
+            return -th.cat(chunks).clamp(min=-HeldOut.MOST)
 
         evidence = by_value(nll, th.cat([state, action], dim=1), self.factors.parent_slices)
         p_values, is_free = evidence.above(MIN_GAIN).p_value, th.as_tensor(self.free_entries, device=state.device)
         q_values = th.ones_like(p_values)
         q_values[:, is_free] = adjusted(p_values[:, is_free])
-        self.evidence.keep(evidence, q_values, is_free)
+        self.evidence.keep(evidence, q_values, is_free & evidence.standard_error.isfinite())
 
     def _free_log_odds(self, bound: _Bound, inputs: ParentInputs) -> th.Tensor:
         """Of the free entries, for each row, ``[R, F]``."""

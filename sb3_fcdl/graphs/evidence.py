@@ -10,12 +10,14 @@ import numpy as np
 @dataclass(frozen=True, eq=False)
 class EdgeEvidence:
     """
-    What transitions that nothing was fitted to say of each entry of a graph.
+    What recorded transitions say of each entry of a graph: those that the model holds out or, of ``grader``, all, as its tests
+    fit nothing.
 
     :param gain: mean gain of the edge, ``[V, P]``: by how many nats a transition the log-likelihood of the child is higher
         with the edge than without; finite. Of ``ncd`` higher than with the parent of another transition, of ``grader`` the
-        information of its independence test
-    :param standard_error: of the gain, ``[V, P]``, not negative; infinite where nothing was seen
+        information by its independence test
+    :param standard_error: of the gain, ``[V, P]``, not negative; infinite where nothing was seen. Of ``grader`` that of a
+        gain of zero
     :param q_values: p-values adjusted for false discovery, ``[V, P]``, in [0, 1]: of the entries of at most ``alpha``, a share
         of at most ``alpha`` is false on average. 1 for an entry that was not tested
     :param is_tested: whether the entry was tested, ``[V, P]``, bool. What was given, or could not be seen, was not

@@ -133,9 +133,7 @@ class CausalGraph:
         :raises ValueError: if there is no evidence, or ``alpha`` is out of its range
         """
         if self.evidence is None:
-            raise ValueError(
-                "the graph carries no evidence: learn it with dynamics='fcdl_tree' or 'cdl', which hold transitions out"
-            )
+            raise ValueError("the graph carries no evidence: learn it with dynamics='fcdl_tree', 'cdl', 'ncd' or 'grader'")
         if not (isinstance(alpha, Real) and 0 < alpha < 1):
             raise ValueError(f"alpha must be in (0, 1), got {alpha!r}")
         probabilities = np.where(self.evidence.is_tested, self.evidence.q_values <= alpha, self.edges).astype(float)

@@ -352,3 +352,7 @@ def test_tests_are_the_evidence_of_the_graph():
     assert evidence.standard_error[1, 0] == pytest.approx(2**-0.5 / 4000, rel=0.01)
     assert evidence.q_values[1, 0] < 1e-6 and evidence.q_values[1, 2] > 0.05
     assert graph.significant(0.05).edges[1].tolist() == [True, True, False]
+    never = th.eye(2)[th.zeros(4000, dtype=th.int64)].unsqueeze(1)
+    model.discover(Windows(state.unsqueeze(1), never, after.unsqueeze(1), valid))
+    (graph,) = model.context_graphs()
+    assert graph.evidence.is_tested[1].tolist() == [True, False, False], "an action that never varies"

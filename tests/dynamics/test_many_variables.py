@@ -1,4 +1,4 @@
-"""Where variables are many, numbers have narrow features: the work grows with the variables, not with their square."""
+"""Where variables are many, numbers have narrow features."""
 
 import copy
 

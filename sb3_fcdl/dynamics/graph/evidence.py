@@ -81,14 +81,16 @@ def by_value(nll: Callable[[th.Tensor], th.Tensor], columns: th.Tensor, parents:
     :param nll: negative log-likelihood of each child, given states and actions, ``[R, D + A]`` to ``[R, V]``, nats
     :param columns: of transitions that nothing was fitted to, ``[R, D + A]``
     :param parents: the columns of each
-    :return: ``[1, V, P]``
+    :return: ``[1, V, P]``; of a parent that never varies there is none, its standard error is infinite
     """
     recorded, every = nll(columns), th.zeros(len(columns), dtype=th.int64, device=columns.device)
     of_parents = []
     for parent in parents:
         other = columns.clone()
         other[:, parent] = columns[th.randperm(len(columns), device=columns.device), parent]
-        of_parents.append(Evidence.of(nll(other) - recorded, every, 1))
+        found = Evidence.of(nll(other) - recorded, every, 1)
+        varies = (columns[:, parent] != columns[:1, parent]).any()
+        of_parents.append(found._replace(standard_error=found.standard_error.where(varies, th.inf)))
     gains, errors, n = zip(*of_parents, strict=True)
     return Evidence(th.stack(gains, dim=-1), th.stack(errors, dim=-1), n[0].unsqueeze(-1))
 

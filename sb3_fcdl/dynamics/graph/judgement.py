@@ -16,10 +16,8 @@ JUDGEMENTS_GROW = 1.2
 MIN_GAIN = 0.005
 # The share of false edges among those that are kept, see ``adjusted``.
 ALPHA = 0.05
-# An edge that is worth something elsewhere is needless where that is so many times as likely, see ``_is_needless``.
+# Likelihood ratio above which an edge that is worth something elsewhere counts as needless in a context, see ``_is_needless``.
 NEEDLESS_ODDS = 5.0
-# One-sided quantile of the normal distribution at ``ALPHA``.
-Z_ALPHA = 1.645
 # Transitions of a context without which its edges are not judged.
 MIN_ROWS = 20
 
@@ -124,7 +122,7 @@ class _Weighed(NamedTuple):
     :param by_mask: what the edge is worth by its mask, ``[K, V]``
     :param here: p-value in each context, of the gain by mask and the one by value the larger, ``[K, V]``
     :param everywhere: likewise over all contexts together, ``[V]``
-    :param is_needless: whether the edge is rather worth nothing than half of what it is worth elsewhere, ``[K, V]``
+    :param is_needless: see ``_is_needless``, ``[K, V]``
     """
 
     by_mask: Evidence

@@ -10,9 +10,11 @@ from torch.nn.utils.rnn import pad_sequence
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.graph.categories import NEEDLESS_SHARE, clusters
 from sb3_fcdl.dynamics.graph.evidence import Evidence
-from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS, Z_ALPHA
+from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS
 from sb3_fcdl.dynamics.graph.tree import Condition
 
+# One-sided quantile of the normal distribution at ``ALPHA``.
+Z_ALPHA = 1.645
 # Standard errors by which an edge must be needed on one side and worth more there than on the other.
 SPLIT_Z = 4.0
 # Likewise for a known test, which passed the stricter bound at an earlier judgement.

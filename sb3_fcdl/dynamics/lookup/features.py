@@ -20,7 +20,7 @@ class ParentInputs(NamedTuple):
         parents are looked up, ``[R, P + n]``: the rows of their lines' offsets in their own places, of the slopes behind all
     :param dense: parents that no table can serve, in order: continuous ones that are not looked up, those that are not
         exactly one-hot in every row of the batch, and those whose gradient no table has
-    :param categories: of the parents, ``[R, P]``, int64; meaningless where ``rows`` is
+    :param categories: of the parents, ``[R, P]``, int64; meaningless of a number, and where ``dense``
     :param scales: what the table rows are multiplied by, ``[R, P + n]``; None where continuous parents are not looked up
     """
 
@@ -33,7 +33,7 @@ class ParentInputs(NamedTuple):
 
 class Lines(NamedTuple):
     """
-    The features of each of ``n`` continuous parents as functions of its value: lines between knots.
+    The features of each of ``n`` continuous parents as functions of its value: lines between knots. ``F`` is their width.
 
     :param knots: where a feature starts or ends, ascending, ``[n, F]``
     :param offsets: of the line of each feature on each piece between knots, ``[n, F + 1, F]``

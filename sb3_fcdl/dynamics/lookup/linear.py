@@ -37,7 +37,8 @@ class ParentLinear(nn.Module):
     def __init__(self, features: ParentFeatures, n_children: int, output_dim: int, bias: bool = True) -> None:
         super().__init__()
         self.runs = features.runs
-        bound = (6 / sum(run.n_parents * features.width(run) for run in self.runs)) ** 0.5
+        self.fan_in = sum(run.n_parents * features.width(run) for run in self.runs)
+        bound = (6 / self.fan_in) ** 0.5
         self.n_children = n_children
         self.output_dim = output_dim
         # One tensor a run: the gradient of a part of a larger one would be as large as the whole.

@@ -81,6 +81,12 @@ def test_the_value_of_a_parent_is_compared_with_that_of_another_transition():
     assert evidence.p_value[0].lt(0.05).tolist() == [[True, False], [False, False]]
 
 
+def test_of_a_parent_that_never_varies_there_is_no_evidence():
+    columns = th.stack([th.rand(50), th.ones(50)], dim=1)
+    evidence = by_value(lambda seen: seen[:, :1], columns, [slice(0, 1), slice(1, 2)])
+    assert evidence.standard_error[0, 0].isfinite().tolist() == [True, False]
+
+
 def test_what_is_kept_of_a_graph_can_be_forgotten():
     known = GraphEvidence((2, 1, 2))
     assert [each.n for each in known.of_edges()] == [0, 0] and not known.of_edges()[0].is_tested.any()

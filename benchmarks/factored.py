@@ -24,6 +24,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_fcdl import FCDL
+from sb3_fcdl.dynamics.graph.held_out import HeldOut
 from sb3_fcdl.evaluation.paired import paired_envs, random_steps, true_graphs
 from sb3_fcdl.evaluation.returns import Task
 from sb3_fcdl.graphs.score import precision_and_recall
@@ -106,7 +107,7 @@ def loss_by_corruption(model: FCDL, others: Others) -> float:
     step, generator = world.dynamics.stepper(), th.Generator().manual_seed(0)
 
     def nll(state: th.Tensor) -> th.Tensor:
-        return -step(state, others.action).next_state.log_prob(others.next_state).clamp(min=-10)
+        return -step(state, others.action).next_state.log_prob(others.next_state).clamp(min=-HeldOut.MOST)
 
     before, losses = nll(others.state), []
     for parent, columns in enumerate(world.factors.state_slices):

@@ -142,9 +142,7 @@ class CDLDynamics(DynamicsModel):
     def _keep(self, gains: th.Tensor) -> None:
         """What each transition gains by each edge, ``[R, V, P]``, as evidence."""
         evidence = Evidence.of(gains, gains.new_zeros(len(gains), dtype=th.int64), 1)
-        q_values = th.ones_like(evidence.p_value)
-        q_values[:, self.is_free] = adjusted(evidence.p_value[:, self.is_free])
-        self.evidence.keep(evidence, q_values, self.is_free)
+        self.evidence.keep(evidence, adjusted(evidence.p_value, self.is_free), self.is_free)
 
     @th.no_grad()
     def gains(self, windows: Windows) -> th.Tensor:

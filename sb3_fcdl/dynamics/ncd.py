@@ -204,9 +204,8 @@ class NCDDynamics(DynamicsModel):
             return -th.cat(chunks).clamp(min=-HeldOut.MOST)
 
         evidence = by_value(nll, th.cat([state, action], dim=1), self.factors.parent_slices)
-        p_values, is_free = evidence.above(MIN_GAIN).p_value, th.as_tensor(self.free_entries, device=state.device)
-        q_values = th.ones_like(p_values)
-        q_values[:, is_free] = adjusted(p_values[:, is_free])
+        is_free = th.as_tensor(self.free_entries, device=state.device)
+        q_values = adjusted(evidence.above(MIN_GAIN).p_value, is_free)
         self.evidence.keep(evidence, q_values, is_free & evidence.standard_error.isfinite())
 
     def _free_log_odds(self, bound: _Bound, inputs: ParentInputs) -> th.Tensor:

@@ -59,14 +59,19 @@ class Evidence(NamedTuple):
         return 0.5 * th.erfc(z / 2**0.5)
 
 
-def adjusted(p_values: th.Tensor) -> th.Tensor:
+def adjusted(p_values: th.Tensor, family: th.Tensor | None = None) -> th.Tensor:
     """
     Benjamini and Hochberg's adjusted p-values (1995): those of at most ``alpha`` hold a share of at most ``alpha`` of false
     discoveries, on average.
 
-    :param p_values: of all hypotheses that are tested together, any shape
-    :return: same shape
+    :param p_values: any shape
+    :param family: the hypotheses that are tested together, broadcastable to it, bool; None: all
+    :return: same shape; 1 outside the family
     """
+    if family is not None:
+        tested, values = family.expand_as(p_values), th.ones_like(p_values)
+        values[tested] = adjusted(p_values[tested])
+        return values
     flat = p_values.flatten()
     order = flat.argsort(descending=True)
     ranks = th.arange(len(flat), 0, -1, device=flat.device, dtype=flat.dtype)
@@ -122,8 +127,8 @@ class GraphEvidence(nn.Module):
         :param q_values: see ``EdgeEvidence``, likewise
         :param is_tested: likewise, broadcastable to it, bool
         """
-        for buffer, value in ((self.gain, evidence.gain), (self.standard_error, evidence.standard_error)):
-            buffer.copy_(value)
+        self.gain.copy_(evidence.gain)
+        self.standard_error.copy_(evidence.standard_error)
         self.q_values.copy_(q_values)
         self.is_tested.copy_(is_tested)
         self.n.copy_(evidence.n.expand(len(self.n), 1, 1).flatten())

@@ -83,10 +83,8 @@ def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.
         is_needless[:, :, parent] = weighed.is_needless
         stays = (weighed.here <= ALPHA) | ((weighed.everywhere <= ALPHA) & ~weighed.is_needless)
         graphs[:, :, parent] = th.where(tested, stays.to(graphs.dtype), graphs[:, :, parent])
-    q_values = th.ones_like(here)
-    q_values[is_tested] = adjusted(here[is_tested])
-    everywhere[free] = adjusted(everywhere[free])
-    q_values = th.where(is_tested & ~is_needless, th.minimum(q_values, everywhere), q_values)
+    q_values = adjusted(here, is_tested)
+    q_values = th.where(is_tested & ~is_needless, th.minimum(q_values, adjusted(everywhere, free)), q_values)
     graphs = th.where(is_tested, graphs * (q_values <= ALPHA), graphs)
     n = th.bincount(code, minlength=n_contexts)
     return Judgement(graphs, Evidence(gain, error, n.view(-1, 1, 1)), q_values, is_tested)

@@ -46,6 +46,9 @@ def test_adjusted_p_values_by_hand():
     assert adjusted(th.tensor([0.01, 0.04, 0.03, 0.5])).tolist() == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
     assert adjusted(th.tensor([[0.9, 1.0]])).tolist() == [[1.0, 1.0]]
     assert adjusted(th.zeros(0)).shape == (0,)
+    # Two are tested together: 0.01 counts twice, the third not at all.
+    family = th.tensor([True, True, False])
+    assert adjusted(th.tensor([[0.01, 0.04, 0.001]]), family)[0].tolist() == pytest.approx([0.02, 0.04, 1.0])
 
 
 def test_share_of_false_discoveries_is_as_promised():

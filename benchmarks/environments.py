@@ -9,7 +9,7 @@ appends a line for each evaluation at the end of each run. It skips runs that th
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from sb3_fcdl.runs import Run, append_csv, read_csv
 from sb3_fcdl.runs.table import CsvRow
 
 FACTORED_TAXI = "FactoredTaxi-v4"
+LIMITED_CLIFF = "LimitedCliffWalking-v1"
 ENVIRONMENTS = (
     "CartPole-v1",
     "Pendulum-v1",
@@ -38,6 +39,8 @@ ENVIRONMENTS = (
     FACTORED_TAXI,
     "InvertedPendulum-v5",
     "Reacher-v5",
+    "MountainCar-v0",
+    LIMITED_CLIFF,
 )
 ALGORITHMS: dict[str, Callable[..., BaseAlgorithm]] = {
     "FCDL": lambda *args, **kwargs: FCDL(*args, dynamics="fcdl", **kwargs),
@@ -64,6 +67,8 @@ def factored_taxi(**kwargs: Any) -> gym.Env:
 
 if FACTORED_TAXI not in gym.registry:  # this file may be run twice in one process
     gym.register(FACTORED_TAXI, factored_taxi, max_episode_steps=200)
+    # CliffWalking itself never cuts an episode off: one that does not arrive would never be evaluated.
+    gym.register(LIMITED_CLIFF, gym.spec("CliffWalking-v1").entry_point, max_episode_steps=200)
 
 
 def learns(algorithm: str, env_id: str) -> bool:
@@ -85,11 +90,13 @@ class Evaluations(BaseCallback):
     of its last update.
 
     :param evaluate: from the model, its timesteps and the seconds of learning alone to a line
+    :param at: timesteps
     """
 
-    def __init__(self, evaluate: Callable[[PolicyPredictor, int, float], Line]) -> None:
+    def __init__(self, evaluate: Callable[[PolicyPredictor, int, float], Line], at: Sequence[int]) -> None:
         super().__init__()
         self.evaluate = evaluate
+        self.at = at
         self.lines: list[Line] = []
         self.wall_s = 0.0
 
@@ -97,17 +104,17 @@ class Evaluations(BaseCallback):
         self.start = time.perf_counter()
 
     def _on_step(self) -> bool:
-        if self.num_timesteps in EVALUATED_AT:
+        if self.num_timesteps in self.at:
             self.wall_s += time.perf_counter() - self.start
             self.lines.append(self.evaluate(self.model, self.num_timesteps, self.wall_s))
             self.start = time.perf_counter()
         return True
 
 
-def train(env_id: str, algorithm: str, seed: int, n_episodes: int) -> list[Line]:
-    """A line for each entry of ``EVALUATED_AT``."""
-    evaluations = Evaluations(partial(evaluate, env_id, algorithm, seed, n=n_episodes))
-    ALGORITHMS[algorithm]("MlpPolicy", env_id, seed=seed, device="cpu").learn(EVALUATED_AT[-1], evaluations)
+def train(env_id: str, algorithm: str, seed: int, n_episodes: int, at: Sequence[int] = EVALUATED_AT) -> list[Line]:
+    """A line for each entry of ``at``, the last of which ends the run."""
+    evaluations = Evaluations(partial(evaluate, env_id, algorithm, seed, n=n_episodes), at)
+    ALGORITHMS[algorithm]("MlpPolicy", env_id, seed=seed, device="cpu").learn(at[-1], evaluations)
     return evaluations.lines
 
 
@@ -117,13 +124,14 @@ def table(rows: list[CsvRow]) -> str:
     for row in rows:
         cells[row.env, row.algo][row.timesteps].append(row)
     lines = []
+    reported = sorted({row.timesteps for row in rows if row.timesteps})
     for (env_id, algorithm), by_timesteps in cells.items():
-        reached = (by_timesteps.get(0 if algorithm == RANDOM else timesteps, []) for timesteps in EVALUATED_AT)
+        reached = (by_timesteps.get(0 if algorithm == RANDOM else timesteps, []) for timesteps in reported)
         last = by_timesteps[max(by_timesteps)]
         seconds = f"{sum(row.wall_s for row in last) / len(last):.0f}"
         means = (over_seeds([row.mean for row in each]) for each in reached)
         lines.append([env_id, algorithm, str(len(last)), *means, seconds])
-    counts = [f"{timesteps:,}" for timesteps in EVALUATED_AT]
+    counts = [f"{timesteps:,}" for timesteps in reported]
     return markdown(["environment", "algorithm", "seeds", *counts, "s"], lines)
 
 
@@ -134,13 +142,16 @@ def main() -> None:
     parser.add_argument("--envs", nargs="+", default=ENVIRONMENTS)
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--timesteps", nargs="+", type=int, default=EVALUATED_AT, help="of the evaluations (default: %(default)s)"
+    )
     parser.add_argument("--episodes", type=int, default=20, help="of an evaluation (default: %(default)s)")
     arguments = parser.parse_args()
     rows = read_csv(arguments.file) if arguments.file.exists() else []
     if arguments.table:
         print(table(rows))
         return
-    done = {(row.env, row.algo, row.seed) for row in rows if row.timesteps in (0, EVALUATED_AT[-1])}
+    done = {(row.env, row.algo, row.seed) for row in rows if row.timesteps in (0, arguments.timesteps[-1])}
     n_episodes = arguments.episodes
     for seed in arguments.seeds:
         for env_id in arguments.envs:
@@ -149,7 +160,7 @@ def main() -> None:
                 append_csv(arguments.file, *evaluate(env_id, RANDOM, seed, floor, 0, 0.0, n_episodes))
             for algorithm in arguments.algorithms:
                 if (env_id, algorithm, seed) not in done and learns(algorithm, env_id):
-                    for line in train(env_id, algorithm, seed, n_episodes):
+                    for line in train(env_id, algorithm, seed, n_episodes, arguments.timesteps):
                         append_csv(arguments.file, *line)
 
 

@@ -98,6 +98,14 @@ def test_examples_on_environments_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("quick_plans")
+def test_example_on_values_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "value.md").read_text(), flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(example, "value.md", "exec"), names)
+    assert "of it beyond" in str(names["explanation"])
+
+
+@pytest.mark.usefixtures("quick_plans")
 @pytest.mark.parametrize(
     ("page", "shorter", "timesteps"),
     [

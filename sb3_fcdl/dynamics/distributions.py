@@ -12,6 +12,12 @@ from fcdl_envs.variables import Variable, consecutive_slices
 # Bounds of a predicted standard deviation, in standard deviations of the variable in the data: a variable that never
 # moves would drive it to zero otherwise.
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+# From this probability on the likeliest category is taken for certain.
+CERTAIN = 0.9
+# Below this one an outcome is not worth a look.
+UNLIKELY = 0.01
+# An irrational number: what its multiples leave over is spread evenly.
+GOLDEN = 0.6180339887498949
 LOG_SQRT_2PI = 0.9189385332046727
 
 
@@ -128,6 +134,44 @@ class StateDistribution:
         standard deviations of the variable in the data, ``[R, V]``.
         """
         return self.layout.by_variable(1 - self.logits.softmax(-1).amax(-1), self.log_std.exp())
+
+    def is_chance(self) -> th.Tensor:
+        """Whether a categorical variable may well be another than the likeliest, ``[R]``, bool."""
+        return (self.logits.softmax(-1).amax(-1) < CERTAIN).any(-1)
+
+    def rows(self, index: th.Tensor) -> "StateDistribution":
+        """Some of the rows."""
+        return StateDistribution(self.layout, self.logits[index], self.mean[index], self.log_std[index])
+
+    def outcomes(self, n: int) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Where a step may lead. Of a row that chance decides: the most probable categories of its most uncertain variable, and
+        with each of them one draw of the other categorical variables, their quantiles at evenly spread points, always the same
+        ones. So the outcomes of one uncertain variable are exact. Of any other row: the most probable state. Numbers have
+        their means.
+
+        :param n: at most so many
+        :return: states, ``[S, R, D]``, and their probabilities, ``[S, R]``, which sum to one; 0 for what is not worth a look
+        """
+        is_chance = self.is_chance()
+        if not is_chance.any():
+            return self.mode().unsqueeze(0), th.ones_like(is_chance, dtype=self.logits.dtype).unsqueeze(0)
+        probabilities = self.logits.softmax(-1)
+        n_variables, n_categories = probabilities.shape[1:]
+        n = min(n, n_categories)
+        most = probabilities.amax(-1).argmin(-1)
+        rows = th.arange(len(most), device=most.device)
+        weights, categories = probabilities[rows, most].topk(n, dim=-1)
+        steps = th.arange(1, n + 1, device=most.device, dtype=probabilities.dtype).unsqueeze(-1)
+        # Of each variable its own sequence of evenly spread points (Weyl's), so that they are not drawn together.
+        points = (steps * GOLDEN ** th.arange(1, n_variables + 1, device=most.device)) % 1
+        drawn = (points[:, None, :, None] > probabilities.cumsum(-1)).sum(-1).clamp(max=n_categories - 1)
+        drawn[:, rows, most] = categories.T
+        drawn = drawn.where(is_chance.unsqueeze(-1), probabilities.argmax(-1))
+        weights = weights.where(weights >= UNLIKELY, 0).where(is_chance.unsqueeze(-1), th.eye(1, n).to(weights))
+        one_hot = F.one_hot(drawn, n_categories).to(self.logits.dtype)
+        states = self.layout.state(one_hot, self.mean.expand(n, *self.mean.shape))
+        return states, (weights / weights.sum(-1, keepdim=True)).T
 
     def sample(self, generator: th.Generator | None = None) -> th.Tensor:
         """

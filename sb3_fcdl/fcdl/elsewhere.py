@@ -40,7 +40,7 @@ ELSEWHERE = {
     "code_dim": _CODEBOOK,
     "context_threshold": _CODEBOOK,
     "context_drop_after": _CODEBOOK,
-    "horizon": 'it belongs to the planner: planner_kwargs={"horizon": 50}',
+    "horizon": 'it belongs to the planner: planner_kwargs={"horizon": 15}',
     "n_candidates": 'it belongs to the planner: planner_kwargs={"n_candidates": 64}',
     "average_decay": 'it belongs to the policy: policy_kwargs={"average_decay": 0.99}',
     "uncertainty_coef": 'it belongs to the policy: policy_kwargs={"uncertainty_coef": 0.0}',

@@ -330,7 +330,7 @@ class FCDL(ModelViews, ResumableAlgorithm):
             assert self._last_obs is not None
             start = time.perf_counter()
             planned, self._last_plan = self.policy.predict(
-                self._last_obs, last_plan, self._last_episode_starts, action_masks=masks
+                self._last_obs, last_plan, self._last_episode_starts, action_masks=masks, explores=True
             )
             self.model_log.add_plan(time.perf_counter() - start)
             follows_plan = np.random.rand(n_envs) >= self.exploration_rate

@@ -50,8 +50,10 @@ class FCDLPolicy(BasePolicy):
     :param dynamics: the model: a name in ``DYNAMICS`` or a class
     :param dynamics_kwargs: keyword arguments of its class
     :param planner: a name in ``PLANNERS`` or a class
-    :param planner_kwargs: keyword arguments of its class; ``HORIZON`` holds unless it says otherwise
-    :param gamma: discount of the rewards that the planner adds up, per environment step, in (0, 1]
+    :param planner_kwargs: keyword arguments of its class; ``HORIZON`` holds unless it says otherwise, with a
+        ``gamma`` of 1 ``HORIZON_WITHOUT_VALUE``
+    :param gamma: discount of the rewards that the planner adds up, per environment step, in (0, 1]. Below 1 the value of a
+        state is learned too: a plan counts what comes after it, and how new it is, while data are collected
     :param clip_obs: largest absolute value of a continuous variable, in its standard deviations in the data; None: no limit
     :param average_decay: of the running average of the weights that predicts and is planned with, per update, in [0, 1);
         0: the last weights, as published. Adam's last steps are noise, which adds up along a plan
@@ -70,13 +72,17 @@ class FCDLPolicy(BasePolicy):
     learner: WorldModel
     world: WorldModel
 
-    # Environment steps. Farther than the planners' own default, Chemical's published one: before the edge of CartPole's track
-    # is in sight all plans pay alike (benchmarks/results/README.md, "Horizon and discount").
-    HORIZON = 50
+    # Environment steps. What comes after them is in the value of the last state.
+    HORIZON = 15
+    # Without a value, which has no bound without a discount. Before the edge of CartPole's track is in sight all plans pay
+    # alike (benchmarks/results/README.md, "Horizon and discount").
+    HORIZON_WITHOUT_VALUE = 50
 
     # The heads are small and their tasks simple, but the edge beyond which an episode ends is sharp and rarely met: with less
     # it is learned too late (benchmarks/results/README.md, "Learned heads").
     HEAD_SPEED = 10
+    # A value learns from itself, and diverges with more.
+    VALUE_LIMIT = 3e-3
 
     @tells_where
     @in_float32
@@ -124,11 +130,14 @@ class FCDLPolicy(BasePolicy):
         check_keywords("dynamics_kwargs", model, self.dynamics_kwargs)
         check_keywords("planner_kwargs", search, self.planner_kwargs)
         factorization = Factorization(observation_space, action_space, factors, clip_obs)
-        self.planner = search(factorization.actions, **{"horizon": self.HORIZON, **self.planner_kwargs})
+        horizon = self.HORIZON if gamma < 1 else self.HORIZON_WITHOUT_VALUE
+        self.planner = search(factorization.actions, **{"horizon": horizon, **self.planner_kwargs})
         dynamics_model = model(factorization.factors, **self.dynamics_kwargs)
-        self.learner = WorldModel(factorization, dynamics_model, reward_fn, termination_fn, heads)
+        self.learner = WorldModel(factorization, dynamics_model, reward_fn, termination_fn, heads, gamma)
         self.world = self.learner.average()
-        groups = [{"params": list(module.parameters())} for module in (self.learner.dynamics, *self.learner.heads.values())]
+        learner = self.learner
+        learned = (learner.dynamics, *learner.heads.values(), learner.value_head)
+        groups = [{"params": list(module.parameters())} for module in learned]
         self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
         self.set_learning_rate(lr_schedule(1))
 
@@ -139,12 +148,14 @@ class FCDLPolicy(BasePolicy):
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """
-        :param learning_rate: of the dynamics model; the learned heads have ``HEAD_SPEED`` times as much
+        :param learning_rate: of the dynamics model; what is learned beside it has ``HEAD_SPEED`` times as much, values up to
+            ``VALUE_LIMIT``
         """
-        dynamics, *heads = self.optimizer.param_groups
+        dynamics, *heads, value = self.optimizer.param_groups
         dynamics["lr"] = learning_rate
         for head in heads:
             head["lr"] = self.HEAD_SPEED * learning_rate
+        value["lr"] = min(self.HEAD_SPEED * learning_rate, self.VALUE_LIMIT)
 
     def give(self, reward_fn: RewardFn | str | None, termination_fn: TerminationFn | str | None) -> None:
         """See ``WorldModel.give``."""
@@ -164,23 +175,25 @@ class FCDLPolicy(BasePolicy):
         deterministic: bool = False,
         action_masks: th.Tensor | None = None,
         warm_start: th.Tensor | None = None,
+        explores: bool = False,
     ) -> Plan:
         """
         :param observation: observations, a batch of ``B``
         :param deterministic: whether the planner's randomness is a function of the observation
         :param action_masks: allowed actions, ``[B, A]``, bool; all if None
         :param warm_start: of the last plan; None: every environment starts anew
+        :param explores: whether a bonus is paid for what is new
         :return: the plan, in the planner's units: whole numbers from 0, or a box scaled to [-1, 1]
         """
         state, goal = self.world.encode(observation), self.world.goal(observation)
         generators = generators_of(state, goal) if deterministic else None
         return self.planner.plan(
-            self.problem(), state, goal, generators=generators, action_mask=action_masks, warm_start=warm_start
+            self.problem(explores), state, goal, generators=generators, action_mask=action_masks, warm_start=warm_start
         )
 
-    def problem(self) -> Problem:
+    def problem(self, explores: bool = False) -> Problem:
         """What the planner is given, for as long as the weights stay as they are."""
-        return self.world.problem(self.gamma, self.uncertainty_coef)
+        return self.world.problem(self.uncertainty_coef, explores)
 
     def predict(
         self,
@@ -189,6 +202,7 @@ class FCDLPolicy(BasePolicy):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
         action_masks: np.ndarray | None = None,
+        explores: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
         Plan, and return the first action of the plan.
@@ -199,6 +213,7 @@ class FCDLPolicy(BasePolicy):
         :param deterministic: whether the action is a function of weights, observation, state and mask alone
         :param action_masks: allowed actions, ``[A]`` or ``[B, A]``, bool; all if None. Of several dimensions those of the
             first, then those of the second and so on, as sb3-contrib has them
+        :param explores: whether a bonus is paid for what is new, as while data are collected
         :return: actions, shape ``action_space.shape`` or ``[B, *action_space.shape]``, and the ``state`` of the next
             call, None if the planner always starts anew
         :raises ValueError: if an observation is NaN or infinite, or is a tuple, as ``env.reset()`` of Gymnasium returns it, or
@@ -212,7 +227,8 @@ class FCDLPolicy(BasePolicy):
             )
         tensors, is_batch = self._read(observation, "predict()")
         with th.no_grad():
-            plan = self.plan(tensors, deterministic, self._masks(action_masks), warm_start_of(state, episode_start))
+            known = warm_start_of(state, episode_start)
+            plan = self.plan(tensors, deterministic, self._masks(action_masks), known, explores)
         actions = self.world.factorization.env_actions(plan.actions[:, 0])
         return (actions if is_batch else actions.squeeze(axis=0)), state_of(plan)
 

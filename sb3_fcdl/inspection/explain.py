@@ -36,7 +36,9 @@ class Trajectory:
     :param actions: values of the action variables, likewise, ``[H, n]``
     :param rewards: of each step, ``[H]``
     :param value: what the planner makes of them: discounted, weighted with how likely the episode still goes on, and less the
-        price of uncertainty
+        price of uncertainty; with what is expected after the last step
+    :param value_beyond: the part of ``value`` that is expected after the last step, or after the first one that chance
+        decides; 0 if no value is learned
     :param graphs: the parents that each prediction was made from, ``[H, V, P]``, bool; None for a model without graphs
     :param codes: the context of each step; None for a model without contexts
     :param evidence: of the graph of each context, by its code; empty for a model that does not test its edges
@@ -48,6 +50,7 @@ class Trajectory:
     actions: np.ndarray
     rewards: np.ndarray
     value: float
+    value_beyond: float
     graphs: np.ndarray | None
     codes: tuple[int, ...] | None
     evidence: Mapping[int, EdgeEvidence] = field(default_factory=dict)
@@ -203,7 +206,8 @@ class Explanation:
         """
         check(n_steps=(n_steps, OrNone(integer(1))))
         n_all = len(self.plan.rewards)
-        lines = [f"{self.plan.action_in_words()}: expected return {self.plan.value:.3g} in {n_all} steps"]
+        beyond = f" and beyond them, {self.plan.value_beyond:.3g} of it beyond" if self.plan.value_beyond else ""
+        lines = [f"{self.plan.action_in_words()}: expected return {self.plan.value:.3g} in {n_all} steps{beyond}"]
         lines.append(self.plan.text(n_steps))
         if n_steps is not None and n_steps < n_all:
             lines.append(f"... {n_all - n_steps} more steps: explanation.text() tells all, text(n_steps=10) the first ten")
@@ -279,22 +283,29 @@ class _Imagination:
         raw_states, raw_actions = world.decode(th.cat(states)), world.decode_action(th.cat(actions))
         distributions = [prediction.next_state for prediction in predictions]
         graphs, codes = [p.graph for p in predictions], [p.code for p in predictions]
+        value = float(self.values(sequence, state))
         trajectory = Trajectory(
             factors=self.factors,
             values=values_of(self.factors.state_variables, raw_states),
             uncertainty=np.stack([self._uncertainty(each) for each in distributions]),
             actions=values_of(self.factors.action, raw_actions),
             rewards=th.cat(rewards).cpu().numpy(),
-            value=float(self.values(sequence, state)),
+            value=value,
+            value_beyond=value - float(self.values(sequence, state, beyond=False)),
             graphs=None if graphs[0] is None else th.cat(graphs).bool().cpu().numpy(),  # type: ignore[arg-type]
             codes=None if codes[0] is None else tuple(int(code) for code in codes),  # type: ignore[arg-type]
             evidence=self.evidence,
         )
         return _Followed(trajectory, distributions)
 
-    def values(self, sequences: th.Tensor, state: th.Tensor) -> th.Tensor:
-        """What the planner makes of each of ``R`` sequences, ``[R]``, all from one state ``[1, D]``."""
-        rollout = PlainRollout(self.problem, state, self.goal, self.planner.actions)
+    def values(self, sequences: th.Tensor, state: th.Tensor, beyond: bool = True) -> th.Tensor:
+        """
+        What the planner makes of each of ``R`` sequences, ``[R]``, all from one state ``[1, D]``.
+
+        :param beyond: whether what comes after them counts
+        """
+        problem = self.problem if beyond else replace(self.problem, value=None, expected=None)
+        rollout = PlainRollout(problem, state, self.goal, self.planner.actions)
         return rollout.evaluate(sequences.unsqueeze(0)).squeeze(0)
 
     def best_of(self, first: th.Tensor) -> th.Tensor | None:

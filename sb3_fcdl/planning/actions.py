@@ -147,6 +147,31 @@ Actions = CategoricalActions | BoxActions
 """Every kind of action that can be planned."""
 
 
+def alternatives(actions: Actions, taken: th.Tensor, n: int) -> th.Tensor:
+    """
+    Actions to compare: all, if they are whole numbers and there are at most ``n``; else the one that was taken, and others
+    drawn uniformly, of a box half of them near it: at a distance of a third of the range down to a hundredth.
+
+    :param actions: what an action is
+    :param taken: encoded, ``[R, A]``
+    :param n: how many
+    :return: encoded, ``[n, R, A]`` or fewer
+    """
+    if isinstance(actions, BoxActions):
+        low, high = (th.tensor(bound).to(taken) for bound in (actions.low, actions.high))
+        others = taken.expand(n - 1, *taken.shape)
+        n_near = (n - 1) // 2
+        anywhere = low + (high - low) * th.rand_like(others[n_near:])
+        sizes = th.logspace(-2, -0.5, n_near).to(taken).view(-1, 1, 1) * (high - low)
+        near = (others[:n_near] + sizes * th.randn_like(others[:n_near])).clamp(low, high)
+        return th.cat([taken.unsqueeze(0), near, anywhere])
+    if actions.n <= n:
+        numbers = th.arange(actions.n, device=taken.device)
+        return actions.encode(actions.numbered(numbers), taken.dtype).unsqueeze(1).expand(-1, len(taken), -1)
+    numbers = th.randint(actions.n, ((n - 1) * len(taken),), device=taken.device)
+    return th.cat([taken, actions.encode(actions.numbered(numbers), taken.dtype)]).view(n, *taken.shape)
+
+
 def _constant(numbers: Sequence[int], device: th.device) -> th.Tensor:
     """These numbers on the device, for which the host does not wait."""
     return th.tensor(numbers).to(device, non_blocking=True)

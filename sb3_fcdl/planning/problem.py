@@ -16,10 +16,12 @@ class Step(NamedTuple):
 
     :param next_state: ``[R, D]``
     :param uncertainty: how unsure the model is of each step, at least 0, ``[R]``; None: nobody asked
+    :param is_chance: whether the step may as well lead elsewhere, ``[R]``, bool; None: none does
     """
 
     next_state: th.Tensor
     uncertainty: th.Tensor | None = None
+    is_chance: th.Tensor | None = None
 
 
 StepFn = Callable[[th.Tensor, th.Tensor], Step]
@@ -39,6 +41,12 @@ with this step, or how likely that is: bool, or a number in [0, 1].
 
 ValueFn = Callable[[th.Tensor, th.Tensor], th.Tensor]
 """``(state [R, D], goal [R, G]) -> value [R]``: the discounted return from that state on; each row by itself."""
+
+ExpectedFn = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
+"""
+``(state [R, D], encoded action [R, A], goal [R, G]) -> [R]``: the expected reward of a step and discounted value of where it
+leads; each row by itself.
+"""
 
 KeyFn = Callable[[th.Tensor], th.Tensor]
 """``state [R, D] -> int64 [R]``: equal for two states that ``step`` returns exactly when they are equal."""
@@ -99,6 +107,8 @@ class Problem:
     :param termination: whether a modelled step ended the episode; the reward of that step counts, later ones as much as it is
         likely that the episode goes on. None: episodes never end
     :param value: what the last state is worth; None: nothing
+    :param expected: what a step that chance decides is worth, with all that comes after it: a sequence counts up to the first
+        such step, because later actions would depend on where it leads. None: its likeliest state is taken for certain
     :param key: code of a state that ``step`` returned; makes planning faster where different actions often lead to equal
         states, and changes nothing else. None: there are too many states
     :param discount: of the rewards, per environment step, in (0, 1]
@@ -111,6 +121,7 @@ class Problem:
     reward: RewardFn
     termination: TerminationFn | None = None
     value: ValueFn | None = None
+    expected: ExpectedFn | None = None
     key: KeyFn | None = None
     discount: float = 1.0
     uncertainty_coef: float = 0.0

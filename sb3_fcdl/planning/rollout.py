@@ -3,14 +3,15 @@
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from itertools import count
+from typing import Any
 
 import torch as th
 
 from sb3_fcdl.memo import Memo, enlarged
 from sb3_fcdl.planning.actions import Actions, BoxActions, CategoricalActions
-from sb3_fcdl.planning.problem import KeyFn, Problem
+from sb3_fcdl.planning.problem import KeyFn, Problem, Step
 
-Place = tuple[th.Tensor, th.Tensor | None]
+Place = tuple[th.Tensor, Any]
 """
 Where candidates are, a row for every candidate, and what belongs to the step that led there (see the kinds of rollout); None
 before the first step.
@@ -93,52 +94,55 @@ class Rollout(ABC):
         """The states of the candidates, ``[B * N, D]``."""
 
     def _outcomes(
-        self,
-        state: th.Tensor,
-        action: th.Tensor,
-        next_state: th.Tensor,
-        goal: th.Tensor,
-        uncertainty: th.Tensor | None,
+        self, state: th.Tensor, action: th.Tensor, step: Step, goal: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor | None]:
         """
         What R modelled steps pay, less the price of their uncertainty, and how likely each ended the episode, ``[R]``;
-        ``action`` is not yet encoded.
+        ``action`` is not yet encoded. A step that chance decides pays what it is worth, and nothing comes after it.
         """
         problem, rewards, ended = self.problem, [], []
-        for rows in zip(*(tensor.split(N_OUTCOMES) for tensor in (state, action, next_state, goal)), strict=True):
+        for rows in zip(*(tensor.split(N_OUTCOMES) for tensor in (state, action, step.next_state, goal)), strict=True):
             before, encoded, after = rows[0], self.actions.encode(rows[1], state.dtype), rows[2]
             rewards.append(problem.reward(before, encoded, after, rows[3]).to(state.dtype))
             if problem.termination is not None:
                 ended.append(problem.termination(before, encoded, after, rows[3]).to(state.dtype))
-        reward = th.cat(rewards)
+        reward, end = th.cat(rewards), th.cat(ended) if ended else None
+        if problem.expected is not None and step.is_chance is not None and (chance := step.is_chance.nonzero()[:, 0]).numel():
+            end = th.zeros_like(reward) if end is None else end
+            encoded = self.actions.encode(action[chance], state.dtype)
+            reward[chance], end[chance] = problem.expected(state[chance], encoded, goal[chance]).to(reward.dtype), 1.0
         if problem.uncertainty_coef:
-            if uncertainty is None:
+            if step.uncertainty is None:
                 raise ValueError("uncertainty_coef is a price of uncertainty, and the problem's step tells none")
-            reward = reward - problem.uncertainty_coef * uncertainty.to(reward.dtype)
-        return reward, th.cat(ended) if ended else None
+            reward = reward - problem.uncertainty_coef * step.uncertainty.to(reward.dtype)
+        return reward, end
 
 
 class PlainRollout(Rollout):
     """
     Every step of every sequence goes through the model. Never waits for the device.
 
-    A place is the states of the candidates, and the uncertainty of the step that led there.
+    A place is the states of the candidates, and the step that led there.
     """
 
     def _start(self, n_candidates: int) -> Place:
         return self.state.repeat_interleave(n_candidates, dim=0), None
 
     def _follow(self, place: Place, action: th.Tensor) -> Place:
-        return self.problem.step(place[0], self.actions.encode(action, self.state.dtype))
+        step = self.problem.step(place[0], self.actions.encode(action, self.state.dtype))
+        return step.next_state, step
 
     def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
-        states = th.stack([state for state, _ in places])
-        doubts = [uncertainty for _, uncertainty in places[1:] if uncertainty is not None]
-        horizon, n_rows = len(states) - 1, states.shape[1]
+        states, steps = th.stack([state for state, _ in places[:-1]]), [step for _, step in places[1:]]
+        horizon, n_rows = states.shape[:2]
         goal = self.goal.repeat_interleave(sequences.shape[1], dim=0).repeat(horizon, 1)
         actions = sequences.movedim(2, 0).flatten(0, 2)
-        steps = states[:-1].flatten(0, 1), actions, states[1:].flatten(0, 1), goal
-        reward, ended = self._outcomes(*steps, th.cat(doubts) if doubts else None)
+        step = _joined(steps)
+        if step.is_chance is not None:
+            # nothing comes after the first
+            chance = step.is_chance.view(horizon, n_rows)
+            step = step._replace(is_chance=(chance & (chance.cumsum(0) == 1)).flatten())
+        reward, ended = self._outcomes(states.flatten(0, 1), actions, step, goal)
         return reward.view(horizon, n_rows), None if ended is None else ended.view(horizon, n_rows)
 
     def _states_at(self, place: Place) -> th.Tensor:
@@ -177,7 +181,7 @@ class MemoRollout(Rollout):
         self._edges = Memo()
         # one row per edge; what the last ones pay is not yet known
         self._edge_pair = self._node_env.new_empty(0)
-        self._edge_uncertainty: th.Tensor | None = state.new_empty(0)
+        self._new_steps: list[Step] = []
         self._edge_reward = state.new_empty(0)
         self._edge_ended = state.new_empty(0)
         self._reserve(self.NODES_PER_ENV * len(state))
@@ -202,25 +206,21 @@ class MemoRollout(Rollout):
         state, env = self._node_state.index_select(0, node), self._node_env.index_select(0, node)
         step = self.problem.step(state, self.actions.encode(self.numbering.numbered(number), state.dtype))
         self._edge_pair = th.cat([self._edge_pair, pair])
-        if step.uncertainty is None or self._edge_uncertainty is None:
-            self._edge_uncertainty = None
-        else:
-            self._edge_uncertainty = th.cat([self._edge_uncertainty, step.uncertainty])
+        self._new_steps.append(step)
         return self._nodes_of(step.next_state, env)
 
     def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         n_known = len(self._edge_reward)
         if n_known < len(self._edge_pair):
             node, number = self._edge_pair[n_known:] // self.n_actions, self._edge_pair[n_known:] % self.n_actions
-            state, next_state = (self._node_state.index_select(0, end) for end in (node, self._edges.answers[n_known:]))
-            goal = self.goal.index_select(0, self._node_env[node])
-            doubt = None if self._edge_uncertainty is None else self._edge_uncertainty[n_known:]
-            reward, ended = self._outcomes(state, self.numbering.numbered(number), next_state, goal, doubt)
+            state, goal = self._node_state.index_select(0, node), self.goal.index_select(0, self._node_env[node])
+            step = _joined(self._new_steps)
+            self._new_steps = []
+            reward, ended = self._outcomes(state, self.numbering.numbered(number), step, goal)
             self._edge_reward = th.cat([self._edge_reward, reward])
-            if ended is not None:
-                self._edge_ended = th.cat([self._edge_ended, ended])
-        edges = th.stack([edge for _, edge in places[1:] if edge is not None])
-        return self._edge_reward[edges], None if self.problem.termination is None else self._edge_ended[edges]
+            self._edge_ended = th.cat([self._edge_ended, th.zeros_like(reward) if ended is None else ended])
+        edges = th.stack([edge for _, edge in places[1:]])
+        return self._edge_reward[edges], self._edge_ended[edges]
 
     def _states_at(self, place: Place) -> th.Tensor:
         return self._node_state.index_select(0, place[0])
@@ -241,6 +241,17 @@ class MemoRollout(Rollout):
         """Make room for that many nodes."""
         self._node_state = enlarged(self._node_state, n_nodes)
         self._node_env = enlarged(self._node_env, n_nodes)
+
+
+def _joined(steps: list[Step]) -> Step:
+    """Steps of the same model, one after another."""
+
+    def joined(tensors: list[th.Tensor | None]) -> th.Tensor | None:
+        given = [each for each in tensors if each is not None]
+        return th.cat(given) if given else None
+
+    next_state = th.cat([each.next_state for each in steps])
+    return Step(next_state, joined([each.uncertainty for each in steps]), joined([each.is_chance for each in steps]))
 
 
 def make_rollout(problem: Problem, state: th.Tensor, goal: th.Tensor, actions: Actions) -> Rollout:

@@ -92,6 +92,8 @@ class Experience:
     N_CHECKED = 256
     # Transitions that set the scale of the variables, where the buffer was filled without us.
     N_SCALED = 4096
+    # Transitions by which it is told what is new: all of a short run.
+    N_TRIED = 8192
 
     @property
     def is_empty(self) -> bool:
@@ -136,6 +138,12 @@ class Experience:
         batch = sample_windows(self.replay_buffer, n_windows, length, np.random.default_rng(seed))
         goal = self.world.goal(self._given(batch.observations))
         return Recorded(self._encoded(batch)[0], goal[:, 0], batch.rewards)
+
+    def tried(self) -> tuple[th.Tensor, th.Tensor, int]:
+        """Encoded states and actions of recorded transitions, ``[R, D]`` and ``[R, A]``, and how many they stand for."""
+        batch = sample_distinct_windows(self.replay_buffer, self.N_TRIED, 1, self.rng)
+        windows = self._encoded(batch)[0]
+        return windows.state[:, 0], windows.action[:, 0], self.replay_buffer.size() * self.replay_buffer.n_envs
 
     def take_scale(self) -> None:
         """The scale of the variables, of a buffer that was filled without us."""

@@ -14,6 +14,9 @@ from sb3_fcdl.training.log import TRUTHS, ModelLog
 from sb3_fcdl.world.precision import in_float32
 from sb3_fcdl.world.world_model import WorldModel
 
+# Updates after which what is new is told again.
+NOVELTY_EVERY = 25
+
 
 class Trainer:
     """
@@ -99,9 +102,13 @@ class Trainer:
         self._begin(experience)
         learner, start = self.learner.train(), time.perf_counter()
         for _ in range(n_updates):
+            if learner.has_value and self.n_updates % NOVELTY_EVERY == 0:
+                learner.novelty.fit(*experience.tried())
             windows, outcomes, ends = experience.draw(batch_size)
             losses = learner.dynamics.loss(windows)
             heads = learner.outcome_losses(outcomes, ends)
+            if learner.has_value:
+                heads["value"] = learner.value_loss(outcomes, self.average)
 
             self.optimizer.zero_grad()
             sum(heads.values(), losses.total).backward()

@@ -36,6 +36,13 @@ class RunningMoments(nn.Module):
         self.register_buffer("sum_of_squares", th.zeros(width, dtype=th.float64))
         self.register_buffer("std", th.ones(width, dtype=th.float64))
 
+    def reset(self) -> None:
+        """Nothing was seen."""
+        self.count.zero_()
+        self.mean.zero_()
+        self.sum_of_squares.zero_()
+        self.std.fill_(1)
+
     def update(self, values: th.Tensor) -> None:
         """
         :param values: a batch, ``[R, W]``

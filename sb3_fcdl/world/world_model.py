@@ -1,7 +1,7 @@
 """What is learned or known of an environment."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch as th
@@ -11,9 +11,17 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DynamicsModel, Prediction
 from sb3_fcdl.dynamics.base import StepFn
-from sb3_fcdl.planning import Problem, RewardFn, Step, TerminationFn, with_goal
+from sb3_fcdl.planning import Problem, RewardFn, Step, TerminationFn, ValueFn, with_goal
+from sb3_fcdl.planning.actions import alternatives
 from sb3_fcdl.world.factorization import Factorization, in_words, values_of
+from sb3_fcdl.world.novelty import Novelty
 from sb3_fcdl.world.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
+from sb3_fcdl.world.values import ValueHead
+
+# Outcomes of a step that chance decides.
+N_OUTCOMES = 32
+# Actions that are compared to learn what a state is worth.
+N_TRIED = 8
 
 
 class Given(NamedTuple):
@@ -42,6 +50,7 @@ class WorldModel(nn.Module):
     :param reward_fn: a function in the environment's units, or ``"package.module:function"``; None: learned
     :param termination_fn: likewise
     :param heads: which heads there are, of ``"reward"`` and ``"termination"``; None: those that no function is given for
+    :param discount: of the rewards, per environment step, in (0, 1]; below 1 what a state is worth is learned too
     :raises ValueError: if there is no function of that name, or neither a function nor a head
     """
 
@@ -52,10 +61,12 @@ class WorldModel(nn.Module):
         reward_fn: RewardFn | str | None = None,
         termination_fn: TerminationFn | str | None = None,
         heads: Sequence[str] | None = None,
+        discount: float = 1.0,
     ) -> None:
         super().__init__()
         self.factorization = factorization
         self.dynamics = dynamics
+        self.discount = discount
         if heads is None:
             given = {"reward": reward_fn, "termination": termination_fn}
             heads = [name for name, function in given.items() if function is None]
@@ -63,6 +74,9 @@ class WorldModel(nn.Module):
         n_inputs = 2 * factors.state_width + factors.action_width
         self.reward_head = RewardHead(n_inputs, factorization.goal_width) if "reward" in heads else None
         self.termination_head = TerminationHead(factors.state_variables, n_inputs) if "termination" in heads else None
+        self.value_head = ValueHead(factors.state_width, factorization.goal_width, discount)
+        self.novelty = Novelty(len(factors.parents), factors.state_width + factors.action_width)
+        self.given = Given(*map(function_named, (reward_fn, termination_fn)))
         self.give(reward_fn, termination_fn)
 
     @property
@@ -76,9 +90,14 @@ class WorldModel(nn.Module):
 
     @property
     def heads(self) -> dict[str, nn.Module]:
-        """What is learned beside the dynamics, by name."""
+        """What is learned of the environment beside the dynamics, by name."""
         heads = {"reward": self.reward_head, "termination": self.termination_head}
         return {name: head for name, head in heads.items() if head is not None}
+
+    @property
+    def has_value(self) -> bool:
+        """Whether what a state is worth is learned, and counts at the end of a plan."""
+        return self.discount < 1
 
     @property
     def learns_ends(self) -> bool:
@@ -87,7 +106,7 @@ class WorldModel(nn.Module):
 
     def give(self, reward_fn: RewardFn | str | None, termination_fn: TerminationFn | str | None) -> None:
         """
-        Say what goes before the heads from now on.
+        Say what goes before the heads from now on. What states are worth is learned anew if that is another function.
 
         :param reward_fn: a function, or ``"package.module:function"``; None: what the head has learned
         :param termination_fn: likewise
@@ -98,6 +117,8 @@ class WorldModel(nn.Module):
         for name, function in (("reward", reward), ("termination", termination)):
             if function is None and name not in self.heads:
                 raise ValueError(f"the model has no learned {name}: give it a {name}_fn")
+        if Given(reward, termination) != self.given:
+            self.value_head.forget()
         self.given = Given(reward, termination)
         self._of_four = Given(
             None if reward is None else with_goal("reward_fn", reward),
@@ -179,28 +200,77 @@ class WorldModel(nn.Module):
         assert self.termination_head is not None
         return self.termination_head(state, action, next_state)
 
-    def problem(self, discount: float, uncertainty_coef: float = 0.0) -> Problem:
+    def problem(self, uncertainty_coef: float = 0.0, explores: bool = False) -> Problem:
         """
         What a planner is given, for as long as the weights stay as they are: every step is taken to lead to its most likely
-        state.
+        state, unless there is a value and chance decides.
 
-        :param discount: of the rewards, per environment step
         :param uncertainty_coef: price of the largest uncertainty of a variable, see ``StateDistribution.uncertainty``
+        :param explores: whether a bonus is paid for what is new; no effect without a value
         """
-        stepper = self.stepper()
+        stepper, column = self.stepper(), int(explores)
+        has_chance = self.has_value and any(variable.is_categorical for variable in self.factors.state_variables)
 
         def step(state: th.Tensor, action: th.Tensor) -> Step:
             predicted = stepper(state, action).next_state
-            return Step(predicted.mode(), predicted.uncertainty().amax(-1) if uncertainty_coef else None)
+            doubt = predicted.uncertainty().amax(-1) if uncertainty_coef else None
+            return Step(predicted.mode(), doubt, predicted.is_chance() if has_chance else None)
+
+        def paid(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+            return self.reward(state, action, next_state, goal) + self._bonus(state, action)
 
         return Problem(
             step,
-            self.reward,
+            paid if explores and self.has_value else self.reward,
             None if self.termination_fn is never_ends else self.termination,
+            value=(lambda state, goal: self.value_head(state, goal)[:, column]) if self.has_value else None,
+            expected=self._expected(stepper, self.value_head, column) if has_chance else None,
             key=self.factorization.state_key,
-            discount=discount,
+            discount=self.discount,
             uncertainty_coef=uncertainty_coef,
         )
+
+    @th.no_grad()
+    def backups(self, outcomes: Outcomes) -> th.Tensor:
+        """
+        What states are worth by Bellman's equation: the best of some actions, each of which pays a reward and leads to a state
+        whose value is known, both by the model.
+
+        :param outcomes: recorded transitions; the recorded action is one of those that are tried
+        :return: with the reward alone, and with the bonus for what is new, ``[R, 2]``
+        """
+        actions = alternatives(self.factorization.actions, outcomes.action, N_TRIED)
+        state, goal = (each.repeat(len(actions), 1) for each in (outcomes.state, outcomes.goal))
+        worth = self._expected(self.stepper(), self.value_head.lowest)(state, actions.flatten(0, 1), goal)
+        return worth.view(len(actions), -1, 2).amax(0)
+
+    def _bonus(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """For what is new, ``[R]``: where nothing is like it, as much as a reward is large."""
+        return self.value_head.size_of_reward * self.novelty(state, action)
+
+    def _expected(
+        self, stepper: StepFn, value: ValueFn, column: int | slice = slice(None)
+    ) -> Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]:
+        """
+        What an action is worth in a state by the model: what it pays, and what the state that it leads to is worth, in
+        expectation where chance decides.
+
+        :param column: 0: with the reward alone; 1: with the bonus for what is new
+        :return: of ``(state [R, D], action [R, A], goal [R, G])``, ``[R]``, or both ``[R, 2]``
+        """
+
+        def expected(state: th.Tensor, action: th.Tensor, goal: th.Tensor) -> th.Tensor:
+            states, weights = stepper(state, action).next_state.outcomes(N_OUTCOMES)
+            # Most outcomes of most rows do not happen.
+            outcome, row = (weights > 0).nonzero(as_tuple=True)
+            step = state[row], action[row], states[outcome, row], goal[row]
+            goes_on = 1 - self.termination(*step).to(state.dtype).unsqueeze(-1)
+            each = self.reward(*step).unsqueeze(-1) + self.discount * goes_on * value(step[2], step[3])
+            worth = state.new_zeros(len(state), 2).index_add(0, row, weights[outcome, row].unsqueeze(-1) * each)
+            worth[:, 1] += self._bonus(state, action)
+            return worth[:, column]
+
+        return expected
 
     @th.no_grad()
     def check_outcomes(self, outcomes: Outcomes) -> list[str]:
@@ -238,10 +308,21 @@ class WorldModel(nn.Module):
             losses["termination"] = self.termination_head.loss(outcomes, ends)
         return losses
 
+    def value_loss(self, outcomes: Outcomes, average: "WorldModel") -> th.Tensor:
+        """
+        :param outcomes: recorded transitions, whose states are learned
+        :param average: says what they are worth
+        :return: the loss of the values, a scalar
+        """
+        with th.no_grad():
+            paid = outcomes.reward if self.reward_fn is None else self.reward(*outcomes[:4])
+            self.value_head.observe(paid, outcomes.goal)
+        return self.value_head.loss(outcomes.state, outcomes.goal, average.backups(outcomes))
+
     def average(self) -> "WorldModel":
         """:return: a copy that ``follow`` makes the running average of the weights; in eval mode, and not trained itself"""
         # What is given, or has been observed, has no average: both have the same.
-        shared = (self.factorization, *self.given, *self._of_four)
+        shared = (self.factorization, self.novelty, *self.given, *self._of_four)
         copied = copy.deepcopy(self, {id(each): each for each in shared})
         return copied.requires_grad_(False).eval()
 

@@ -82,6 +82,7 @@ def test_learned_model_and_plans_are_near_the_closed_form(dynamics):
         learning_rate=5e-3,
         learning_starts=500,
         exploration_rate=1.0,
+        gamma=1.0,
         train_freq=2,
         batch_size=64,
         dynamics=dynamics,

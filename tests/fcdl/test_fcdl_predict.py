@@ -87,7 +87,7 @@ def test_gym_tuple_is_refused(model):
 def test_plan_maximises_the_modelled_reward(model, observations):
     """With a horizon of 1 the best action is known: evaluate all of them on the model."""
     wide = {"horizon": 1, "n_iterations": 3, "n_candidates": 200, "n_elites": 10}
-    policy = tiny_fcdl(planner_kwargs=wide).policy
+    policy = tiny_fcdl(planner_kwargs=wide, gamma=1.0).policy
     policy.load_state_dict(model.policy.state_dict())
     chosen, _ = policy.predict(observations, deterministic=True)
     tensors, _ = policy.obs_to_tensor(observations)

@@ -22,8 +22,17 @@ SMALL: dict[str, Any] = {"dynamics": "mlp", "dynamics_kwargs": {"hidden_dim": 8}
 ICEM: dict[str, Any] = {"planner": "icem", "planner_kwargs": {"horizon": 4, "n_candidates": 16, "n_elites": 4}}
 
 
+@pytest.fixture
+def certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The likeliest category is taken for certain, however likely it is."""
+    monkeypatch.setattr("sb3_fcdl.dynamics.distributions.CERTAIN", 0.0)
+
+
 def value_by_hand(policy: FCDLPolicy, observation: Any, gamma: float) -> tuple[float, float]:
-    """The value of the deterministic plan, and its rewards step by step on the model, discounted; nothing ends."""
+    """
+    The value of the deterministic plan, and its rewards step by step on the model, discounted, and the value at its end;
+    nothing ends, and nothing is left to chance.
+    """
     tensors, _ = policy.obs_to_tensor(observation)
     plan = policy.plan(tensors, deterministic=True)
     state, goal, total = policy.world.encode(tensors), policy.world.goal(tensors), 0.0
@@ -33,11 +42,14 @@ def value_by_hand(policy: FCDLPolicy, observation: Any, gamma: float) -> tuple[f
             after = policy.dynamics.step(state, action).next_state.mode()
             total += gamma**depth * policy.world.reward(state, action, after, goal).item()
         state = after
+    if gamma < 1:
+        with th.no_grad():
+            total += gamma ** plan.actions.shape[1] * policy.world.value_head(state, goal)[0, 0].item()
     return plan.value.item(), total
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.5])
-def test_plans_are_worth_their_discounted_rewards(gamma: float, tmp_path: Any) -> None:
+def test_plans_are_worth_their_discounted_rewards(gamma: float, tmp_path: Any, certain: None) -> None:
     observation = tiny_env().reset(seed=0)[0]
     model = tiny_fcdl(gamma=gamma, **SMALL, **ICEM).learn(40)
     assert model.gamma == model.policy.gamma == model.policy.problem().discount == gamma
@@ -50,10 +62,15 @@ def test_plans_are_worth_their_discounted_rewards(gamma: float, tmp_path: Any) -
     other = FCDL.load(tmp_path / "model", gamma=0.25)
     value, by_hand = value_by_hand(other.policy, observation, 0.25)
     assert other.gamma == 0.25 and value == pytest.approx(by_hand)
+    # What was learned for another discount is forgotten.
+    states = th.rand(5, 12)
+    for head in (other.policy.world.value_head, other.policy.learner.value_head):
+        assert not head(states, states).any() and float(head.learned_for) == 0.25
+    assert gamma == 1 or model.policy.world.value_head(states, states).any()
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.5])
-def test_plans_of_a_callback_are_worth_their_discounted_rewards(gamma: float, tmp_path: Any) -> None:
+def test_plans_of_a_callback_are_worth_their_discounted_rewards(gamma: float, tmp_path: Any, certain: None) -> None:
     kwargs = {"learning_starts": 10, "batch_size": 8, "gamma": gamma} | SMALL | ICEM
     callback = DynamicsCallback(**kwargs)
     A2C("MlpPolicy", GatedEnv(), n_steps=8, device="cpu", seed=0).learn(40, callback)
@@ -75,7 +92,7 @@ def test_discount_must_be_one(gamma: float) -> None:
         tiny_fcdl(gamma=gamma)
 
 
-def test_explanation_and_prediction_reckon_with_the_same_price() -> None:
+def test_explanation_and_prediction_reckon_with_the_same_price(certain: None) -> None:
     priced = FCDL(
         FCDLPolicy,
         GatedEnv(),
@@ -101,7 +118,7 @@ def test_explanation_and_prediction_reckon_with_the_same_price() -> None:
         doubt = [1 - prediction.logits.softmax(-1).max(), prediction.log_std.exp().max()]
         costs.append(0.5 * max(doubt).item())
         state = prediction.mode()
-    earned = explained.rewards[0] - costs[0] + 0.9 * (explained.rewards[1] - costs[1])
+    earned = explained.rewards[0] - costs[0] + 0.9 * (explained.rewards[1] - costs[1]) + explained.value_beyond
     assert explained.value == pytest.approx(earned, abs=1e-5) and min(costs) > 0.01
 
 

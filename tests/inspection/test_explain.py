@@ -12,9 +12,8 @@ from sb3_fcdl import FCDL, EdgeEvidence, FCDLPolicy
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_fcdl(
-        tiny_vec_env(2), planner_kwargs={"horizon": 3, "n_candidates": 32, "n_elites": 8}, train_freq=4, exploration_rate=1
-    ).learn(150)
+    planner = {"horizon": 3, "n_candidates": 32, "n_elites": 8}
+    return tiny_fcdl(tiny_vec_env(2), planner_kwargs=planner, train_freq=4, exploration_rate=1, gamma=1.0).learn(150)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +49,21 @@ def test_trajectory_is_what_the_model_predicts_step_by_step(model):
         )
         state = prediction.next_state.mode()
         rewards.append(((state * goal).sum() / goal.sum()).item())
-    discounted = rewards[0] + 0.99 * rewards[1] + 0.99**2 * rewards[2]
-    assert plan.rewards == pytest.approx(rewards) and plan.value == pytest.approx(discounted)
+    assert plan.rewards == pytest.approx(rewards) and plan.value == pytest.approx(sum(rewards)) and plan.value_beyond == 0
+
+
+def test_value_at_the_end_of_a_plan_is_one_of_its_lines(gated):
+    """The gate is certain from a probability of 0.9 on; here every probability is enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sb3_fcdl.dynamics.distributions.CERTAIN", 0.0)
+        explanation = gated.explain(GatedEnv().reset(seed=0)[0])
+    plan, world = explanation.plan, gated.policy.world
+    last = world.encode(th.as_tensor([[*np.eye(2)[int(plan.values[2, 0])], *plan.values[2, 1:]]]))
+    with th.no_grad():
+        assert plan.value_beyond == pytest.approx(0.99**2 * world.value_head(last, th.zeros(1, 0))[0, 0].item(), abs=1e-4)
+    earned = plan.rewards[0] + 0.99 * plan.rewards[1]
+    assert plan.value == pytest.approx(earned + plan.value_beyond, abs=1e-5) and abs(plan.value_beyond) > 0.01
+    assert f"and beyond them, {plan.value_beyond:.3g} of it beyond" in str(explanation)
 
 
 def test_runner_up_begins_otherwise_and_costs_the_difference(model):

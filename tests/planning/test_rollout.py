@@ -298,7 +298,8 @@ def test_uncertainty_has_its_price(kind: type[Rollout], generator: th.Generator)
 
     state, goal = th.eye(N_STATES, dtype=th.float64)[[0, 3, 5]], root_states(generator)[1]
     prices = (0.0, 0.3)
-    rollouts = [make(kind, Problem(step, world.reward, leave, None, None, 0.8, price), state, goal) for price in prices]
+    problems = [Problem(step, world.reward, leave, discount=0.8, uncertainty_coef=price) for price in prices]
+    rollouts = [make(kind, problem, state, goal) for problem in problems]
     for horizon in (1, 5):
         actions = th.randint(N_ACTIONS, (N_ENVS, 40, horizon), generator=generator)
         free, priced = (rollout.evaluate(actions) for rollout in rollouts)

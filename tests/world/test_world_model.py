@@ -38,7 +38,7 @@ def gated_world(**outcomes: Any) -> WorldModel:
 
 
 def test_problem_takes_a_step_to_lead_to_its_most_likely_state() -> None:
-    problem = gated_world().problem(0.9)
+    problem = gated_world().problem()
     state = th.tensor([[1.0, 0, 0.5, 2], [0, 1, -3, 1]])
     step = problem.step(state, th.tensor([[0.25], [-1.0]]))
     assert step.next_state.tolist() == [[1, 0, 0.75, 2], [0, 1, -4, 1]]
@@ -47,7 +47,7 @@ def test_problem_takes_a_step_to_lead_to_its_most_likely_state() -> None:
 
 def test_uncertainty_of_a_step_is_that_of_the_most_uncertain_variable() -> None:
     state = th.tensor([[1.0, 0, 0.1, 0], [0, 1, -0.9, 0]])
-    step = gated_world().problem(0.9, uncertainty_coef=0.5).step(state, th.zeros(2, 1))
+    step = gated_world().problem(uncertainty_coef=0.5).step(state, th.zeros(2, 1))
     # The gate is wrong with a probability of 0.3, x has a deviation of 0.2, and y of 0.1 and 0.9.
     assert step.uncertainty.tolist() == pytest.approx([0.3, 0.9])
 
@@ -75,8 +75,8 @@ def test_value_of_a_plan_is_the_reward_less_the_price_of_uncertainty() -> None:
     sequences = th.tensor([[[1, 1, 1], [0, 0, 0], [1, 0, 0]]])
     right, left, back = 1.5 - 0.3 * 2, 0.5 - 0.3 * 0.25, 1 - 0.3 * 0.25
     for termination_fn, third in ((never_ends, right / 4), (beyond_one, 0)):
-        world = known_world(Walk(), next_state, reward_fn=reward_fn, termination_fn=termination_fn)
-        rollout = PlainRollout(world.problem(0.5, 0.3), th.zeros(1, 2), th.zeros(1, 0), DiscreteActions(2))
+        world = known_world(Walk(), next_state, reward_fn=reward_fn, termination_fn=termination_fn, discount=0.5)
+        rollout = PlainRollout(world.problem(0.3), th.zeros(1, 2), th.zeros(1, 0), DiscreteActions(2))
         # The third sequence comes back to 0, which counts as the sure side and pays 1; only the first can go beyond 1.
         expected = [1.5 * right + third, 1.75 * left, right + back / 2 + left / 4]
         assert rollout.evaluate(sequences)[0].tolist() == pytest.approx(expected, abs=1e-6)
@@ -93,7 +93,7 @@ def test_functions_are_given_the_units_of_the_environment() -> None:
         given.append([tensor[0].tolist() for tensor in tensors])
         return th.tensor([True])
 
-    problem = gated_world(reward_fn=reward_fn, termination_fn=termination_fn).problem(0.9)
+    problem = gated_world(reward_fn=reward_fn, termination_fn=termination_fn).problem()
     state, action, after = th.tensor([[1.0, 0, 0.5, 2]]), th.tensor([[0.25]]), th.tensor([[0.0, 1, -1, 0.1]])
     assert problem.reward(state, action, after, th.tensor([[7.0]])).tolist() == [3]
     assert problem.termination(state, action, after, th.tensor([[7.0]])).tolist() == [True]
@@ -111,7 +111,7 @@ def test_learned_reward_and_end_are_those_of_the_heads() -> None:
     world.termination_head.n_ended += 5
     world.termination_head.n_others += 5
     state, action, after, goal = th.randn(6, 4), th.randn(6, 1), th.randn(6, 4), th.zeros(6, 0)
-    problem = world.problem(0.9)
+    problem = world.problem()
     network = world.reward_head.network(th.cat([state, action, after], dim=1)).squeeze(1)
     th.testing.assert_close(problem.reward(state, action, after, goal), 7 + 3 * network)
     chance = problem.termination(state, action, after, th.zeros(len(state), 0))
@@ -119,17 +119,17 @@ def test_learned_reward_and_end_are_those_of_the_heads() -> None:
 
 
 def test_problem_has_what_is_known_of_the_world() -> None:
-    problem = gated_world(termination_fn=never_ends).problem(0.7, 0.2)
+    problem = gated_world(termination_fn=never_ends, discount=0.7).problem(0.2)
     assert (problem.discount, problem.uncertainty_coef) == (0.7, 0.2)
-    assert problem.termination is None and problem.key is None and problem.value is None
-    assert gated_world().problem(1.0).termination is not None
+    assert problem.termination is None and problem.key is None and problem.value is not None
+    without_discount = gated_world().problem()
+    assert without_discount.termination is not None and without_discount.value is None and without_discount.expected is None
     # Four objects of three colours have 81 states, which are numbered.
     world = tiny_fcdl().policy.world
     states = th.nn.functional.one_hot(th.cartesian_prod(*[th.arange(3)] * 4), 3).flatten(1).float()
-    assert sorted(world.problem(0.9).key(states).tolist()) == list(range(81))
-    for discount, price in ((0.0, 0.0), (0.9, -1.0)):
-        with pytest.raises(ValueError, match="must be"):
-            world.problem(discount, price)
+    assert sorted(world.problem().key(states).tolist()) == list(range(81))
+    with pytest.raises(ValueError, match="must be"):
+        world.problem(-1.0)
 
 
 def one_number(**outcomes: Any) -> WorldModel:

@@ -47,8 +47,11 @@ class Noise:
 
     def _draw(self, draw: Callable[..., th.Tensor], shape: tuple[int, ...]) -> th.Tensor:
         if self.generators is None:
-            return draw(self.n_envs, *shape).to(self.device)
-        return th.stack([draw(*shape, generator=generator) for generator in self.generators]).to(self.device)
+            numbers = draw(self.n_envs, *shape)
+        else:
+            numbers = th.stack([draw(*shape, generator=generator) for generator in self.generators])
+        # the host does not wait for the device
+        return numbers.to(self.device, non_blocking=True)
 
 
 def generators_of(state: th.Tensor, goal: th.Tensor) -> list[th.Generator]:

@@ -30,7 +30,7 @@ test: $(STAMP) ## the tests, without the slow ones
 test-slow: $(STAMP) ## all the tests
 	$(PYTEST) -m "not gpu"
 
-bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the dense path (ten minutes); kept with the results
+bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the dense path (15 minutes); kept with the results
 	$(BIN)/python benchmarks/speed.py --json benchmarks/results/speed
 
 bench-ratio: $(STAMP) ## times beside those of the commit before, in one run (two minutes); fails below 0.7

@@ -92,3 +92,17 @@ def test_a_run_leaves_out_what_is_not_installed(peers, monkeypatch, tmp_path, ca
         ("discrete", "sb3_fcdl", "MPPI", "84"),
     ]
     assert all(float(row["ms"]) > 0 and float(row["ratio"]) > 0 for row in rows)
+
+
+@pytest.mark.usefixtures("quick_plans")
+def test_training_is_evaluated_at_equal_steps(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    training = importlib.import_module("peers_training")
+    monkeypatch.setattr(training.th, "set_num_threads", lambda n_threads: None)
+    file = tmp_path / "training.csv"
+    training.main([str(file), "--algorithms", training.OURS, "--seeds", "0", "--evaluated-at", "20", "30", "--episodes", "1"])
+    printed = squeezed(capsys.readouterr().out)
+    assert all(f"| {training.OURS} | {timesteps} | 1 | -" in printed for timesteps in (20, 30))
+    rows = training.read_csv(file)
+    assert [(row.env, row.timesteps) for row in rows] == [("Pendulum-v1", 20), ("Pendulum-v1", 30)]
+    assert 0 < rows[0].wall_s < rows[1].wall_s

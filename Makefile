@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow bench-speed format lint type commit-checks
+.PHONY: help install demo test test-slow bench-speed bench-ratio format lint type commit-checks
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,8 +30,11 @@ test: $(STAMP) ## the tests, without the slow ones
 test-slow: $(STAMP) ## all the tests
 	$(PYTEST) -m "not gpu"
 
-bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the dense path (ten minutes); kept with the results
+bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the dense path (15 minutes); kept with the results
 	$(BIN)/python benchmarks/speed.py --json benchmarks/results/speed
+
+bench-ratio: $(STAMP) ## times beside those of the commit before, in one run (two minutes); fails below 0.7
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ratio.py --fail-below 0.7
 
 format: $(STAMP) ## sort the imports and format
 	$(BIN)/ruff check --select I --fix .

@@ -8,6 +8,8 @@ looking up tables, and sends every step of every candidate of the planner throug
 
 ``--against FILE`` compares with such a file. ``--fail-below 0.7`` makes the program end with 1 if a ratio is less than that
 share of the file's. Both paths are measured in one run, so the machine hardly matters to their ratio.
+
+``--table FILE`` prints the table of such a file and measures nothing.
 """
 
 import argparse
@@ -42,7 +44,7 @@ from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.planning import planner
 from sb3_fcdl.planning.rollout import PlainRollout
 from sb3_fcdl.presets import preset
-from sb3_fcdl.runs.profile import median_ms
+from sb3_fcdl.runs.profile import measure_model, median_ms
 from sb3_fcdl.runs.record import machine, package_versions
 
 ENV_ID = "FCDL/Chemical-v0"
@@ -71,6 +73,7 @@ class Scale:
     :param growth: other sizes, measured with one thread
     :param models: dynamics models, measured with one thread
     :param numbers: systems of so many continuous variables, measured with one thread
+    :param environments: measured with one thread, the default model with default settings
     """
 
     threads: Sequence[int] = (1, 2)
@@ -81,10 +84,18 @@ class Scale:
     growth: Sequence[Size] = ((20, 5), (40, 5), (10, 10))
     models: Sequence[str] = tuple(DYNAMICS)
     numbers: Sequence[int] = (10, 30, 100)
+    environments: Sequence[str] = (
+        "CartPole-v1",
+        "Pendulum-v1",
+        "Acrobot-v1",
+        "FCDL/Thermostat-v0",
+        "FCDL/Contact-v0",
+        "FCDL/Workshop-v0",
+    )
 
 
 FULL = Scale()
-QUICK = Scale(threads=(1,), seconds=0.5, plan_envs=(1, N_ENVS), growth=(), models=(), numbers=())
+QUICK = Scale(threads=(1,), seconds=0.5, plan_envs=(1, N_ENVS), growth=(), models=(), numbers=(), environments=())
 
 
 @dataclass(frozen=True)
@@ -287,6 +298,15 @@ def numbers_rows(n_variables: int, seconds: float) -> list[Row]:
     return [Row(name, "ms", median_ms(update, seconds)), Row(f"peak memory, {n_variables} numbers", "MiB", memory())]
 
 
+def environment_rows(env_id: str, seconds: float) -> list[Row]:
+    """Of FCDL as it is made without any argument, on random observations and transitions."""
+    is_dict = isinstance(gym.spec(env_id).make().observation_space, gym.spaces.Dict)
+    model = FCDL("MultiInputPolicy" if is_dict else "MlpPolicy", env_id, device="cpu", seed=0)
+    speed = measure_model(model, (1, N_ENVS), seconds)
+    plans = [Row(f"plan, {env_id}, {n_envs} envs", "ms", ms) for n_envs, ms in speed.predict_ms.items()]
+    return [Row(f"update, {env_id}", "ms", speed.update_ms), *plans]
+
+
 def memory() -> float:
     """:return: most MiB that this process has had so far; the libraries take about 400 of them"""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
@@ -310,6 +330,8 @@ def measure(scale: Scale) -> list[Row]:
         rows.append(Row("peak memory, update and plan", "MiB", *peaks, n_threads))
     for n_variables in scale.numbers:
         rows += in_fresh_process(1, numbers_rows, n_variables, scale.seconds)
+    for env_id in scale.environments:
+        rows += in_fresh_process(1, environment_rows, env_id, scale.seconds)
     return rows
 
 
@@ -381,7 +403,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help=help_json)
     parser.add_argument("--against", type=Path, metavar="FILE", help="such a file: print how many times better the rows are")
     parser.add_argument("--fail-below", type=float, default=0.0, metavar="SHARE", help="of the ratios of that file")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of such a file, and measure nothing")
     arguments = parser.parse_args(argv)
+    if arguments.table is not None:
+        print(table(rows_of(arguments.table)))
+        return
     if arguments.fail_below and arguments.against is None:
         parser.error("--fail-below is a share of the ratios of a file: give --against FILE")
     before = None if arguments.against is None else rows_of(arguments.against)

@@ -128,6 +128,17 @@ def test_examples_on_vectors_of_environments_run(page, shorter, timesteps):
         assert names["env"].num_envs == 4 and names["env"].reset().shape == (4, 4)
 
 
+@pytest.mark.usefixtures("quick_plans")
+def test_example_of_the_page_on_speed_runs():
+    """With fewer timesteps: of 60 rounds of ten, the first 50 are random."""
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "speed.md").read_text(), flags=re.DOTALL)
+    n_threads, names = th.get_num_threads(), {}
+    exec(compile(example.replace("learn(10_000)", "learn(530)"), "speed.md", "exec"), names)
+    th.set_num_threads(n_threads)
+    assert names["model"].num_timesteps == 530 and names["model"].policy.planner.horizon == 15
+    assert names["model"]._n_updates in (3, 4)
+
+
 def test_files_and_names_of_the_architecture_exist():
     """Of a file the end of its path is enough; of a name that somewhere something is called so."""
     code = "\n".join(path.read_text() for path in SOURCES)

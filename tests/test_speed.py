@@ -68,9 +68,18 @@ def once_ms(function, seconds):
     return 1000 * (time.perf_counter() - start)
 
 
+@pytest.mark.usefixtures("quick_plans")
 def test_quick_run_prints_a_table_and_writes_ratios(speed, one_thread, capsys, tmp_path, monkeypatch):
     small = speed.Scale(
-        threads=(1,), seconds=0, n_updates=1, plan_envs=(10,), size=(4, 3), growth=((5, 2),), models=("mlp",), numbers=(2,)
+        threads=(1,),
+        seconds=0,
+        n_updates=1,
+        plan_envs=(10,),
+        size=(4, 3),
+        growth=((5, 2),),
+        models=("mlp",),
+        numbers=(2,),
+        environments=("FrozenLake-v1",),
     )
     monkeypatch.setattr(speed, "QUICK", small)
     monkeypatch.setattr(speed, "median_ms", once_ms)
@@ -92,8 +101,11 @@ def test_quick_run_prints_a_table_and_writes_ratios(speed, one_thread, capsys, t
     assert units == {"ms", "vector steps/s", "GFLOP/s", "rows", "GFLOP", "% of product", "transitions/s", "MiB"}
     assert {"update, mlp", "plan, mlp, 10 envs", "update, 5 objects, 2 colours"} <= rows.keys()
     assert {"update, fcdl_tree, 2 numbers", "peak memory, 2 numbers"} <= rows.keys()
+    assert {"update, FrozenLake-v1", "plan, FrozenLake-v1, 1 envs", "plan, FrozenLake-v1, 10 envs"} <= rows.keys()
     assert "ChemicalVectorEnv, 1000 envs" in rows
     assert {"GymVectorVecEnv, 1000 envs", "DummyVecEnv, 100 envs", "SubprocVecEnv, 10 envs"} <= rows.keys()
+    speed.main(["--table", str(path)])
+    assert capsys.readouterr().out == printed
     assert result["scale"]["size"] == [4, 3] and result["versions"]["torch"] and result["machine"]["cores"] >= 1
 
 

@@ -126,7 +126,7 @@ class StateDistribution:
 
     def mode(self) -> th.Tensor:
         """The most probable state, ``[R, D]``."""
-        return self.layout.state(self._one_hot(self.logits), self.mean)
+        return self.layout.state(best_one_hot(self.logits), self.mean)
 
     def uncertainty(self) -> th.Tensor:
         """
@@ -169,7 +169,7 @@ class StateDistribution:
         drawn[:, rows, most] = categories.T
         drawn = drawn.where(is_chance.unsqueeze(-1), probabilities.argmax(-1))
         weights = weights.where(weights >= UNLIKELY, 0).where(is_chance.unsqueeze(-1), th.eye(1, n).to(weights))
-        one_hot = F.one_hot(drawn, n_categories).to(self.logits.dtype)
+        one_hot = th.zeros_like(probabilities).expand(n, -1, -1, -1).scatter(-1, drawn.unsqueeze(-1), 1)
         states = self.layout.state(one_hot, self.mean.expand(n, *self.mean.shape))
         return states, (weights / weights.sum(-1, keepdim=True)).T
 
@@ -184,7 +184,7 @@ class StateDistribution:
         gumbel = -th.empty_like(self.logits).exponential_(generator=generator).log()
         soft = (self.logits + gumbel).softmax(-1)
         # In this order the difference is exactly zero, so that the sample is exactly one-hot.
-        categories = self._one_hot(soft) + (soft - soft.detach())
+        categories = best_one_hot(soft) + (soft - soft.detach())
         numbers = self.mean
         if self.layout.has_continuous:
             numbers = numbers + self.log_std.exp() * th.empty_like(numbers).normal_(generator=generator)
@@ -200,9 +200,15 @@ class StateDistribution:
         error = (self.layout.numbers(state) - self.mean) * (-self.log_std).exp()
         return self.layout.by_variable(of_categorical, -0.5 * error.square() - self.log_std - LOG_SQRT_2PI)
 
-    @staticmethod
-    def _one_hot(scores: th.Tensor) -> th.Tensor:
-        return F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
+
+def best_one_hot(scores: th.Tensor) -> th.Tensor:
+    """
+    One-hot of the highest score. ``torch.nn.functional.one_hot`` would look whether each index fits, and read the answer.
+
+    :param scores: ``[..., C]``
+    :return: ``[..., C]``, of the same dtype
+    """
+    return th.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1)
 
 
 def _category_columns(slices: Sequence[slice], missing: int) -> th.Tensor:

@@ -6,13 +6,12 @@ from typing import Literal, get_args
 
 import torch as th
 from torch import nn
-from torch.nn import functional as F
 
 from fcdl_envs.arguments import check, integer, one_of
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import Prediction, StepFn
 from sb3_fcdl.dynamics.dense import DenseDynamics
-from sb3_fcdl.dynamics.distributions import StateDistribution
+from sb3_fcdl.dynamics.distributions import StateDistribution, best_one_hot
 from sb3_fcdl.dynamics.lookup.contents import Choices, Contents, Distinct
 from sb3_fcdl.dynamics.lookup.slots import Slots
 from sb3_fcdl.dynamics.stacked import StackedLinear
@@ -51,10 +50,10 @@ class Selector(nn.Module):
         """
         logits = th.einsum("qrd,krd->qrk", self.query(queries), self.key(keys)) / queries.shape[-1] ** 0.5
         if not self.training:
-            return _one_hot(logits)
+            return best_one_hot(logits)
         gumbel = -th.empty_like(logits).exponential_().log()
         soft = (logits + gumbel).softmax(-1)
-        return _one_hot(soft) + (soft - soft.detach())
+        return best_one_hot(soft) + (soft - soft.detach())
 
 
 class NPSDynamics(DenseDynamics):
@@ -197,7 +196,3 @@ def _encoder(n_slots: int, input_dim: int, hidden_dim: int) -> nn.Sequential:
     return nn.Sequential(
         StackedLinear(n_slots, input_dim, hidden_dim), nn.ReLU(inplace=True), StackedLinear(n_slots, hidden_dim, hidden_dim)
     )
-
-
-def _one_hot(scores: th.Tensor) -> th.Tensor:
-    return F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)

@@ -164,7 +164,8 @@ class NormalSequences(SequenceDistribution):
     @classmethod
     def initial(cls, actions: BoxActions, horizon: int, state: th.Tensor, known: th.Tensor) -> "NormalSequences":
         """Around the middle of the box, or what is known, with half the range of the box as standard deviation."""
-        low, high = state.new_tensor(actions.low), state.new_tensor(actions.high)
+        bounds = th.tensor((actions.low, actions.high), dtype=state.dtype)
+        low, high = bounds.to(state.device, non_blocking=True)
         mean = ((low + high) / 2).expand(len(state), horizon, -1)
         for best in known[:, :1].unbind(dim=1):
             mean = best.where(best.isfinite(), mean)

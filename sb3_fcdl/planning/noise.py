@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch as th
 
@@ -41,13 +42,16 @@ class Noise:
         shape = n_candidates, horizon, width
         if not self.exponent:
             return self._draw(th.randn, shape)
-        waves = _waves(horizon, self.exponent)
+        waves = _waves(horizon, self.exponent, th.get_default_dtype())
         return self._draw(lambda *shape, **kwargs: waves @ th.randn(*shape, **kwargs), shape)
 
     def _draw(self, draw: Callable[..., th.Tensor], shape: tuple[int, ...]) -> th.Tensor:
         if self.generators is None:
-            return draw(self.n_envs, *shape).to(self.device)
-        return th.stack([draw(*shape, generator=generator) for generator in self.generators]).to(self.device)
+            numbers = draw(self.n_envs, *shape)
+        else:
+            numbers = th.stack([draw(*shape, generator=generator) for generator in self.generators])
+        # the host does not wait for the device
+        return numbers.to(self.device, non_blocking=True)
 
 
 def generators_of(state: th.Tensor, goal: th.Tensor) -> list[th.Generator]:
@@ -65,16 +69,17 @@ def generators_of(state: th.Tensor, goal: th.Tensor) -> list[th.Generator]:
     return [th.Generator().manual_seed(int.from_bytes(digest, "big")) for digest in digests]
 
 
-def _waves(horizon: int, exponent: float) -> th.Tensor:
+@lru_cache(maxsize=16)
+def _waves(horizon: int, exponent: float, dtype: th.dtype) -> th.Tensor:
     """
     What turns white noise into noise with a power of ``frequency ** -exponent``, and a variance of 1 at each step.
 
     The columns are the orthonormal real Fourier basis, scaled. The mean has no frequency; it counts as the lowest that there
     is, one wave in H steps (Timmer and Koenig, "On generating power law noise", 1995, draw the rest of the spectrum so).
 
-    :return: ``[H, H]``
+    :return: ``[H, H]``, made once and not to be changed: for a horizon of 50 it costs a tenth of a plan for one environment
     """
-    step = th.arange(horizon)
+    step = th.arange(horizon, dtype=dtype)
     columns = []
     for n_waves in range(horizon // 2 + 1):
         phase = 2 * th.pi * n_waves * step / horizon

@@ -112,7 +112,8 @@ class Planner(ABC):
             raise ValueError(f"{type(self).__name__} always starts anew: warm_start must be None")
         if warm_start.shape != shape:
             raise ValueError(f"warm_start must have shape {shape}, got {tuple(warm_start.shape)}")
-        return warm_start.to(state)
+        # to a device the host need not wait; from one it would read what is not there yet
+        return warm_start.to(state, non_blocking=warm_start.device.type == "cpu")
 
 
 def best_of(sequences: th.Tensor, returns: th.Tensor, n_best: int) -> tuple[th.Tensor, th.Tensor]:

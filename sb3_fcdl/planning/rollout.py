@@ -46,11 +46,12 @@ class Rollout(ABC):
         :return: returns, ``[B, N]``
         """
         n_envs, n_candidates, horizon = sequences.shape[:3]
+        actions = sequences.movedim(2, 0).flatten(1, 2)
         places = [self._start(n_candidates)]
-        for depth in range(horizon):
-            places.append(self._follow(places[-1], sequences[:, :, depth].flatten(0, 1)))
+        for action in actions.unbind():
+            places.append(self._follow(places[-1], action))
         # What a step pays changes nothing of where it leads: a learned reward is asked once for all of them.
-        rewards, ended = self._outcomes_of(places, sequences)
+        rewards, ended = self._outcomes_of(places, actions)
         discounts = self.problem.discount ** th.arange(horizon + 1, dtype=th.float64, device=rewards.device)
         discounts = discounts.to(rewards.dtype).unsqueeze(1)
         rewards = rewards * discounts[:-1]
@@ -80,12 +81,12 @@ class Rollout(ABC):
         """
 
     @abstractmethod
-    def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+    def _outcomes_of(self, places: list[Place], actions: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         """
         What the steps of every candidate pay.
 
         :param places: where they were, before the first step and after each
-        :param sequences: what they did, ``[B, N, H, *]``
+        :param actions: what they did, ``[H, B * N, *]``
         :return: rewards ``[H, B * N]``, and how likely each step ended the episode, ``[H, B * N]``; None: episodes never end
         """
 
@@ -132,17 +133,15 @@ class PlainRollout(Rollout):
         step = self.problem.step(place[0], self.actions.encode(action, self.state.dtype))
         return step.next_state, step
 
-    def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
-        states, steps = th.stack([state for state, _ in places[:-1]]), [step for _, step in places[1:]]
-        horizon, n_rows = states.shape[:2]
-        goal = self.goal.repeat_interleave(sequences.shape[1], dim=0).repeat(horizon, 1)
-        actions = sequences.movedim(2, 0).flatten(0, 2)
-        step = _joined(steps)
+    def _outcomes_of(self, places: list[Place], actions: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        states, step = th.stack([state for state, _ in places[:-1]]), _joined([step for _, step in places[1:]])
+        horizon, n_rows = actions.shape[:2]
+        goal = self.goal.repeat_interleave(n_rows // len(self.goal), dim=0).repeat(horizon, 1)
         if step.is_chance is not None:
             # nothing comes after the first
             chance = step.is_chance.view(horizon, n_rows)
             step = step._replace(is_chance=(chance & (chance.cumsum(0) == 1)).flatten())
-        reward, ended = self._outcomes(states.flatten(0, 1), actions, step, goal)
+        reward, ended = self._outcomes(states.flatten(0, 1), actions.flatten(0, 1), step, goal)
         return reward.view(horizon, n_rows), None if ended is None else ended.view(horizon, n_rows)
 
     def _states_at(self, place: Place) -> th.Tensor:
@@ -209,7 +208,7 @@ class MemoRollout(Rollout):
         self._new_steps.append(step)
         return self._nodes_of(step.next_state, env)
 
-    def _outcomes_of(self, places: list[Place], sequences: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+    def _outcomes_of(self, places: list[Place], actions: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
         n_known = len(self._edge_reward)
         if n_known < len(self._edge_pair):
             node, number = self._edge_pair[n_known:] // self.n_actions, self._edge_pair[n_known:] % self.n_actions

@@ -88,10 +88,7 @@ def measure_model(model: FCDL, n_envs: Sequence[int], seconds: float = 1.0) -> D
     """
     rng = np.random.default_rng(0)
     predict_ms = {n: median_ms(partial(model.predict, random_observation(model, n, rng)), seconds) for n in n_envs}
-    _fill_replay_buffer(model, rng)
-    # What is made up agrees with no reward function.
-    model.trainer.has_checked_outcomes = True
-    model.set_logger(Logger(None, []))
+    fill_replay_buffer(model, rng)
     update_ms = median_ms(lambda: model.train(1, model.batch_size), seconds)
     return DeviceSpeed(str(model.device), predict_ms, update_ms)
 
@@ -127,7 +124,16 @@ def _random_values(space: spaces.Space, variables: Sequence[Variable], n_rows: i
     return values.clip(space.low, space.high).astype(space.dtype)
 
 
-def _fill_replay_buffer(model: FCDL, rng: np.random.Generator) -> None:
+def fill_replay_buffer(model: FCDL, rng: np.random.Generator) -> None:
+    """
+    Store random transitions, which agree with no reward function: they are not compared with one. The model can then be
+    trained, which it should not be for any other purpose than to measure.
+
+    :param model: learns from them
+    :param rng: source of the values
+    """
+    model.trainer.has_checked_outcomes = True
+    model.set_logger(Logger(None, []))
     assert model.replay_buffer is not None
     n_envs = model.n_envs
     observation = random_observation(model, n_envs, rng)

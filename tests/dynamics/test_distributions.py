@@ -6,7 +6,7 @@ import pytest
 import torch as th
 from toy import factors, one_hot_state
 
-from sb3_fcdl.dynamics.distributions import LOG_STD_MAX, LOG_STD_MIN, StateLayout
+from sb3_fcdl.dynamics.distributions import LOG_STD_MAX, LOG_STD_MIN, StateLayout, best_one_hot
 
 KINDS = {"equal": [3, 3], "unequal": [2, 4], "mixed": [0, 2, 0, 3], "continuous": [0, 0]}
 
@@ -23,6 +23,14 @@ def state_of(values: list[list[float]], sizes: list[int]) -> th.Tensor:
         for column, size in zip(columns, sizes, strict=True)
     ]
     return th.cat(parts, dim=-1)
+
+
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+def test_best_one_hot_is_the_first_of_the_highest(dtype):
+    scores = th.tensor([[[0.0, 2.0, 1.0], [3.0, 3.0, -th.inf]], [[-2.0, -1.0, -1.0], [-th.inf, -th.inf, -9.0]]], dtype=dtype)
+    expected = th.nn.functional.one_hot(th.tensor([[1, 0], [1, 2]]), 3).to(dtype)
+    assert th.equal(best_one_hot(scores), expected) and best_one_hot(scores).dtype == dtype
+    assert best_one_hot(scores[:, :0]).shape == (2, 0, 3)
 
 
 def test_log_prob_by_hand():

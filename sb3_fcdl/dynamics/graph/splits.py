@@ -255,7 +255,7 @@ def _partitions(cells: Cells, is_ordered: bool, are_differences: bool) -> tuple[
     """
     single = th.eye(len(cells.n)).to(cells.total)
     partitions = pad_sequence([single] if is_ordered else clusters(cells.evidence(single)), batch_first=True)
-    # A network that has not learned a curve yet makes an edge look needless between two values of a single number.
+    # Two cuts of every number would be many more hypotheses, and no system that we know needs them.
     of_ordered = _intervals(single) if are_differences else th.ones_like(single).triu(1)[:-1]
     groups = of_ordered if is_ordered else partitions.flatten(0, 1).unique(dim=0)
     cuts = th.stack([groups, 1 - groups], dim=1)

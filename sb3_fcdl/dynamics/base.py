@@ -103,9 +103,13 @@ class DynamicsModel(nn.Module, ABC):
     # One in so many blocks of transitions is kept from ``loss``, for ``after_update`` to judge by; 0: none.
     holds_out = 0
 
+    # What a 1 in each encoded column is in the environment's units, ``[D + A]``. ``Trainer`` sets it.
+    units: th.Tensor
+
     def __init__(self, factors: Factors) -> None:
         super().__init__()
         self.factors = factors
+        self.register_buffer("units", th.ones(factors.state_width + factors.action_width), persistent=False)
         self.layout = StateLayout(factors.state_variables)
 
     @abstractmethod
@@ -180,6 +184,14 @@ class DynamicsModel(nn.Module, ABC):
     def context_variables(self) -> tuple[str, ...]:
         """Names of the variables that the choice of the context reads: all, unless a model says otherwise."""
         return self.factors.parent_names
+
+    @property
+    def context_features(self) -> tuple[tuple[str, ...], ...]:
+        """
+        What the choice of the context looks at, by names: one variable, or two whose difference it is. Each of
+        ``context_variables`` by itself, unless a model says otherwise.
+        """
+        return tuple((name,) for name in self.context_variables)
 
     def variable_importance(self) -> dict[str, float]:
         """

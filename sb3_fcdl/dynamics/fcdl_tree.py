@@ -180,6 +180,12 @@ class ContextTreeDynamics(DynamicsModel):
             name for name, is_read in zip(self.factors.parent_names, self.tree.reads.tolist(), strict=True) if is_read
         )
 
+    @property
+    def context_features(self) -> tuple[tuple[str, ...], ...]:
+        names = self.factors.parent_names
+        read = sorted({test.reads(self.factors) for test in self.tree.tests})
+        return tuple(tuple(names[index] for index in variables) for variables in read)
+
     def variable_importance(self) -> dict[str, float]:
         if self.importance.isinf().any():
             return {}
@@ -224,7 +230,7 @@ class ContextTreeDynamics(DynamicsModel):
             return not finds_contexts
         if finds_contexts:
             in_any = self.graphs[held_out.context.unique()].amax(0)
-            self._take(grow(held_out, self.free_edges.is_free, in_any, self.tree), held_out)
+            self._take(grow(held_out, self.free_edges.is_free, in_any, self.tree, self.units), held_out)
             held_out = self.held_out(windows)
             self.last_nll.copy_(self._nll(held_out))
             self._measure_importance(held_out)

@@ -78,19 +78,28 @@ def codes_of(world: WorldModel, windows: Windows, n_samples: int = 3) -> list[Co
     raw = th.cat([world.decode(state), world.decode_action(action)], dim=-1)
     values = values_of(variables, raw)
     names = world.factors.parent_names
-    selecting = world.dynamics.context_variables
-    columns = [index for index, name in enumerate(names) if name in selecting]
+    features = [_feature(variables, values, [names.index(name) for name in of]) for of in world.dynamics.context_features]
+    about = [variable for variable, _ in features]
+    looked_at = np.stack([each for _, each in features], axis=1) if features else values[:, :0]
     graphs, found = world.dynamics.context_graphs(), codes.cpu().numpy()
     return [
         Code(
             code=int(code),
             share=float(count / len(found)),
             graph=graphs[code],
-            rule=describe([variables[c] for c in columns], values[:, columns], found == code),
+            rule=describe(about, looked_at, found == code),
             samples=tuple(dict(zip(names, row.tolist(), strict=True)) for row in values[found == code][:n_samples]),
         )
         for code, count in sorted(zip(*np.unique(found, return_counts=True), strict=True), key=lambda pair: -pair[1])
     ]
+
+
+def _feature(variables: Sequence[Variable], values: np.ndarray, read: Sequence[int]) -> tuple[Variable, np.ndarray]:
+    """A variable, or the difference of two, and its values, ``[R]``."""
+    if len(read) == 1:
+        return variables[read[0]], values[:, read[0]]
+    first, second = read
+    return Variable(f"{variables[first].name} - {variables[second].name}"), values[:, first] - values[:, second]
 
 
 def describe(variables: Sequence[Variable], values: np.ndarray, is_member: np.ndarray) -> Rule:
@@ -98,7 +107,7 @@ def describe(variables: Sequence[Variable], values: np.ndarray, is_member: np.nd
     A short rule that tells the members of a set of samples from the others.
 
     Conditions are added greedily, each the one that makes the F1 score of the rule largest: for a categorical variable a set
-    of categories, for a number an interval between its quantiles.
+    of categories, for a number an interval between its quantiles, or all that is outside of one.
 
     :param variables: that conditions may be about
     :param values: ``[R, n]``
@@ -130,7 +139,9 @@ def _conditions(
             yield f"{variable.name} <= {low:.3g}", values <= low
             yield f"{variable.name} > {low:.3g}", values > low
             for high in bounds[index + 1 :]:
-                yield f"{low:.3g} < {variable.name} <= {high:.3g}", (values > low) & (values <= high)
+                is_inside = (values > low) & (values <= high)
+                yield f"{low:.3g} < {variable.name} <= {high:.3g}", is_inside
+                yield f"{variable.name} not in ({low:.3g}, {high:.3g}]", ~is_inside
         return
     categories, category_of = np.unique(values, return_inverse=True)
     if len(categories) == 1:

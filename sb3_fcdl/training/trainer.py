@@ -127,5 +127,6 @@ class Trainer:
             for sentence in experience.disagreements():
                 warnings.warn(sentence, stacklevel=2)
             self.has_checked_outcomes = True
+        self.learner.dynamics.units.copy_(self.learner.factorization.units)
         if experience.is_normalized:
             self.learner.factorization.is_normalized.fill_(1)

@@ -85,6 +85,14 @@ class Factorization(nn.Module):
         return MultiDiscreteActions(sizes) if sizes else BoxActions(low=(-1.0,) * width, high=(1.0,) * width)
 
     @property
+    def units(self) -> th.Tensor:
+        """How much a 1 in each encoded column is in the environment's units, ``[D + A]``, float64."""
+        of_action = self.moments.std.new_ones(self.factors.action_width)
+        if isinstance(self.action_space, spaces.Box):
+            of_action = (self.action_high - self.action_low).to(of_action) / 2
+        return th.cat([self.moments.std, of_action])
+
+    @property
     def goal_width(self) -> int:
         """Columns of the task description, ``G``."""
         keys = dict(getattr(self.observation_space, "spaces", {}))

@@ -1,5 +1,7 @@
 """FCDL by evidence: contexts and edges of a house whose graphs are known."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch as th
@@ -47,9 +49,15 @@ def rows(windows: Windows, chosen: th.Tensor) -> Windows:
     return Windows(*(part[chosen] for part in windows))
 
 
-def fitted(model: ContextTreeDynamics, n_updates: int, n: int = 2000, seed: int = 0) -> ContextTreeDynamics:
+def fitted(
+    model: ContextTreeDynamics,
+    n_updates: int,
+    n: int = 2000,
+    seed: int = 0,
+    drawn: Callable[[int, int], Windows] = transitions,
+) -> ContextTreeDynamics:
     """Trained as ``Trainer`` does it, a fifth of the transitions held out."""
-    learned, held_out = transitions(n * 4 // 5, seed), transitions(n // 5, seed + 100)
+    learned, held_out = drawn(n * 4 // 5, seed), drawn(n // 5, seed + 100)
     optimizer = th.optim.Adam(model.parameters(), lr=1e-3)
     for update in range(1, n_updates + 1):
         loss = model.loss(rows(learned, th.randint(len(learned.state), (256,)))).total
@@ -336,3 +344,31 @@ def test_a_context_that_there_is_not_adds_nothing_to_the_union(model):
     graphs = model.context_graphs()
     given = (model.free_edges.given > 0).numpy()
     assert len(graphs) == 8 and all(np.array_equal(graphs[code].edges, given) for code in {*range(8)} - {*model.tree.leaves})
+
+
+# The push moves the load only while here and there are close. The price is noise of its own.
+PLACES = Factors(state=tuple(map(Variable, ("here", "there", "load", "price"))), action=(Variable("push"),))
+CLOSE = 0.8
+
+
+def pushes(n: int, seed: int) -> Windows:
+    rng = np.random.default_rng(seed)
+    here, there, load, price = rng.normal(size=(4, n))
+    push, noise = rng.uniform(-1.7, 1.7, n), rng.normal(size=(4, n))
+    moved = 0.8 * load + push * (abs(here - there) < CLOSE)
+    after = [0.9 * here + 0.3 * noise[0], 0.9 * there + 0.3 * noise[1], moved + 0.1 * noise[2], 0.8 * price + 0.4 * noise[3]]
+    parts = (_encoded(part, [], []).unsqueeze(1) for part in ([here, there, load, price], [push], after))
+    return Windows(*parts, th.ones(n, 1) > 0)
+
+
+def test_that_two_numbers_are_close_is_found_as_a_context():
+    th.manual_seed(0)
+    model = fitted(ContextTreeDynamics(PLACES, hidden_dim=32, n_codes=8).train(), 300, 3000, drawn=pushes)
+    assert model.context_variables == ("here", "there") and model.context_features == (("here", "there"),)
+    (test,) = model.tree.tests
+    assert test.weights.tolist() == [1, -1, 0, 0, 0]
+    assert test.threshold == pytest.approx(-CLOSE, abs=0.25) and test.limit == pytest.approx(CLOSE, abs=0.25)
+    expected = {True: [True, True, True, False, True], False: [True, True, True, False, False]}
+    for far, is_close in ((0.0, True), (3.0, False)):
+        graph = model.local_graph(th.tensor([[far, 0, 0, 0]]), th.zeros(1, 1))[0].bool().numpy()
+        assert graph[2].tolist() == expected[is_close] and np.array_equal(np.delete(graph, 2, 0), np.eye(4, 5)[[0, 1, 3]] > 0)

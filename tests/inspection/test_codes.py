@@ -3,6 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch as th
+from gated import GatedEnv
 from tiny import tiny_env, tiny_fcdl, tiny_vec_env
 
 from fcdl_envs.variables import Variable
@@ -55,6 +56,27 @@ def test_an_interval_is_one_condition():
     low, _, _, _, high = rule.text.split()
     # Bounds are sixteenths of the samples, ten apart.
     assert abs(float(low) - 50) <= 10 and abs(float(high) - 100) <= 10 and min(rule.precision, rule.recall) > 0.8
+
+
+def test_all_outside_of_an_interval_is_one_condition():
+    values = np.arange(160.0)
+    rule = describe([Variable("x")], values[:, None], (values < 49.5) | (values > 99.5))
+    assert rule.text.startswith("x not in (") and min(rule.precision, rule.recall) > 0.8
+
+
+def test_a_difference_that_chooses_the_context_is_in_the_rules():
+    """In the environment's units, whatever the scale and the mean of the encoded numbers."""
+    model = FCDL("MlpPolicy", GatedEnv(), exploration_rate=1, learning_starts=1000, planner_kwargs={"horizon": 2}, seed=0)
+    model.learn(200)
+    tree, moments = model.dynamics.tree, model.policy.world.factorization.moments
+    (x, y), offset = moments.std[2:].tolist(), float(moments.mean[2] - moments.mean[3])
+    tree.split(0, th.tensor([0, 0, 1, -y / x, 0]), (-5.05 - offset) / x, (-4.95 - offset) / x)
+    assert model.dynamics.context_variables == ("x", "y") and model.dynamics.context_features == (("x", "y"),)
+    inside = next(code for code in model.codes() if code.code == 1)
+    low, *middle, high = inside.rule.text.split()
+    assert middle == ["<", "x", "-", "y", "<="] and min(inside.rule.precision, inside.rule.recall) > 0.7
+    assert float(low) == pytest.approx(-5.05, abs=0.05) and float(high) == pytest.approx(-4.95, abs=0.05)
+    assert all(-5.05 < sample["x"] - sample["y"] <= -4.95 for sample in inside.samples)
 
 
 def test_rule_that_is_not_exact_tells_precision_and_recall():

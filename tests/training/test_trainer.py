@@ -143,3 +143,10 @@ def test_model_remembers_what_vec_normalize_changed() -> None:
     assert model.trainer.n_updates == 1 and all(map(th.equal, before, model.policy.parameters()))
     plain = tiny_fcdl(tiny_vec_env(2), **SMALL).learn(40)
     assert not plain.policy.world.factorization.is_normalized
+
+
+def test_dynamics_is_told_the_units_of_what_it_is_given() -> None:
+    model = FCDL("MlpPolicy", GatedEnv(), learning_starts=1000, planner_kwargs={"horizon": 2}, seed=0, **SMALL).learn(40)
+    model.trainer.train(model.experience, 1, 16)
+    x, y = model.policy.learner.factorization.moments.std[2:].tolist()
+    assert x != y and model.policy.learner.dynamics.units.tolist() == pytest.approx([1, 1, x, y, 2])

@@ -16,7 +16,9 @@ STILL_WORTH_READING = 0.02
 WORTH_SPLITTING = 0.01
 
 
-def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTree) -> ContextTree:
+def grow(
+    held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTree, units: th.Tensor | None = None
+) -> ContextTree:
     """
     From one context, split each by its best test as long as that saves enough edges. Of tests that save nearly as much as the
     best, the earliest of the tree before is taken: other contexts would have to be learned.
@@ -25,6 +27,7 @@ def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTr
     :param free: entries that are learned, ``[V, P]``, bool
     :param graph: entries that are looked at, those of every context, 0 or 1, ``[V, P]``
     :param before: the tree that there was: its tests may be taken again
+    :param units: see ``find_splits``
     """
     is_edge = free & (graph > 0)
     tree = ContextTree(held_out.factors, len(before.is_leaf)).to(held_out.columns.device)
@@ -43,22 +46,24 @@ def grow(held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTr
         for leaf in todo:
             rows = code == leaf
             if rows.sum() >= 4 * MIN_ROWS:
-                of_leaf = (part.columns[rows], gains[rows], is_edge.nonzero()[:, 1])
-                splits = find_splits(held_out.factors, *of_leaf, before.tests)
+                of_leaf = (part.columns[rows], gains[rows], is_edge.nonzero())
+                splits = find_splits(held_out.factors, *of_leaf, before.tests, units)
                 found[leaf] = float(rows.sum()) / len(held_out), needed[leaf], splits
         saved = [0.0] * len(share_to_read)
         for share, _, splits in found.values():
             for each in splits:
-                saved[each.variable] += each.saved_in_all * share
+                for variable in each.variables:
+                    saved[variable] += each.saved_in_all * share
         may_read |= {variable for variable, share in enumerate(share_to_read) if saved[variable] >= share * n_edges > 0}
         todo = []
         for leaf, (_, n_needed, splits) in list(found.items()):
-            allowed = [each for each in splits if each.variable in may_read and each.saved >= WORTH_SPLITTING * n_needed]
+            allowed = [each for each in splits if may_read.issuperset(each.variables)]
+            allowed = [each for each in allowed if each.saved >= WORTH_SPLITTING * n_needed]
             if allowed:
                 del found[leaf]
                 most = max(each.saved_in_all for each in allowed)
                 good = [each for each in allowed if each.saved_in_all >= NEARLY * most]
                 split = min(good, key=lambda each: (each.number, -each.saved_in_all))
-                new = tree.split(leaf, split.weights, split.threshold)
+                new = tree.split(leaf, *split.test)
                 todo += [] if new is None else [leaf, new]
     return tree

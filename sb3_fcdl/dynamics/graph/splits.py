@@ -1,6 +1,8 @@
-"""Where a context is two: a test on one variable on whose sides different edges are needed."""
+"""Where a context is two: a test on one variable, or on a difference of two, on whose sides different edges are needed."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import torch as th
@@ -26,29 +28,30 @@ NEXT_TO_NOTHING = 0.05
 N_BINS = 10
 # Cuts of a variable that are confirmed or rejected: those that save most.
 N_CUTS = 4
-# A known test is taken again if it saves this share of what the best one does: other contexts have to be learned.
+# A known test is taken again if it saves this share of what the best one does: other contexts have to be learned. Likewise
+# one variable is read rather than two.
 NEARLY = 0.5
+# Differences that are looked at more closely.
+N_DIFFERENCES = 8
 # Ways to halve the transitions. The best test is not always confirmed by the first, and a poorer one would take its place.
 N_HALVES = 4
 
 
 class Split(NamedTuple):
     """
-    A test on one variable, see ``ContextTree.split``.
+    A test on one variable, or on the difference of two.
 
-    :param variable: which, index among the parents
+    :param variables: which, indices among the parents, ascending
     :param saved: edges that a transition needs less once the two sides have graphs of their own, mean over the transitions
-    :param saved_in_all: likewise, once the variable is split in as many parts as there are
-    :param weights: of the test, ``[D + A]``
-    :param threshold: of the test
+    :param saved_in_all: likewise, once variable or difference is split in as many parts as there are
+    :param test: see ``ContextTree.split``
     :param number: of the test among the known ones; if it is none, how many these are
     """
 
-    variable: int
+    variables: tuple[int, ...]
     saved: float
     saved_in_all: float
-    weights: th.Tensor
-    threshold: float
+    test: Condition
     number: int
 
 
@@ -105,63 +108,126 @@ class Cells(NamedTuple):
 
 
 def find_splits(
-    factors: Factors, columns: th.Tensor, gains: th.Tensor, parents: th.Tensor, known: Sequence[Condition] = ()
+    factors: Factors,
+    columns: th.Tensor,
+    gains: th.Tensor,
+    edges: th.Tensor,
+    known: Sequence[Condition] = (),
+    units: th.Tensor | None = None,
 ) -> list[Split]:
     """
-    The test on each variable that saves most edges. Cuts are found on one half of the transitions and confirmed on the other;
-    known ones need not be found again.
+    The test on each variable, and on each difference of two numbers, that saves most edges. Tests are found on one half of the
+    transitions and confirmed on the other; known ones need not be found again.
+
+    A difference is listed if it saves so much more than each of its variables alone that these would not be preferred, see
+    ``NEARLY``.
 
     :param factors: the variables
     :param columns: encoded state and action of the transitions of a context, ``[R, D + A]``
     :param gains: what each transition gains by the value of each edge of the context's graph, nats, ``[R, E]``, float64
-    :param parents: of these edges, ``[E]``, int64
+    :param edges: child and parent of each, ``[E, 2]``, int64
     :param known: tests that may be taken again
+    :param units: what a number of 1 in each column is in the environment's units, ``[D + A]``; None: 1
     :return: those that are confirmed
     """
+    units = th.ones_like(columns[0]) if units is None else units.to(columns)
     halves = [th.randperm(len(columns), device=columns.device) < len(columns) // 2 for _ in range(N_HALVES)]
-    splits = {}
-    for variable in range(len(factors.parents)):
-        found = _find_split(factors, variable, columns, gains, parents, halves, number=len(known))
-        if found is not None:
-            splits[variable] = found
+    splits: dict[tuple[int, ...], Split] = {}
+
+    def find(features: Sequence[tuple[int, ...]]) -> None:
+        for variables in features:
+            found = _find_split(factors, variables, columns, gains, edges[:, 1], halves, units, number=len(known))
+            if found is not None:
+                splits[variables] = found
+
+    find([(index,) for index in range(len(factors.parents))])
+    find(_differences(factors, columns, gains, edges, units, splits))
     for number, test in enumerate(known):
-        again = _known_split(factors, test, columns, gains, parents, number)
-        best = splits.get(again.variable, again)
+        again = _known_split(factors, test, columns, gains, edges[:, 1], number)
+        best = splits.get(again.variables, again)
         best = again if again.saved >= (NEARLY if best.number == len(known) else 1) * best.saved else best
-        splits[again.variable] = best._replace(saved_in_all=max(best.saved_in_all, again.saved_in_all))
-    return [split for split in splits.values() if split.saved > 0]
+        splits[again.variables] = best._replace(saved_in_all=max(best.saved_in_all, again.saved_in_all))
+    return [each for each in splits.values() if each.saved > 0 and _is_preferred(each.saved_in_all, each.variables, splits)]
+
+
+def _is_preferred(saved: float, variables: tuple[int, ...], splits: Mapping[tuple[int, ...], Split]) -> bool:
+    """Whether a difference saves so much more than each of its variables alone that both are read; true of a variable."""
+    alone = [splits[each,].saved_in_all for each in variables if (each,) in splits and len(variables) > 1]
+    return all(each < NEARLY * saved for each in alone)
+
+
+def _differences(
+    factors: Factors,
+    columns: th.Tensor,
+    gains: th.Tensor,
+    edges: th.Tensor,
+    units: th.Tensor,
+    splits: Mapping[tuple[int, ...], Split],
+) -> list[tuple[int, int]]:
+    """
+    The pairs of numbers whose difference might choose the context: both are parents of a common child, and by all transitions
+    a cut of the difference saves enough. At most ``N_DIFFERENCES``, those that save most.
+
+    :param splits: those on one variable
+    """
+    every = th.zeros(len(gains), dtype=th.int64, device=gains.device)
+    is_needed = Evidence.of(gains, every, 1).above(MIN_GAIN).p_value[0] <= ALPHA
+    children: dict[int, set[int]] = {}
+    for child, parent in edges[is_needed].tolist():
+        if not factors.parents[parent].is_categorical:
+            children.setdefault(parent, set()).add(child)
+    center = gains.mean(0)
+    centered = gains - center
+    squares, saved = centered.square(), {}
+    for pair in combinations(sorted(children), 2):
+        if not children[pair[0]].isdisjoint(children[pair[1]]):
+            cells = _cells(factors, pair, columns, units)[0]
+            is_other = _is_other(edges[:, 1], pair)
+            sums = (cells.T @ centered)[:, is_other], (cells.T @ squares)[:, is_other]
+            of_cells = Cells(cells.sum(0), *sums, center[is_other])
+            cuts = _partitions(of_cells, is_ordered=True, are_differences=True)[1]
+            most = float(of_cells.saved(cuts).amax()) if len(cuts) else 0.0
+            if most > 0 and _is_preferred(most, pair, splits):
+                saved[pair] = most
+    return sorted(saved, key=lambda pair: -saved[pair])[:N_DIFFERENCES]
+
+
+def _is_other(parents: th.Tensor, variables: tuple[int, ...]) -> th.Tensor:
+    """Which edges are not from these variables, ``[E]``, bool."""
+    return ~th.isin(parents, th.tensor(variables, device=parents.device))
 
 
 def _known_split(
     factors: Factors, test: Condition, columns: th.Tensor, gains: th.Tensor, parents: th.Tensor, number: int
 ) -> Split:
     """What a test saves, by all transitions."""
-    variable = next(i for i, span in enumerate(factors.parent_slices) if test.weights[span].any())
-    side = F.one_hot((columns @ test.weights > test.threshold).long(), 2).double()
-    is_other = parents != variable
+    variables = test.reads(factors)
+    side = F.one_hot(test.holds(columns).long(), 2).double()
+    is_other = _is_other(parents, variables)
     saved = float(Cells.of(side, gains[:, is_other]).saved(th.eye(2).to(side).unsqueeze(0), KNOWN_Z))
-    if saved > 0 and factors.parents[variable].is_categorical:
-        group = (test.weights[factors.parent_slices[variable]] > 0).double()
-        saved += _own(_cells(factors, variable, columns)[0], group, gains[:, ~is_other])
-    return Split(variable, saved, saved, test.weights, test.threshold, number)
+    if saved > 0 and factors.parents[variables[0]].is_categorical:
+        group = (test.weights[factors.parent_slices[variables[0]]] > 0).double()
+        saved += _own(_cells(factors, variables, columns, test.weights)[0], group, gains[:, ~is_other])
+    return Split(variables, saved, saved, test, number)
 
 
 def _find_split(
     factors: Factors,
-    variable: int,
+    variables: tuple[int, ...],
     columns: th.Tensor,
     gains: th.Tensor,
     parents: th.Tensor,
     halves: list[th.Tensor],
+    units: th.Tensor,
     number: int,
 ) -> Split | None:
-    is_other = parents != variable
-    cells, thresholds = _cells(factors, variable, columns)
+    is_other = _is_other(parents, variables)
+    cells, thresholds = _cells(factors, variables, columns, units)
     together = Cells.of(cells, gains[:, is_other])
     group, saved, saved_in_all = None, 0.0, 0.0
     for half in halves:
         to_find, to_confirm = (Cells.of(cells[rows], gains[rows][:, is_other]) for rows in (half, ~half))
-        partitions, cuts = _partitions(to_find, is_ordered=thresholds is not None)
+        partitions, cuts = _partitions(to_find, thresholds is not None, are_differences=len(variables) > 1)
         cuts = cuts[to_find.saved(cuts).argsort(descending=True)[:N_CUTS]]
         # Gains have long tails: in half of a small group those transitions may be missing that show what an edge is worth.
         for cut, confirmed in zip(cuts, th.minimum(to_confirm.saved(cuts), together.saved(cuts)).tolist(), strict=True):
@@ -170,35 +236,63 @@ def _find_split(
         saved_in_all = max(saved_in_all, float(th.minimum(to_confirm.saved(partitions), together.saved(partitions)).max()))
     if group is None:
         return None
-    weights, span = columns.new_zeros(columns.shape[1]), factors.parent_slices[variable]
     if thresholds is not None:
-        weights[span.start] = 1.0
-        return Split(variable, saved, max(saved, saved_in_all), weights, float(thresholds[int(group.argmax()) - 1]), number)
+        first, last = (int(each) for each in group.nonzero()[[0, -1], 0])
+        bounds = [-math.inf, *thresholds.tolist(), math.inf]
+        test = Condition(_weights(factors, variables, units), bounds[first], bounds[last + 1])
+        return Split(variables, saved, max(saved, saved_in_all), test, number)
+    weights, span = columns.new_zeros(columns.shape[1]), factors.parent_slices[variables[0]]
     weights[span] = group.to(weights.dtype)
     own = _own(cells, group, gains[:, ~is_other])
-    return Split(variable, saved + own, max(saved, saved_in_all) + own, weights, 0.5, number)
+    return Split(variables, saved + own, max(saved, saved_in_all) + own, Condition(weights, 0.5), number)
 
 
-def _partitions(cells: Cells, is_ordered: bool) -> tuple[th.Tensor, th.Tensor]:
+def _partitions(cells: Cells, is_ordered: bool, are_differences: bool) -> tuple[th.Tensor, th.Tensor]:
     """
     Partitions of the cells, ``[B, M, C]``, where there are fewer groups with empty ones; and cuts in two, each of at least
-    ``MIN_ROWS``, ``[B, 2, C]``.
+    ``MIN_ROWS``, ``[B, 2, C]``. Ordered cells are cut at a threshold, and those of a difference at one or two: numbers may be
+    close.
     """
     single = th.eye(len(cells.n)).to(cells.total)
     partitions = pad_sequence([single] if is_ordered else clusters(cells.evidence(single)), batch_first=True)
-    groups = th.ones_like(single).triu(1)[:-1] if is_ordered else partitions.flatten(0, 1).unique(dim=0)
+    # Two cuts of every number would be many more hypotheses, and no system that we know needs them.
+    of_ordered = _intervals(single) if are_differences else th.ones_like(single).triu(1)[:-1]
+    groups = of_ordered if is_ordered else partitions.flatten(0, 1).unique(dim=0)
     cuts = th.stack([groups, 1 - groups], dim=1)
     return partitions, cuts[(cuts @ cells.n).amin(1) >= MIN_ROWS]
 
 
-def _cells(factors: Factors, variable: int, columns: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
-    """The cell of each transition, one-hot, ``[R, C]``; and of a number the thresholds between its cells, ``[C - 1]``."""
-    values = columns[:, factors.parent_slices[variable]]
-    if factors.parents[variable].is_categorical:
-        return values.double(), None
+def _intervals(single: th.Tensor) -> th.Tensor:
+    """The intervals of ordered cells but those from the first on, which are what others leave, ``[B, C]``."""
+    upper = th.ones_like(single).triu()
+    groups = upper.unsqueeze(1) - upper.unsqueeze(0)
+    first, end = th.ones_like(single, dtype=th.bool).triu(1).nonzero().T
+    return th.cat([upper[1:], groups[first[first > 0], end[first > 0]]])
+
+
+def _cells(
+    factors: Factors, variables: tuple[int, ...], columns: th.Tensor, units: th.Tensor
+) -> tuple[th.Tensor, th.Tensor | None]:
+    """
+    The cell of each transition, one-hot, ``[R, C]``; and of a number or a difference the thresholds between its cells,
+    ``[C - 1]``.
+    """
+    if factors.parents[variables[0]].is_categorical:
+        return columns[:, factors.parent_slices[variables[0]]].double(), None
+    values = columns @ _weights(factors, variables, units)
     shares = th.linspace(0, 1, N_BINS + 1, dtype=values.dtype, device=values.device)[1:-1]
-    thresholds = values[:, 0].quantile(shares).unique()
-    return F.one_hot((values > thresholds).sum(-1), len(thresholds) + 1).double(), thresholds
+    thresholds = values.quantile(shares).unique()
+    return F.one_hot((values.unsqueeze(1) > thresholds).sum(-1), len(thresholds) + 1).double(), thresholds
+
+
+def _weights(factors: Factors, variables: tuple[int, ...], units: th.Tensor) -> th.Tensor:
+    """Of a number, or of a difference in the environment's units, ``[D + A]``; the first is 1."""
+    first, *others = (factors.parent_slices[variable].start for variable in variables)
+    weights = th.zeros_like(units)
+    weights[first] = 1.0
+    for other in others:
+        weights[other] = -units[other] / units[first]
+    return weights
 
 
 def _own(cells: th.Tensor, group: th.Tensor, gains: th.Tensor) -> float:

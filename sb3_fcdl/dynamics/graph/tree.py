@@ -1,7 +1,9 @@
 """A tree of tests on the variables, whose leaves are the contexts."""
 
+import math
+from collections.abc import Mapping
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch as th
 from torch import nn
@@ -11,18 +13,34 @@ from fcdl_envs.variables import Factors
 
 class Condition(NamedTuple):
     """
+    Holds where a weighted sum is above a threshold and not above a limit.
+
     :param weights: of the encoded state and action, ``[D + A]``
     :param threshold: of their sum
+    :param limit: likewise
     """
 
     weights: th.Tensor
     threshold: float
+    limit: float = math.inf
+
+    def holds(self, columns: th.Tensor) -> th.Tensor:
+        """
+        :param columns: encoded state and action, ``[R, D + A]``
+        :return: ``[R]``, bool
+        """
+        total = columns @ self.weights
+        return (total > self.threshold) & (total <= self.limit)
+
+    def reads(self, factors: Factors) -> tuple[int, ...]:
+        """:return: the variables, indices among the parents"""
+        return tuple(index for index, span in enumerate(factors.parent_slices) if self.weights[span].any())
 
 
 class ContextTree(nn.Module):
     """
-    At most ``K`` contexts. Each test compares a weighted sum of the encoded state and action with a threshold; each context is
-    a leaf: the outcomes of the tests on its path.
+    At most ``K`` contexts. Each test asks whether a weighted sum of the encoded state and action is in an interval, which may
+    have no upper limit; each context is a leaf: the outcomes of the tests on its path.
 
     :param factors: the variables
     :param n_contexts: ``K``
@@ -30,6 +48,7 @@ class ContextTree(nn.Module):
 
     weights: th.Tensor
     thresholds: th.Tensor
+    limits: th.Tensor
     paths: th.Tensor
     is_leaf: th.Tensor
 
@@ -42,6 +61,7 @@ class ContextTree(nn.Module):
         n_tests, n_columns = max(n_contexts - 1, 1), factors.state_width + factors.action_width
         self.register_buffer("weights", th.zeros(n_tests, n_columns))
         self.register_buffer("thresholds", th.zeros(n_tests))
+        self.register_buffer("limits", th.full((n_tests,), th.inf))
         self.register_buffer("paths", th.zeros(n_contexts, n_tests))
         self.register_buffer("is_leaf", th.eye(n_contexts)[0])
 
@@ -51,7 +71,8 @@ class ContextTree(nn.Module):
         :return: the context of each row, ``[R]``, int64
         """
         finite = columns.nan_to_num(0.0, self.LARGEST, -self.LARGEST)
-        outcomes = 2 * (finite @ self.weights.T > self.thresholds).to(columns.dtype) - 1
+        totals = finite @ self.weights.T
+        outcomes = 2 * ((totals > self.thresholds) & (totals <= self.limits)).to(columns.dtype) - 1
         n_wrong = self.paths.abs().sum(-1) - outcomes @ self.paths.T
         return n_wrong.masked_fill(self.is_leaf == 0, th.inf).argmin(-1)
 
@@ -64,7 +85,9 @@ class ContextTree(nn.Module):
     def tests(self) -> list[Condition]:
         """Those on the path of some context."""
         used = (self.paths.abs().sum(0) > 0).nonzero().flatten().tolist()
-        return [Condition(self.weights[test].clone(), float(self.thresholds[test])) for test in used]
+        bounds = zip(self.thresholds.tolist(), self.limits.tolist(), strict=True)
+        conditions = [Condition(weights, *each) for weights, each in zip(self.weights.clone(), bounds, strict=True)]
+        return [conditions[test] for test in used]
 
     @property
     def reads(self) -> th.Tensor:
@@ -72,20 +95,21 @@ class ContextTree(nn.Module):
         is_read = (self.weights != 0)[self.paths.abs().sum(0) > 0].any(0)
         return th.stack([is_read[columns].any() for columns in self.factors.parent_slices])
 
-    def split(self, leaf: int, weights: th.Tensor, threshold: float) -> int | None:
+    def split(self, leaf: int, weights: th.Tensor, threshold: float, limit: float = math.inf) -> int | None:
         """
-        Rows of a leaf whose weighted sum is above the threshold become a context of their own.
+        Rows of a leaf for which a test holds, see ``Condition``, become a context of their own.
 
         :param leaf: which
         :param weights: ``[D + A]``
         :param threshold: of the sum
+        :param limit: of the sum
         :return: the new context; None if there is no room
         """
         free, unused = (self.is_leaf == 0).nonzero(), (self.paths.abs().sum(0) == 0).nonzero()
         if not len(free) or not len(unused):
             return None
         new, test = int(free[0]), int(unused[0])
-        self.weights[test], self.thresholds[test] = weights, threshold
+        self.weights[test], self.thresholds[test], self.limits[test] = weights, threshold, limit
         self.paths[new] = self.paths[leaf]
         self.paths[leaf, test], self.paths[new, test] = -1, 1
         self.is_leaf[new] = 1
@@ -99,6 +123,12 @@ class ContextTree(nn.Module):
         other = deepcopy(self)
         other.paths[numbers], other.is_leaf[numbers] = self.paths, self.is_leaf
         return other
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        # Models that were saved before tests had limits: none has one.
+        if f"{prefix}limits" not in state_dict:
+            state_dict = {**state_dict, f"{prefix}limits": th.full_like(self.limits, th.inf)}
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def succession(before: th.Tensor, after: th.Tensor, n_contexts: int) -> tuple[th.Tensor, th.Tensor]:

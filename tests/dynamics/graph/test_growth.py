@@ -6,7 +6,7 @@ from toy import factors
 
 from sb3_fcdl.dynamics.graph import growth
 from sb3_fcdl.dynamics.graph.splits import Split
-from sb3_fcdl.dynamics.graph.tree import ContextTree
+from sb3_fcdl.dynamics.graph.tree import Condition, ContextTree
 
 # x0, x1: 2 categories; a0: 2 categories
 FACTORS = factors([2, 2], 2)
@@ -46,10 +46,10 @@ def test_what_a_variable_saves_counts_over_all_contexts_together(monkeypatch, sa
     values = th.arange(N_ROWS)
     columns = th.cat([th.eye(2)[values // 2 % 2], th.eye(2)[values // 4 % 2], th.eye(2)[values % 2]], dim=1)
 
-    def find_splits(factors, columns, gains, parents, known):
+    def find_splits(factors, columns, gains, edges, known, units):
         if (columns[:, 5] == columns[0, 5]).all():  # in a context of one action
-            return [Split(0, saved, saved, test_on(1), 0.5, 9)] if (columns[:, 1] != columns[0, 1]).any() else []
-        return [Split(2, 3.0, 3.0, test_on(5), 0.5, 9)]
+            return [Split((0,), saved, saved, Condition(test_on(1), 0.5), 9)] if (columns[:, 1] != columns[0, 1]).any() else []
+        return [Split((2,), 3.0, 3.0, Condition(test_on(5), 0.5), 9)]
 
     monkeypatch.setattr(growth, "find_splits", find_splits)
     before = ContextTree(FACTORS, 8)
@@ -64,16 +64,32 @@ def test_a_context_is_looked_at_again_when_others_show_that_a_variable_is_worth_
     values = th.arange(N_ROWS)
     columns = th.cat([th.eye(2)[values // 2 % 2], th.eye(2)[values // 4 % 2], th.eye(2)[values % 2]], dim=1)
 
-    def find_splits(factors, columns, gains, parents, known):
+    def find_splits(factors, columns, gains, edges, known, units):
         actions, first, second = ({*columns[:, at].tolist()} for at in (5, 1, 3))
         if len(actions) == 2:
-            return [Split(2, 3.0, 3.0, test_on(5), 0.5, 9)]
+            return [Split((2,), 3.0, 3.0, Condition(test_on(5), 0.5), 9)]
         if actions == {0.0}:
-            return [Split(1, 0.3, 0.3, test_on(3), 0.5, 9)] if len(second) == 2 else []
+            return [Split((1,), 0.3, 0.3, Condition(test_on(3), 0.5), 9)] if len(second) == 2 else []
         if len(first) == 2:
-            return [Split(0, 3.0, 3.0, test_on(1), 0.5, 9)]
-        return [Split(1, 0.3, 0.3, test_on(3), 0.5, 9)] if len(second) == 2 else []
+            return [Split((0,), 3.0, 3.0, Condition(test_on(1), 0.5), 9)]
+        return [Split((1,), 0.3, 0.3, Condition(test_on(3), 0.5), 9)] if len(second) == 2 else []
 
     monkeypatch.setattr(growth, "find_splits", find_splits)
     tree = growth.grow(Rows(columns), th.ones(2, 3) > 0, th.ones(2, 3), ContextTree(FACTORS, 8))
     assert tree.reads.all() and len(tree.leaves) == 6
+
+
+@pytest.mark.parametrize(("saved", "is_read"), [(0.3, True), (0.2, False)])
+def test_what_a_difference_saves_counts_for_both_of_its_variables(monkeypatch, saved, is_read):
+    """Six edges, of which a variable must save 0.24."""
+    values = th.arange(N_ROWS)
+    columns = th.cat([th.eye(2)[values // 2 % 2], th.eye(2)[values // 4 % 2], th.eye(2)[values % 2]], dim=1)
+    both = test_on(1) - test_on(3)
+
+    def find_splits(factors, columns, gains, edges, known, units):
+        is_split = len((columns @ both).unique()) < 3
+        return [] if is_split else [Split((0, 1), saved, saved, Condition(both, 0.5, 1.5), 9)]
+
+    monkeypatch.setattr(growth, "find_splits", find_splits)
+    tree = growth.grow(Rows(columns), th.ones(2, 3) > 0, th.ones(2, 3), ContextTree(FACTORS, 8))
+    assert tree.reads.tolist() == [is_read, is_read, False] and len(tree.leaves) == (2 if is_read else 1)

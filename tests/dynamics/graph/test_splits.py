@@ -23,13 +23,18 @@ def gains(is_needed: th.Tensor, size: float = 1.0) -> th.Tensor:
     return th.where(is_needed, size + noise, 0.01 * noise)
 
 
+def splits_of(factors, rows, gains, parents, known=(), units=None) -> list[Split]:
+    """All edges are those of one child."""
+    return find_splits(factors, rows, gains, th.stack([th.zeros_like(parents), parents], dim=1), known, units)
+
+
 def best_split(*arguments) -> Split | None:
-    return max(find_splits(*arguments), key=lambda each: each.saved, default=None)
+    return max(splits_of(*arguments), key=lambda each: each.saved, default=None)
 
 
 def side(split: Split, rows: th.Tensor) -> th.Tensor:
     """Which side of the test each row is on, ``[R]``, bool."""
-    return rows @ split.weights > split.threshold
+    return split.test.holds(rows)
 
 
 def test_a_category_in_which_an_edge_is_needless_is_found():
@@ -40,7 +45,7 @@ def test_a_category_in_which_an_edge_is_needless_is_found():
     of_edges = th.stack([gains(is_open), gains(is_open, 2.0), 1 + gains(th.ones(400) > 0)], dim=1)
     split = best_split(FACTORS, rows, of_edges, th.tensor([1, 1, 3]))
     assert th.equal(side(split, rows), is_open) or th.equal(~side(split, rows), is_open)
-    assert split.weights.nonzero().flatten().tolist() in ([0], [1])
+    assert split.test.weights.nonzero().flatten().tolist() in ([0], [1])
     assert split.saved == pytest.approx(2 * (~is_open).double().mean().item(), abs=0.3)
 
 
@@ -90,7 +95,7 @@ def test_a_known_test_is_taken_again_without_being_found():
     weights = th.eye(rows.shape[1])[1]
     assert best_split(FACTORS, rows, of_edges, th.tensor([1])) is None
     known = best_split(FACTORS, rows, of_edges, th.tensor([1]), [Condition(weights, 0.5)])
-    assert known.variable == 0 and known.saved == pytest.approx((rows[:, 1] < 0.5).double().mean().item())
+    assert known.variables == (0,) and known.saved == pytest.approx((rows[:, 1] < 0.5).double().mean().item())
 
 
 @pytest.mark.parametrize(("known_at", "is_kept"), [(0.3, True), (0.2, False)])
@@ -102,8 +107,8 @@ def test_a_known_cut_stays_if_it_saves_half_of_the_best(known_at, is_kept):
     weights = th.eye(rows.shape[1])[2]
     of_edges = th.stack([gains(rows[:, 2] > 0.5, 3.0), 1 + gains(th.ones(4000) > 0)], dim=1)
     known = Condition(weights, known_at)
-    split = next(each for each in find_splits(FACTORS, rows, of_edges, th.tensor([3, 3]), [known]) if each.variable == 1)
-    assert (split.number, split.threshold == known_at) == ((0, True) if is_kept else (1, False))
+    split = next(each for each in splits_of(FACTORS, rows, of_edges, th.tensor([3, 3]), [known]) if each.variables == (1,))
+    assert (split.number, split.test.threshold == known_at) == ((0, True) if is_kept else (1, False))
     assert split.saved == pytest.approx(known_at if is_kept else 0.5, abs=0.06)
 
 
@@ -113,7 +118,61 @@ def test_a_number_is_cut_where_an_edge_begins_to_matter():
     lower, threshold, upper = rows[:, 2].quantile(th.tensor([0.2, 0.3, 0.4])).tolist()
     split = best_split(FACTORS, rows, gains(rows[:, 2] > threshold).unsqueeze(1), th.tensor([3]))
     # To the nearest tenth of the transitions.
-    assert split.weights.nonzero().flatten().tolist() == [2] and lower < split.threshold < upper
+    assert split.test.weights.nonzero().flatten().tolist() == [2] and lower < split.test.threshold < upper
+
+
+# x0, x1, x2: numbers, one in other units than the others; x3: 2 categories
+NUMBERS = factors([0, 0, 0, 2])
+UNITS = th.tensor([2.0, 3.0, 1.0, 1.0, 1.0])
+
+
+def numbers(n: int) -> th.Tensor:
+    windows = random_windows([0, 0, 0, 2], 2, n_rows=n, length=1)
+    return windows.state[:, 0]
+
+
+def test_a_difference_of_two_numbers_is_cut_where_they_are_close():
+    """In the environment's units: an encoded 1 is half as much again of one as of the other."""
+    th.manual_seed(0)
+    rows = numbers(2000)
+    difference = 2 * rows[:, 0] - 3 * rows[:, 1]
+    is_close = difference.abs() < difference.abs().quantile(0.4)
+    of_edges = th.stack([gains(is_close, 2.0), *(1 + gains(th.ones(2000) > 0) for _ in range(3))], dim=1)
+    split = best_split(NUMBERS, rows, of_edges, th.tensor([2, 0, 1, 2]), (), UNITS)
+    assert split.variables == (0, 1) and split.test.reads(NUMBERS) == (0, 1)
+    assert split.test.weights.tolist() == [1, -1.5, 0, 0, 0]
+    agrees = (side(split, rows) == is_close).double().mean().item()
+    assert agrees > 0.9 and split.saved == pytest.approx(0.6, abs=0.1)
+
+
+def test_only_numbers_that_a_child_has_in_common_are_compared():
+    th.manual_seed(0)
+    rows = numbers(2000)
+    is_close = (rows[:, 0] - rows[:, 1]).abs() < 0.7
+    of_edges = th.stack([gains(is_close, 2.0), *(1 + gains(th.ones(2000) > 0) for _ in range(2))], dim=1)
+    parents = th.tensor([2, 0, 1])
+    for children, found in ((th.tensor([0, 1, 1]), {(0, 1)}), (th.tensor([0, 1, 2]), set())):
+        splits = find_splits(NUMBERS, rows, of_edges, th.stack([children, parents], dim=1))
+        assert {split.variables for split in splits if len(split.variables) > 1} == found
+
+
+def test_no_difference_is_read_where_one_of_its_variables_says_as_much():
+    th.manual_seed(0)
+    rows = numbers(2000)
+    of_edges = th.stack([gains(rows[:, 0] > 0, 2.0), *(1 + gains(th.ones(2000) > 0) for _ in range(3))], dim=1)
+    splits = splits_of(NUMBERS, rows, of_edges, th.tensor([2, 0, 1, 2]))
+    assert [split.variables for split in splits] == [(0,)]
+
+
+def test_a_known_test_of_a_difference_is_taken_again():
+    th.manual_seed(0)
+    rows = numbers(60)
+    known = Condition(th.tensor([1.0, -1, 0, 0, 0]), -0.8, 0.8)
+    of_edges = gains(known.holds(rows), 3.0).unsqueeze(1)
+    assert best_split(NUMBERS, rows, of_edges, th.tensor([2])) is None
+    again = best_split(NUMBERS, rows, of_edges, th.tensor([2]), [known])
+    assert again.variables == (0, 1) and again.test is known and again.number == 0
+    assert again.saved == pytest.approx((~known.holds(rows)).double().mean().item())
 
 
 def test_no_test_is_made_up():
@@ -147,4 +206,17 @@ def test_a_known_test_needs_less_evidence_than_one_of_many():
     of_edges = (th.where(is_open, 1.0, 0.0) + sign * th.where(is_open, spread, 0.01)).unsqueeze(1)
     assert best_split(FACTORS, rows, of_edges, th.tensor([1])) is None
     again = best_split(FACTORS, rows, of_edges, th.tensor([1]), [Condition(th.eye(rows.shape[1])[1], 0.5)])
-    assert again.variable == 0 and again.saved == pytest.approx((~is_open).double().mean().item())
+    assert again.variables == (0,) and again.saved == pytest.approx((~is_open).double().mean().item())
+
+
+def test_no_difference_is_made_up():
+    """Two edges that are needed everywhere, one that is needed nowhere, one that is worth half as much in some rows."""
+    th.manual_seed(0)
+    n_found = 0
+    for _ in range(30):
+        rows = numbers(400)
+        everywhere, nowhere = (th.full((400,), value) for value in (True, False))
+        half = th.where(rows[:, 0] > 0, gains(everywhere, 1.0), gains(everywhere, 0.5))
+        of_edges = th.stack([1 + gains(everywhere), 1 + gains(everywhere), gains(nowhere), half], dim=1)
+        n_found += len(splits_of(NUMBERS, rows, of_edges, th.tensor([0, 1, 2, 2])))
+    assert n_found == 0

@@ -39,6 +39,27 @@ def test_what_no_test_reads_does_not_matter(columns):
     assert th.equal(tree(other), tree(columns))
 
 
+def test_a_test_may_ask_whether_a_difference_is_in_an_interval(columns):
+    tree = ContextTree(factors([0, 0, 0]), 2)
+    numbers = th.randn(200, 3)
+    assert tree.split(0, th.tensor([1.0, -2, 0]), -0.5, 0.7) == 1
+    difference = numbers[:, 0] - 2 * numbers[:, 1]
+    assert th.equal(tree(numbers) == 1, (difference > -0.5) & (difference <= 0.7))
+    assert tree.reads.tolist() == [True, True, False]
+    (test,) = tree.tests
+    assert test.reads(tree.factors) == (0, 1) and test[1:] == pytest.approx((-0.5, 0.7))
+    assert th.equal(test.holds(numbers), tree(numbers) == 1)
+
+
+def test_a_tree_that_was_saved_before_tests_had_limits_can_be_loaded(columns):
+    tree = grown()
+    saved = {name: value for name, value in tree.state_dict().items() if name != "limits"}
+    other = ContextTree(factors(SIZES, ACTION), 3)
+    other.split(0, th.ones(8), 0.0, 1.0)
+    other.load_state_dict(saved)
+    assert th.equal(other(columns), tree(columns)) and other.limits.isinf().all()
+
+
 def test_a_full_tree_takes_no_test():
     tree = grown()
     before = {name: value.clone() for name, value in tree.state_dict().items()}

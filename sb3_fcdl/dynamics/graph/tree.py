@@ -1,9 +1,8 @@
 """A tree of tests on the variables, whose leaves are the contexts."""
 
 import math
-from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch as th
 from torch import nn
@@ -123,12 +122,6 @@ class ContextTree(nn.Module):
         other = deepcopy(self)
         other.paths[numbers], other.is_leaf[numbers] = self.paths, self.is_leaf
         return other
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        # Models that were saved before tests had limits: none has one.
-        if f"{prefix}limits" not in state_dict:
-            state_dict = {**state_dict, f"{prefix}limits": th.full_like(self.limits, th.inf)}
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def succession(before: th.Tensor, after: th.Tensor, n_contexts: int) -> tuple[th.Tensor, th.Tensor]:

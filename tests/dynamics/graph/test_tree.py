@@ -51,15 +51,6 @@ def test_a_test_may_ask_whether_a_difference_is_in_an_interval(columns):
     assert th.equal(test.holds(numbers), tree(numbers) == 1)
 
 
-def test_a_tree_that_was_saved_before_tests_had_limits_can_be_loaded(columns):
-    tree = grown()
-    saved = {name: value for name, value in tree.state_dict().items() if name != "limits"}
-    other = ContextTree(factors(SIZES, ACTION), 3)
-    other.split(0, th.ones(8), 0.0, 1.0)
-    other.load_state_dict(saved)
-    assert th.equal(other(columns), tree(columns)) and other.limits.isinf().all()
-
-
 def test_a_full_tree_takes_no_test():
     tree = grown()
     before = {name: value.clone() for name, value in tree.state_dict().items()}

@@ -14,8 +14,8 @@ from sb3_fcdl.training.log import TRUTHS, ModelLog
 from sb3_fcdl.world.precision import in_float32
 from sb3_fcdl.world.world_model import WorldModel
 
-# Updates after which what is new is told again.
-NOVELTY_EVERY = 25
+# Updates after which what is new is computed anew: the scale of the variables has changed.
+NOVELTY_EVERY = 100
 
 
 class Trainer:
@@ -59,11 +59,14 @@ class Trainer:
         world = self.learner
         tensors = obs_as_tensor(observations, world.device)
         world.factorization.observe(tensors)
+        actions = th.as_tensor(buffer_actions.reshape(len(infos), -1), device=world.device)
+        state, action = world.encode(tensors), world.encode_action(actions)
+        if world.has_value:
+            world.novelty.add(state, action)
         told = {env: graphs for env, info in enumerate(infos) if (graphs := self._true_graphs(env, info))}
         if told:
             rows = list(told)
-            actions = th.as_tensor(buffer_actions.reshape(len(infos), -1), device=world.device)
-            self.log.add_graphs(world.encode(tensors)[rows], world.encode_action(actions)[rows], list(told.values()))
+            self.log.add_graphs(state[rows], action[rows], list(told.values()))
 
     def _true_graphs(self, env: int, info: dict[str, Any]) -> dict[str, np.ndarray]:
         """

@@ -52,6 +52,19 @@ class Novelty(nn.Module):
         seen = features.T @ features * (n_recorded / len(features))
         self.left.copy_(th.cholesky_inverse(th.linalg.cholesky(seen + th.eye(N_FEATURES).to(seen))))
 
+    @th.no_grad()
+    def add(self, state: th.Tensor, action: th.Tensor) -> None:
+        """
+        Tell of further transitions, at once (Woodbury's identity).
+
+        :param state: encoded, ``[R, D]``
+        :param action: likewise, ``[R, A]``
+        """
+        features = self._features(state, action)
+        known = features @ self.left
+        covariance = known @ features.T + th.eye(len(features)).to(features)
+        self.left -= known.T @ th.linalg.solve(covariance, known)
+
     def _features(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         angles = th.addmm(self.phases, th.cat([state, action], dim=-1), self.frequencies)
         return math.sqrt(2 / N_FEATURES) * angles.cos()

@@ -175,5 +175,10 @@ def test_novelty_goes_with_the_number_of_visits_and_the_distance() -> None:
         novelty.fit(here, action, n)
         # A Gaussian process with noise 1 that was told n times: 1 / (1 + n), times the prior variance.
         assert novelty(here, action).item() == pytest.approx(1 / (1 + n), abs=0.02)
+        again = Novelty(3, 3)
+        again.load_state_dict(novelty.state_dict())
+        again.left.copy_(th.eye(len(again.left)))
+        again.add(here.expand(n, -1), action.expand(n, -1))
+        th.testing.assert_close(again.left, novelty.left, atol=1e-4, rtol=0)
     assert novelty(here + 5, action).item() > 0.6
     assert novelty(here + 0.05, action).item() < 0.1

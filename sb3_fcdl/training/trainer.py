@@ -48,6 +48,7 @@ class Trainer:
         self.has_checked_outcomes = False
         self._warned_of: set[str] = set()
 
+    @in_float32
     def observe(self, observations: Observations, buffer_actions: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """
         Take in what is no part of an update: the scale of each variable and, where the environment tells, the true graphs.

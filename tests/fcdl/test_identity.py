@@ -34,4 +34,4 @@ def test_reaches_the_reward(env, share):
         planner_kwargs=PLANNER,
     ).learn(400)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=1, warn=False)
-    assert mean > share * EPISODE
+    assert mean >= share * EPISODE

@@ -135,7 +135,7 @@ def test_example_of_the_page_on_speed_runs():
     n_threads, names = th.get_num_threads(), {}
     exec(compile(example.replace("learn(10_000)", "learn(530)"), "speed.md", "exec"), names)
     th.set_num_threads(n_threads)
-    assert names["model"].num_timesteps == 530 and names["model"].policy.planner.horizon == 15
+    assert names["model"].num_timesteps == 530 and names["model"].policy.planner.horizon == 8
     assert names["model"]._n_updates in (3, 4)
 
 

@@ -139,10 +139,6 @@ class StateDistribution:
         """Whether a categorical variable may well be another than the likeliest, ``[R]``, bool."""
         return (self.logits.softmax(-1).amax(-1) < CERTAIN).any(-1)
 
-    def rows(self, index: th.Tensor) -> "StateDistribution":
-        """Some of the rows."""
-        return StateDistribution(self.layout, self.logits[index], self.mean[index], self.log_std[index])
-
     def outcomes(self, n: int) -> tuple[th.Tensor, th.Tensor]:
         """
         Where a step may lead. Of a row that chance decides: the most probable categories of its most uncertain variable, and

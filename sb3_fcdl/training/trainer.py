@@ -51,7 +51,8 @@ class Trainer:
     @in_float32
     def observe(self, observations: Observations, buffer_actions: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """
-        Take in what is no part of an update: the scale of each variable and, where the environment tells, the true graphs.
+        Take in what is no part of an update: the scale of each variable, what has been tried and, where the environment tells,
+        the true graphs.
 
         :param observations: before the step, as the model is given them, ``[n_envs, *obs_shape]``
         :param buffer_actions: as SB3's buffers hold them, ``[n_envs, action_dim]``
@@ -60,11 +61,13 @@ class Trainer:
         world = self.learner
         tensors = obs_as_tensor(observations, world.device)
         world.factorization.observe(tensors)
+        told = {env: graphs for env, info in enumerate(infos) if (graphs := self._true_graphs(env, info))}
+        if not (told or world.has_value):
+            return
         actions = th.as_tensor(buffer_actions.reshape(len(infos), -1), device=world.device)
         state, action = world.encode(tensors), world.encode_action(actions)
         if world.has_value:
             world.novelty.add(state, action)
-        told = {env: graphs for env, info in enumerate(infos) if (graphs := self._true_graphs(env, info))}
         if told:
             rows = list(told)
             self.log.add_graphs(state[rows], action[rows], list(told.values()))

@@ -24,6 +24,7 @@ from sb3_fcdl.planning import Plan, Planner, Problem, RewardFn, TerminationFn, g
 from sb3_fcdl.world.factorization import Factorization
 from sb3_fcdl.world.gate import check_observations
 from sb3_fcdl.world.precision import in_float32
+from sb3_fcdl.world.values import ValueTable
 from sb3_fcdl.world.world_model import WorldModel
 
 SelfFCDLPolicy = TypeVar("SelfFCDLPolicy", bound="FCDLPolicy")
@@ -50,8 +51,8 @@ class FCDLPolicy(BasePolicy):
     :param dynamics: the model: a name in ``DYNAMICS`` or a class
     :param dynamics_kwargs: keyword arguments of its class
     :param planner: a name in ``PLANNERS`` or a class
-    :param planner_kwargs: keyword arguments of its class; ``HORIZON`` holds unless it says otherwise, with a
-        ``gamma`` of 1 ``HORIZON_WITHOUT_VALUE``
+    :param planner_kwargs: keyword arguments of its class; unless it says otherwise a plan has ``HORIZON`` steps, one
+        where all states are listed, and ``HORIZON_WITHOUT_VALUE`` with a ``gamma`` of 1
     :param gamma: discount of the rewards that the planner adds up, per environment step, in (0, 1]. Below 1 the value of a
         state is learned too: a plan counts what comes after it, and how new it is, while data are collected
     :param clip_obs: largest absolute value of a continuous variable, in its standard deviations in the data; None: no limit
@@ -74,6 +75,9 @@ class FCDLPolicy(BasePolicy):
 
     # Environment steps. What comes after them is in the value of the last state.
     HORIZON = 15
+    # A table holds the best that can be done from every state by the model. A longer plan is one of the sequences that were
+    # tried, which are not the best.
+    HORIZON_OF_TABLE = 1
     # Without a value, which has no bound without a discount. Before the edge of CartPole's track is in sight all plans pay
     # alike (benchmarks/results/README.md, "Horizon and discount").
     HORIZON_WITHOUT_VALUE = 50
@@ -130,16 +134,21 @@ class FCDLPolicy(BasePolicy):
         check_keywords("dynamics_kwargs", model, self.dynamics_kwargs)
         check_keywords("planner_kwargs", search, self.planner_kwargs)
         factorization = Factorization(observation_space, action_space, factors, clip_obs)
-        horizon = self.HORIZON if gamma < 1 else self.HORIZON_WITHOUT_VALUE
-        self.planner = search(factorization.actions, **{"horizon": horizon, **self.planner_kwargs})
         dynamics_model = model(factorization.factors, **self.dynamics_kwargs)
         self.learner = WorldModel(factorization, dynamics_model, reward_fn, termination_fn, heads, gamma)
         self.world = self.learner.average()
+        self.planner = search(factorization.actions, **{"horizon": self._default_horizon, **self.planner_kwargs})
         learner = self.learner
-        learned = (learner.dynamics, *learner.heads.values(), learner.value_head)
+        learned = (learner.dynamics, *learner.heads.values(), learner.values)
         groups = [{"params": list(module.parameters())} for module in learned]
         self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
         self.set_learning_rate(lr_schedule(1))
+
+    @property
+    def _default_horizon(self) -> int:
+        if not self.world.has_value:
+            return self.HORIZON_WITHOUT_VALUE
+        return self.HORIZON_OF_TABLE if isinstance(self.world.values, ValueTable) else self.HORIZON
 
     @property
     def dynamics(self) -> DynamicsModel:

@@ -101,6 +101,11 @@ class Experience:
         return not self.replay_buffer.size()
 
     @property
+    def n_recorded(self) -> int:
+        """Transitions in the buffer."""
+        return self.replay_buffer.size() * self.replay_buffer.n_envs
+
+    @property
     def is_normalized(self) -> bool:
         """Whether ``VecNormalize`` changes what the model is given."""
         return self.vec_normalize is not None and self.vec_normalize.norm_obs
@@ -143,7 +148,7 @@ class Experience:
         """Encoded states and actions of recorded transitions, ``[R, D]`` and ``[R, A]``, and how many they stand for."""
         batch = sample_distinct_windows(self.replay_buffer, self.N_TRIED, 1, self.rng)
         windows = self._encoded(batch)[0]
-        return windows.state[:, 0], windows.action[:, 0], self.replay_buffer.size() * self.replay_buffer.n_envs
+        return windows.state[:, 0], windows.action[:, 0], self.n_recorded
 
     def take_scale(self) -> None:
         """The scale of the variables, of a buffer that was filled without us."""

@@ -109,7 +109,8 @@ class Trainer:
         self._begin(experience)
         learner, start = self.learner.train(), time.perf_counter()
         for _ in range(n_updates):
-            if learner.has_value and self.n_updates % NOVELTY_EVERY == 0:
+            is_due = learner.has_value and self.n_updates % NOVELTY_EVERY == 0
+            if is_due and learner.novelty.is_stale(experience.n_recorded):
                 learner.novelty.fit(*experience.tried())
             windows, outcomes, ends = experience.draw(batch_size)
             losses = learner.dynamics.loss(windows)

@@ -5,6 +5,8 @@ import math
 import torch as th
 from torch import nn
 
+from sb3_fcdl.world.enumeration import Enumeration
+
 # Random features: with more of them, more places can be told apart.
 N_FEATURES = 128
 
@@ -41,6 +43,13 @@ class Novelty(nn.Module):
         features = self._features(state, action)
         return ((features @ self.left) * features).sum(-1).clamp(0, 1)
 
+    def is_stale(self, n_recorded: int) -> bool:
+        """
+        :param n_recorded: transitions so far
+        :return: whether ``fit`` would say more than ``add`` has: always, because the scale of the variables changes
+        """
+        return True
+
     @th.no_grad()
     def fit(self, state: th.Tensor, action: th.Tensor, n_recorded: int) -> None:
         """
@@ -68,3 +77,40 @@ class Novelty(nn.Module):
     def _features(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         angles = th.addmm(self.phases, th.cat([state, action], dim=-1), self.frequencies)
         return math.sqrt(2 / N_FEATURES) * angles.cos()
+
+
+class Visits(nn.Module):
+    """
+    The same where all states and actions are listed: ``1 / (n + 1)`` of a pair that was recorded ``n`` times, exactly. It is
+    the variance that is left where no pair tells of another.
+
+    :param enumeration: of the states and actions
+    """
+
+    counts: th.Tensor
+
+    def __init__(self, enumeration: Enumeration) -> None:
+        super().__init__()
+        self.enumeration = enumeration
+        self.register_buffer("counts", th.zeros(enumeration.n_pairs))
+
+    def forward(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """See ``Novelty``."""
+        return 1 / (1 + self.counts[self.enumeration.pair_number(state, action)])
+
+    def is_stale(self, n_recorded: int) -> bool:
+        """See ``Novelty.is_stale``: only if somebody else has filled the buffer."""
+        return float(self.counts.sum()) < n_recorded
+
+    @th.no_grad()
+    def fit(self, state: th.Tensor, action: th.Tensor, n_recorded: int) -> None:
+        """See ``Novelty.fit``."""
+        self.counts.zero_()
+        self.add(state, action)
+        self.counts.mul_(n_recorded / len(state))
+
+    @th.no_grad()
+    def add(self, state: th.Tensor, action: th.Tensor) -> None:
+        """See ``Novelty.add``."""
+        pair = self.enumeration.pair_number(state, action)
+        self.counts.index_add_(0, pair, th.ones_like(pair, dtype=self.counts.dtype))

@@ -1,45 +1,48 @@
 """What a state is worth beyond the end of a plan."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 
 import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_fcdl.dynamics.stacked import Affine, StackedLinear
+from sb3_fcdl.dynamics.stacked import StackedLinear
+from sb3_fcdl.world.enumeration import Enumeration
 from sb3_fcdl.world.moments import MIN_RELATIVE_STD_OF_FLOAT32, RunningMoments
+from sb3_fcdl.world.rewards import Outcomes
 
 
-class ValueHead(nn.Module):
+class Values(nn.Module, ABC):
     """
-    Two learned values: the discounted return from a state on, and the same with a bonus for what is new. ``M`` networks that
-    start differently learn both.
+    Two learned values: the discounted return from a state on, and the same with a bonus for what is new. They are told their
+    targets, see ``WorldModel.backups``. Before the first reward every state is worth 0.
 
-    It is told its targets, see ``WorldModel.backups``. Rewards set its scale: a network that answers 0 says that the average
-    reward is paid for ever. Before the first reward every state is worth 0.
-
-    :param state_width: numbers of an encoded state, ``D``
     :param goal_width: numbers of the goal, ``G``
     :param discount: of the rewards, per environment step. With 1 a value has no bound, and is not learned
     """
 
-    # As many as TD-MPC2 has (Hansen et al., 2024).
-    N_MEMBERS = 5
-    HIDDEN_DIM = 128
-
     learned_for: th.Tensor
+    lowest_reward: th.Tensor
+    highest_reward: th.Tensor
 
-    def __init__(self, state_width: int, goal_width: int, discount: float) -> None:
+    # Actions that are compared to learn what a state is worth.
+    n_tried = 8
+    # Power of the novelty: what was tried once, half new, is believed but for a sixteenth. While data are collected there is
+    # no such power: a network has to see a step more often to learn it.
+    CAUTION = 4
+    # Largest decay of the running average that targets are computed with, per update: what is learned passes on one step back
+    # in the time that it averages over.
+    SLOWEST = 0.95
+
+    def __init__(self, goal_width: int, discount: float) -> None:
         super().__init__()
         self.discount = discount
-        self.first = StackedLinear(self.N_MEMBERS, state_width + goal_width, self.HIDDEN_DIM)
-        self.middle = StackedLinear(self.N_MEMBERS, self.HIDDEN_DIM, self.HIDDEN_DIM)
-        self.last = StackedLinear(self.N_MEMBERS, self.HIDDEN_DIM, 2)
         self.goal_moments = RunningMoments(goal_width, MIN_RELATIVE_STD_OF_FLOAT32)
         self.moments = RunningMoments(1, MIN_RELATIVE_STD_OF_FLOAT32)
+        self.register_buffer("lowest_reward", th.full((1,), th.inf))
+        self.register_buffer("highest_reward", th.full((1,), -th.inf))
         self.register_buffer("learned_for", th.tensor(discount, dtype=th.float64))
-        self.register_load_state_dict_post_hook(ValueHead._check_discount)
-        self.forget()
+        self.register_load_state_dict_post_hook(Values._check_discount)
 
     def _check_discount(self, _: object) -> None:
         """A file may hold what was learned for another discount."""
@@ -47,72 +50,235 @@ class ValueHead(nn.Module):
             self.learned_for.fill_(self.discount)
             self.forget()
 
-    @th.no_grad()
     def forget(self) -> None:
         """Every state is worth 0 again: what was learned is of another reward, or another discount."""
-        for parameter in self.last.parameters():
-            parameter.zero_()
         self.moments.reset()
+        self.lowest_reward.fill_(th.inf)
+        self.highest_reward.fill_(-th.inf)
 
-    def forward(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+    def observe(self, outcomes: Outcomes) -> None:
         """
-        :param state: encoded, ``[R, D]``
-        :param goal: ``[R, G]``
-        :return: both values in the environment's units, the mean over the members, ``[R, 2]``
-        """
-        return self._in_units(self._members(state, goal).mean(0))
+        Take in what is paid.
 
-    def lowest(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-        """Likewise, the lowest of two members drawn at random: what is learned from must not be what one of them hopes for."""
-        pair = th.randperm(self.N_MEMBERS)[:2].tolist()
-        return self._in_units(self._members(state, goal, pair).amin(0))
-
-    def loss(self, state: th.Tensor, goal: th.Tensor, target: th.Tensor) -> th.Tensor:
+        :param outcomes: recorded transitions, with the rewards that are to be maximised
         """
-        :param state: encoded, ``[R, D]``
-        :param goal: ``[R, G]``
-        :param target: what each state is worth, ``[R, 2]``
-        :return: squared error of all members, in units of the scale, a scalar
-        """
-        mean, unit = self._scale
-        return F.mse_loss(self._members(state, goal), ((target - mean) / unit).expand(self.N_MEMBERS, -1, -1))
-
-    def observe(self, reward: th.Tensor, goal: th.Tensor) -> None:
-        """
-        Take in the scale of what is paid.
-
-        :param reward: ``[R]``
-        :param goal: ``[R, G]``
-        """
+        reward = outcomes.reward
         self.moments.update(reward.unsqueeze(-1))
-        self.goal_moments.update(goal)
+        self.goal_moments.update(outcomes.goal)
+        self.lowest_reward.clamp_(max=reward.min())
+        self.highest_reward.clamp_(min=reward.max())
 
     @property
     def size_of_reward(self) -> th.Tensor:
         """Root mean square of the rewards so far; 1 if all were 0."""
         return (self.moments.mean.square() + self.moments.std.square()).sqrt().float()
 
-    def _members(self, state: th.Tensor, goal: th.Tensor, which: Sequence[int] = range(N_MEMBERS)) -> th.Tensor:
-        """``[M, R, 2]``, or of some members."""
-        hidden = th.cat([state, self.goal_moments.normalize(goal)], dim=-1).expand(len(which), -1, -1)
-        for layer in (self.first, self.middle):
-            hidden = _some(layer, which)(hidden)
-            hidden = F.silu(F.layer_norm(hidden, hidden.shape[-1:]))
-        return _some(self.last, which)(hidden)
+    def believed(self, reward: th.Tensor, state: th.Tensor, action: th.Tensor, novelty: th.Tensor) -> th.Tensor:
+        """
+        A predicted reward is believed as far as a step is known: what is new is taken for the worst that was ever paid, or for
+        more than the best, by the size of a reward.
 
-    @property
-    def _scale(self) -> tuple[th.Tensor, th.Tensor]:
-        """What the average reward is worth if it is paid for ever; and what one unit of a network's answer stands for."""
-        steps = 1 / (1 - self.discount)
-        return (self.moments.mean * steps).float(), self.size_of_reward * steps / 4
+        :param reward: predicted, ``[R]``
+        :param state: encoded, ``[R, D]``
+        :param action: encoded, ``[R, A]``
+        :param novelty: of these, ``[R]``
+        :return: taken for the worst, and for more than the best, ``[R, 2]``; before the first reward as it is predicted
+        """
+        both = reward.unsqueeze(-1).expand(-1, 2)
+        if not self.moments.count:
+            return both
+        extremes = th.cat([self.lowest_reward, self.highest_reward + self.size_of_reward])
+        doubt = th.stack([novelty.pow(self.CAUTION), novelty], dim=-1)
+        return both.lerp(extremes, doubt)
+
+    @abstractmethod
+    def forward(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        """
+        :param state: encoded, ``[R, D]``
+        :param goal: ``[R, G]``
+        :return: both values in the environment's units, ``[R, 2]``
+        """
+
+    def lowest(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        """Likewise, what may be learned from: no more than the state is worth."""
+        return self(state, goal)
+
+    def learned_next(self, outcomes: Outcomes) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        :param outcomes: recorded transitions
+        :return: the states that are learned next, an action that is compared in each, and their goals
+        """
+        return outcomes.state, outcomes.action, outcomes.goal
+
+    @abstractmethod
+    def loss(self, state: th.Tensor, goal: th.Tensor, target: th.Tensor) -> th.Tensor:
+        """
+        :param state: encoded, ``[R, D]``
+        :param goal: ``[R, G]``
+        :param target: what each state is worth, ``[R, 2]``
+        :return: mean squared difference to the targets, a scalar
+        """
+
+    def take_scale(self, other: "Values") -> None:
+        """Answer in the unit of another, before their weights are averaged."""
+
+
+class ValueTable(Values):
+    """
+    The value of every state, where all can be listed: what they are told is what they are worth. Value iteration, some states
+    at a time.
+
+    :param enumeration: of the states and actions
+    :param discount: see ``Values``
+    """
+
+    table: th.Tensor
+    turn: th.Tensor
+    paid: th.Tensor
+    n_paid: th.Tensor
+
+    # Pairs of a state and an action that are looked at in one update.
+    N_ROWS = 1024
+
+    def __init__(self, enumeration: Enumeration, discount: float) -> None:
+        super().__init__(0, discount)
+        self.enumeration = enumeration
+        self.n_tried = len(enumeration.actions)
+        self.register_buffer("table", th.zeros(len(enumeration.states), 2))
+        self.register_buffer("turn", th.zeros((), dtype=th.int64))
+        self.register_buffer("paid", th.zeros(enumeration.n_pairs))
+        self.register_buffer("n_paid", th.zeros(enumeration.n_pairs))
+
+    def forget(self) -> None:
+        super().forget()
+        for buffer in (self.table, self.paid, self.n_paid):
+            buffer.zero_()
+
+    def observe(self, outcomes: Outcomes) -> None:
+        """See ``Values.observe``; what each pair pays on average."""
+        super().observe(outcomes)
+        pair = self.enumeration.pair_number(outcomes.state, outcomes.action)
+        self.paid.index_add_(0, pair, outcomes.reward.to(self.paid))
+        self.n_paid.index_add_(0, pair, th.ones_like(outcomes.reward).to(self.n_paid))
+
+    def believed(self, reward: th.Tensor, state: th.Tensor, action: th.Tensor, novelty: th.Tensor) -> th.Tensor:
+        """See ``Values.believed``. Of a known pair its average is believed; the prediction counts as one more visit."""
+        pair = self.enumeration.pair_number(state, action)
+        n_paid = self.n_paid[pair]
+        average = (self.paid[pair] / n_paid).where(n_paid > 0, reward)
+        return super().believed(average.lerp(reward, novelty), state, action, novelty)
+
+    def forward(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return self.table[self.enumeration.state_number(state)]
+
+    def learned_next(self, outcomes: Outcomes) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """The next ones in turn."""
+        states, actions = self.enumeration.states, self.enumeration.actions
+        n_rows = min(len(states), max(1, self.N_ROWS // len(actions)))
+        rows = (self.turn + th.arange(n_rows, device=states.device)) % len(states)
+        self.turn.copy_((self.turn + n_rows) % len(states))
+        return states[rows], actions[:1].expand(n_rows, -1), states.new_zeros(n_rows, 0)
+
+    @th.no_grad()
+    def loss(self, state: th.Tensor, goal: th.Tensor, target: th.Tensor) -> th.Tensor:
+        """See ``Values.loss``; the table then holds the targets, so there is nothing to descend."""
+        number = self.enumeration.state_number(state)
+        change = F.mse_loss(self.table[number], target)
+        self.table[number] = target
+        return change
+
+
+class ValueHead(Values):
+    """
+    ``M`` networks that start differently learn both values.
+
+    What they answer is in units of the recent mean and standard deviation of their targets, which follow these without moving
+    the values (van Hasselt et al., 2016): one large reward among many small ones would hide the small ones otherwise. A value
+    starts as the average reward paid for ever.
+
+    :param state_width: numbers of an encoded state, ``D``
+    :param goal_width: see ``Values``
+    :param discount: likewise
+    """
+
+    # As many as TD-MPC2 has (Hansen et al., 2024).
+    N_MEMBERS = 5
+    HIDDEN_DIM = 128
+    # How far the scale moves towards that of the targets of one update.
+    SCALE_RATE = 0.01
+    # The smallest unit of an answer, in sizes of a reward: values that hardly vary are not blown up.
+    MIN_UNIT = 0.1
+
+    mean: th.Tensor
+    unit: th.Tensor
+
+    def __init__(self, state_width: int, goal_width: int, discount: float) -> None:
+        super().__init__(goal_width, discount)
+        self.first = StackedLinear(self.N_MEMBERS, state_width + goal_width, self.HIDDEN_DIM)
+        self.middle = StackedLinear(self.N_MEMBERS, self.HIDDEN_DIM, self.HIDDEN_DIM)
+        self.last = StackedLinear(self.N_MEMBERS, self.HIDDEN_DIM, 2)
+        self.register_buffer("mean", th.zeros(2, dtype=th.float64))
+        self.register_buffer("unit", th.ones(2, dtype=th.float64))
+        self.forget()
+
+    @th.no_grad()
+    def forget(self) -> None:
+        super().forget()
+        for parameter in self.last.parameters():
+            parameter.zero_()
+        self.mean.zero_()
+
+    def observe(self, outcomes: Outcomes) -> None:
+        """See ``Values.observe``. The first rewards set the scale of the values."""
+        is_first = not self.moments.count
+        super().observe(outcomes)
+        if is_first:
+            steps = 1 / (1 - self.discount)
+            self.mean.copy_(self.moments.mean * steps)
+            self.unit.fill_(float(self.size_of_reward) * steps / 4)
+
+    def forward(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        """See ``Values``: the mean over the members."""
+        return self._in_units(self._members(state, goal).mean(0))
+
+    def lowest(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        """The lowest of all members: what is learned from must not be what one of them hopes for."""
+        return self._in_units(self._members(state, goal).amin(0))
+
+    def loss(self, state: th.Tensor, goal: th.Tensor, target: th.Tensor) -> th.Tensor:
+        """See ``Values.loss``: of all members, in units of the scale, which moves towards that of the targets."""
+        self._adapt_scale(target)
+        answer = ((target - self.mean) / self.unit).float()
+        return F.mse_loss(self._members(state, goal), answer.expand(self.N_MEMBERS, -1, -1))
+
+    def take_scale(self, other: Values) -> None:
+        assert isinstance(other, ValueHead)
+        self._rescale(other.mean, other.unit)
+
+    @th.no_grad()
+    def _adapt_scale(self, target: th.Tensor) -> None:
+        """Move the unit of an answer towards that of the targets, ``[R, 2]``."""
+        target, rate = target.double(), self.SCALE_RATE
+        mean = self.mean.lerp(target.mean(0), rate)
+        variance = self.unit.square().lerp((target - self.mean).square().mean(0), rate) - (mean - self.mean).square()
+        self._rescale(mean, variance.sqrt().clamp(min=self.MIN_UNIT * float(self.size_of_reward)))
+
+    @th.no_grad()
+    def _rescale(self, mean: th.Tensor, unit: th.Tensor) -> None:
+        """An answer of 0 stands for ``mean [2]`` from now on, and one unit for ``unit [2]``. No value changes."""
+        weight, bias = self.last.weight, self.last.bias
+        weight.mul_((self.unit / unit).to(weight))
+        bias.copy_((self.mean + self.unit * bias - mean) / unit)
+        self.mean.copy_(mean)
+        self.unit.copy_(unit)
+
+    def _members(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        """``[M, R, 2]``"""
+        hidden = th.cat([state, self.goal_moments.normalize(goal)], dim=-1).expand(self.N_MEMBERS, -1, -1)
+        for layer in (self.first, self.middle):
+            hidden = layer(hidden)
+            hidden = F.silu(F.layer_norm(hidden, hidden.shape[-1:]))
+        return self.last(hidden)
 
     def _in_units(self, answer: th.Tensor) -> th.Tensor:
-        mean, unit = self._scale
-        return mean + unit * answer
-
-
-def _some(layer: StackedLinear, which: Sequence[int]) -> Affine:
-    """The layers of some members."""
-    if len(which) == len(layer.weight):
-        return Affine(layer.weight, layer.bias)
-    return Affine(layer.weight[which], layer.bias[which])
+        return (self.mean + self.unit * answer).float()

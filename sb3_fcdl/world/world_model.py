@@ -13,15 +13,14 @@ from sb3_fcdl.dynamics import DynamicsModel, Prediction
 from sb3_fcdl.dynamics.base import StepFn
 from sb3_fcdl.planning import Problem, RewardFn, Step, TerminationFn, ValueFn, with_goal
 from sb3_fcdl.planning.actions import alternatives
+from sb3_fcdl.world.enumeration import enumeration_of
 from sb3_fcdl.world.factorization import Factorization, in_words, values_of
-from sb3_fcdl.world.novelty import Novelty
+from sb3_fcdl.world.novelty import Novelty, Visits
 from sb3_fcdl.world.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
-from sb3_fcdl.world.values import ValueHead
+from sb3_fcdl.world.values import ValueHead, Values, ValueTable
 
 # Outcomes of a step that chance decides.
 N_OUTCOMES = 32
-# Actions that are compared to learn what a state is worth.
-N_TRIED = 8
 
 
 class Given(NamedTuple):
@@ -74,8 +73,14 @@ class WorldModel(nn.Module):
         n_inputs = 2 * factors.state_width + factors.action_width
         self.reward_head = RewardHead(n_inputs, factorization.goal_width) if "reward" in heads else None
         self.termination_head = TerminationHead(factors.state_variables, n_inputs) if "termination" in heads else None
-        self.value_head = ValueHead(factors.state_width, factorization.goal_width, discount)
-        self.novelty = Novelty(len(factors.parents), factors.state_width + factors.action_width)
+        enumeration = enumeration_of(factorization)
+        self.values: Values
+        self.novelty: Novelty | Visits
+        if enumeration is None:
+            self.values = ValueHead(factors.state_width, factorization.goal_width, discount)
+            self.novelty = Novelty(len(factors.parents), factors.state_width + factors.action_width)
+        else:
+            self.values, self.novelty = ValueTable(enumeration, discount), Visits(enumeration)
         self.given = Given(*map(function_named, (reward_fn, termination_fn)))
         self.give(reward_fn, termination_fn)
 
@@ -118,7 +123,7 @@ class WorldModel(nn.Module):
             if function is None and name not in self.heads:
                 raise ValueError(f"the model has no learned {name}: give it a {name}_fn")
         if Given(reward, termination) != self.given:
-            self.value_head.forget()
+            self.values.forget()
         self.given = Given(reward, termination)
         self._of_four = Given(
             None if reward is None else with_goal("reward_fn", reward),
@@ -217,36 +222,39 @@ class WorldModel(nn.Module):
             return Step(predicted.mode(), doubt, predicted.is_chance() if has_chance else None)
 
         def paid(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-            return self.reward(state, action, next_state, goal) + self._bonus(state, action)
+            return self._believed(state, action, next_state, goal)[:, column]
 
         return Problem(
             step,
-            paid if explores and self.has_value else self.reward,
+            paid if self.has_value else self.reward,
             None if self.termination_fn is never_ends else self.termination,
-            value=(lambda state, goal: self.value_head(state, goal)[:, column]) if self.has_value else None,
-            expected=self._expected(stepper, self.value_head, column) if has_chance else None,
+            value=(lambda state, goal: self.values(state, goal)[:, column]) if self.has_value else None,
+            expected=self._expected(stepper, self.values, column) if has_chance else None,
             key=self.factorization.state_key,
             discount=self.discount,
             uncertainty_coef=uncertainty_coef,
         )
 
     @th.no_grad()
-    def backups(self, outcomes: Outcomes) -> th.Tensor:
+    def backups(self, state: th.Tensor, action: th.Tensor, goal: th.Tensor) -> th.Tensor:
         """
         What states are worth by Bellman's equation: the best of some actions, each of which pays a reward and leads to a state
         whose value is known, both by the model.
 
-        :param outcomes: recorded transitions; the recorded action is one of those that are tried
+        :param state: encoded, ``[R, D]``
+        :param action: one of those that are tried in each, encoded, ``[R, A]``
+        :param goal: ``[R, G]``
         :return: with the reward alone, and with the bonus for what is new, ``[R, 2]``
         """
-        actions = alternatives(self.factorization.actions, outcomes.action, N_TRIED)
-        state, goal = (each.repeat(len(actions), 1) for each in (outcomes.state, outcomes.goal))
-        worth = self._expected(self.stepper(), self.value_head.lowest)(state, actions.flatten(0, 1), goal)
+        actions = alternatives(self.factorization.actions, action, self.values.n_tried)
+        state, goal = (each.repeat(len(actions), 1) for each in (state, goal))
+        worth = self._expected(self.stepper(), self.values.lowest)(state, actions.flatten(0, 1), goal)
         return worth.view(len(actions), -1, 2).amax(0)
 
-    def _bonus(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
-        """For what is new, ``[R]``: where nothing is like it, as much as a reward is large."""
-        return self.value_head.size_of_reward * self.novelty(state, action)
+    def _believed(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        """See ``Values.believed``, of ``reward``."""
+        predicted = self.reward(state, action, next_state, goal)
+        return self.values.believed(predicted, state, action, self.novelty(state, action))
 
     def _expected(
         self, stepper: StepFn, value: ValueFn, column: int | slice = slice(None)
@@ -265,10 +273,8 @@ class WorldModel(nn.Module):
             outcome, row = (weights > 0).nonzero(as_tuple=True)
             step = state[row], action[row], states[outcome, row], goal[row]
             goes_on = 1 - self.termination(*step).to(state.dtype).unsqueeze(-1)
-            each = self.reward(*step).unsqueeze(-1) + self.discount * goes_on * value(step[2], step[3])
-            worth = state.new_zeros(len(state), 2).index_add(0, row, weights[outcome, row].unsqueeze(-1) * each)
-            worth[:, 1] += self._bonus(state, action)
-            return worth[:, column]
+            each = self._believed(*step) + self.discount * goes_on * value(step[2], step[3])
+            return state.new_zeros(len(state), 2).index_add(0, row, weights[outcome, row].unsqueeze(-1) * each)[:, column]
 
         return expected
 
@@ -310,19 +316,20 @@ class WorldModel(nn.Module):
 
     def value_loss(self, outcomes: Outcomes, average: "WorldModel") -> th.Tensor:
         """
-        :param outcomes: recorded transitions, whose states are learned
-        :param average: says what they are worth
+        :param outcomes: recorded transitions
+        :param average: says what states are worth
         :return: the loss of the values, a scalar
         """
         with th.no_grad():
             paid = outcomes.reward if self.reward_fn is None else self.reward(*outcomes[:4])
-            self.value_head.observe(paid, outcomes.goal)
-        return self.value_head.loss(outcomes.state, outcomes.goal, average.backups(outcomes))
+            self.values.observe(outcomes._replace(reward=paid))
+        state, action, goal = self.values.learned_next(outcomes)
+        return self.values.loss(state, goal, average.backups(state, action, goal))
 
     def average(self) -> "WorldModel":
         """:return: a copy that ``follow`` makes the running average of the weights; in eval mode, and not trained itself"""
         # What is given, or has been observed, has no average: both have the same.
-        shared = (self.factorization, self.novelty, *self.given, *self._of_four)
+        shared = (self.factorization, *self.novelty.modules(), *self.given, *self._of_four)
         copied = copy.deepcopy(self, {id(each): each for each in shared})
         return copied.requires_grad_(False).eval()
 
@@ -336,6 +343,11 @@ class WorldModel(nn.Module):
         :param decay: of the average, per update, in [0, 1); 0: take over the weights too
         """
         decay = min(decay, (1 + n_updates) / (10 + n_updates))
-        get_ema_multi_avg_fn(decay)(list(self.parameters()), list(learner.parameters()), n_updates)
+        # Weights in one unit have an average.
+        self.values.take_scale(learner.values)
+        for name, part in self.named_children():
+            slowest = self.values.SLOWEST if part is self.values else decay
+            if parameters := list(part.parameters()):
+                get_ema_multi_avg_fn(min(decay, slowest))(parameters, list(getattr(learner, name).parameters()), n_updates)
         for own, given in zip(self.buffers(), learner.buffers(), strict=True):
             own.copy_(given)

@@ -40,11 +40,11 @@ def value_by_hand(policy: FCDLPolicy, observation: Any, gamma: float) -> tuple[f
         action = policy.planner.actions.encode(plan.actions[:, depth], state.dtype)
         with th.no_grad():
             after = policy.dynamics.step(state, action).next_state.mode()
-            total += gamma**depth * policy.world.reward(state, action, after, goal).item()
+            total += gamma**depth * policy.problem().reward(state, action, after, goal).item()
         state = after
     if gamma < 1:
         with th.no_grad():
-            total += gamma ** plan.actions.shape[1] * policy.world.value_head(state, goal)[0, 0].item()
+            total += gamma ** plan.actions.shape[1] * policy.world.values(state, goal)[0, 0].item()
     return plan.value.item(), total
 
 
@@ -64,9 +64,9 @@ def test_plans_are_worth_their_discounted_rewards(gamma: float, tmp_path: Any, c
     assert other.gamma == 0.25 and value == pytest.approx(by_hand)
     # What was learned for another discount is forgotten.
     states = th.rand(5, 12)
-    for head in (other.policy.world.value_head, other.policy.learner.value_head):
+    for head in (other.policy.world.values, other.policy.learner.values):
         assert not head(states, states).any() and float(head.learned_for) == 0.25
-    assert gamma == 1 or model.policy.world.value_head(states, states).any()
+    assert gamma == 1 or model.policy.world.values(states, states).any()
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.5])
@@ -110,15 +110,17 @@ def test_explanation_and_prediction_reckon_with_the_same_price(certain: None) ->
     explained = priced.explain(observation).plan
     assert explained.value == pytest.approx(plan.value.item(), abs=1e-5)
     # Mixed variables: the price is that of the most uncertain one, whatever its kind. The episodes end by time limits alone.
-    state, costs = priced.policy.world.encode(tensors), []
+    state, costs, paid = priced.policy.world.encode(tensors), [], []
     for step in range(2):
         action = priced.policy.planner.actions.encode(plan.actions[:, step], state.dtype)
         with th.no_grad():
             prediction = priced.dynamics.step(state, action).next_state
         doubt = [1 - prediction.logits.softmax(-1).max(), prediction.log_std.exp().max()]
         costs.append(0.5 * max(doubt).item())
+        with th.no_grad():
+            paid.append(priced.policy.problem().reward(state, action, prediction.mode(), th.zeros(1, 0)).item())
         state = prediction.mode()
-    earned = explained.rewards[0] - costs[0] + 0.9 * (explained.rewards[1] - costs[1]) + explained.value_beyond
+    earned = paid[0] - costs[0] + 0.9 * (paid[1] - costs[1]) + explained.value_beyond
     assert explained.value == pytest.approx(earned, abs=1e-5) and min(costs) > 0.01
 
 

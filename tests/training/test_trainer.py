@@ -31,8 +31,10 @@ def test_optimizer_moves_the_learner_alone_and_the_average_follows() -> None:
         decay = (1 + n_updates) / (10 + n_updates)
         expected = [decay * old + (1 - decay) * new for old, new in zip(expected, policy.learner.parameters(), strict=True)]
     assert model.trainer.n_updates == 3 and not any(map(th.equal, learned, policy.learner.parameters()))
-    for parameter, value in zip(policy.world.parameters(), expected, strict=True):
-        assert parameter.detach().numpy() == pytest.approx(value.detach().numpy(), abs=1e-6)
+    for (name, parameter), value in zip(policy.world.named_parameters(), expected, strict=True):
+        # The last layer of the values has been expressed in another unit at each update.
+        if not name.startswith("values.last"):
+            assert parameter.detach().numpy() == pytest.approx(value.detach().numpy(), abs=1e-6)
 
 
 def test_several_updates_at_once_are_those_one_by_one() -> None:

@@ -8,11 +8,15 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from known import known_world
+from torch import nn
 
+from sb3_fcdl import FCDLPolicy
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
 from sb3_fcdl.planning import CEM, DiscreteActions
-from sb3_fcdl.world.novelty import Novelty
+from sb3_fcdl.world.enumeration import Enumeration
+from sb3_fcdl.world.novelty import Novelty, Visits
 from sb3_fcdl.world.rewards import Outcomes, never_ends
+from sb3_fcdl.world.values import ValueHead, ValueTable
 from sb3_fcdl.world.world_model import WorldModel
 
 GAMMA = 0.9
@@ -43,60 +47,177 @@ def chain_world(success: float = 1.0) -> WorldModel:
 
 
 def every_state(n: int = 5) -> Outcomes:
+    """A recorded transition of each state, which stayed; nothing was paid, or ended."""
     state, action = th.eye(n), th.eye(2)[th.zeros(n, dtype=th.int64)]
     return Outcomes(state, action, state, th.zeros(n, 0), th.zeros(n), th.zeros(n, dtype=th.bool))
 
 
-def learned(world: WorldModel, n_updates: int = 1500) -> th.Tensor:
+def rewards(*paid: float) -> Outcomes:
+    """They were paid for staying in the first place."""
+    n = len(paid)
+    state, action = th.eye(5)[th.zeros(n, dtype=th.int64)], th.eye(2)[th.zeros(n, dtype=th.int64)]
+    return Outcomes(state, action, state, th.zeros(n, 0), th.tensor(paid), th.zeros(n, dtype=th.bool))
+
+
+def known_well(world: WorldModel) -> WorldModel:
+    """The same; every state and action was tried so often that rewards are believed."""
+    states, actions = th.eye(5).repeat(2, 1), th.eye(2).repeat_interleave(5, dim=0)
+    world.novelty.fit(states, actions, 10_000)
+    return world
+
+
+def learned(world: WorldModel, n_updates: int) -> th.Tensor:
     """The values of all states, learned as ``Trainer`` does."""
     th.manual_seed(0)
     learner = world.train()
     average = learner.average()
-    optimizer = th.optim.Adam(learner.value_head.parameters(), lr=3e-3)
+    optimizer = th.optim.Adam([*learner.values.parameters(), nn.Parameter(th.zeros(1))], lr=3e-3)
     for n in range(n_updates):
         optimizer.zero_grad()
-        learner.value_loss(every_state(), average).backward()
+        loss = learner.value_loss(every_state(), average)
+        if loss.requires_grad:
+            loss.backward()
         optimizer.step()
         average.follow(learner, n + 1, 0.95)
     with th.no_grad():
-        return average.value_head(th.eye(5), th.zeros(5, 0))
+        return average.values(th.eye(5), th.zeros(5, 0))
+
+
+def with_networks(world: WorldModel) -> WorldModel:
+    """The same, as if it had too many states for a table."""
+    world.values, world.novelty = ValueHead(5, 0, GAMMA), Novelty(2, 7)
+    return world
 
 
 @pytest.mark.parametrize("success", [1.0, 0.5])
-def test_value_is_that_of_value_iteration(success: float) -> None:
+@pytest.mark.parametrize("is_table", [True, False], ids=["table", "networks"])
+def test_value_is_that_of_value_iteration(success: float, is_table: bool) -> None:
     # One step to the right is worth d = p (gamma V' or 1) + (1 - p) gamma V, solved for V.
     expected = [1.0]
     for _ in range(4):
         reached = 1.0 if len(expected) == 1 else GAMMA * expected[-1]
         expected.append(success * reached / (1 - GAMMA * (1 - success)))
-    values = learned(chain_world(success))
-    assert values[:4, 0].tolist() == pytest.approx(expected[:0:-1], abs=0.02)
+    world = chain_world(success)
+    values = learned(known_well(world if is_table else with_networks(world)), 300 if is_table else 1500)
+    exact = {"abs": 1e-3 if is_table else 0.02}
+    assert values[:4, 0].tolist() == pytest.approx(expected[:0:-1], **exact)
     # Nothing is to be had in the last place; and what is new is worth more than what is paid.
-    assert values[4, 0].item() == pytest.approx(0, abs=0.02) and (values[:, 1] >= values[:, 0]).all()
+    assert values[4, 0].item() == pytest.approx(0, **exact) and (values[:, 1] >= values[:, 0] - 0.02).all()
 
 
-def test_backup_is_the_best_of_all_actions_and_an_end_cuts_the_value() -> None:
-    world = chain_world().eval()
-    world.value_head.observe(th.ones(1), th.zeros(1, 0))
-    with th.no_grad():
-        for parameter in world.value_head.last.parameters():
-            parameter.zero_()
-    # The mean reward, 1, for ever: every state is worth 10. Its novelty is 1 everywhere, the size of the reward is sqrt(2).
-    constant = world.value_head(th.eye(5), th.zeros(5, 0))
+@pytest.mark.parametrize("is_table", [True, False], ids=["table", "networks"])
+def test_backup_is_the_best_of_all_actions_and_an_end_cuts_the_value(is_table: bool) -> None:
+    world = known_well(chain_world() if is_table else with_networks(chain_world())).eval()
+    world.values.observe(rewards(1.0))
+    if isinstance(world.values, ValueTable):
+        world.values.table.fill_(10)
+    # The mean reward, 1, for ever: every state is worth 10.
+    constant = world.values(th.eye(5), th.zeros(5, 0))
     assert constant[:, 0].tolist() == pytest.approx([10] * 5)
-    backups = world.backups(every_state())
-    # Staying before the end is worth 9, arriving 1 and no more.
-    assert backups[:, 0].tolist() == pytest.approx([9, 9, 9, 9, 9])
-    assert backups[:, 1].tolist() == pytest.approx([9 + world.value_head.size_of_reward.item()] * 5, abs=0.25)
+    backups = world.backups(*every_state()[:2], th.zeros(5, 0))
+    # Staying before the end is worth 9, arriving 1 and no more; a table believes what was paid in the first place.
+    assert backups[:, 0].tolist() == pytest.approx([10 if is_table else 9, 9, 9, 9, 9], abs=2e-3)
+
+
+def test_what_is_new_is_taken_for_the_worst_or_for_more_than_the_best() -> None:
+    world = chain_world().eval()
+    world.values.observe(rewards(-3.0, 1.0))
+    # Root mean square of the rewards: sqrt((9 + 1) / 2). Nothing pays here but the last step, which pays 1.
+    size = 5**0.5
+    stays, arrives = (th.eye(5)[3:4], th.eye(2)[:1]), (th.eye(5)[3:4], th.eye(2)[1:])
+    problems = [world.problem(explores=explores) for explores in (False, True)]
+
+    def paid(step: tuple[th.Tensor, th.Tensor], is_last: bool) -> list[float]:
+        after = th.eye(5)[4:] if is_last else step[0]
+        return [problem.reward(*step, after, th.zeros(1, 0)).item() for problem in problems]
+
+    assert paid(stays, False) == pytest.approx([-3, 1 + size])
+    world.novelty.add(*stays)
+    # After one visit a novelty of 1/2, whose fourth power is 1/16.
+    assert paid(stays, False) == pytest.approx([-3 / 16, (1 + size) / 2])
+    assert paid(arrives, True) == pytest.approx([-3, 1 + size])
+    world.novelty.fit(*arrives, 3)
+    assert paid(stays, False) == pytest.approx([-3, 1 + size])
+    assert paid(arrives, True) == pytest.approx([1 - 4 / 4**4, 1 + size / 4])
+
+
+def test_recorded_rewards_of_a_pair_are_believed_more_with_each_visit() -> None:
+    world = chain_world().eval()
+    stays = th.eye(5)[:1], th.eye(2)[:1]
+    world.values.observe(rewards(0.0, 6.0, 6.0, -8.0))
+    world.novelty.fit(*stays, 4)
+    # One part of five is the prediction, 0; the average is 1. The worst was -8, more than the best is 6 + sqrt(34).
+    believed = 1 - 1 / 5
+    expected = [believed + (-8 - believed) / 5**4, believed + (6 + 34**0.5 - believed) / 5]
+    of_both = [world.problem(explores=explores).reward(*stays, stays[0], th.zeros(1, 0)).item() for explores in (False, True)]
+    assert of_both == pytest.approx(expected, abs=1e-5)
+    world.values.forget()
+    assert world.problem().reward(*stays, stays[0], th.zeros(1, 0)).item() == 0
+
+
+def test_unit_of_the_networks_follows_their_targets_and_moves_no_value() -> None:
+    th.manual_seed(0)
+    head = ValueHead(3, 0, 0.99)
+    state, goal = th.randn(64, 3), th.zeros(64, 0)
+    head.observe(rewards(-1.0, -1.0, -100.0))
+    with th.no_grad():
+        head.last.weight.normal_()
+    # One unit is a quarter of the size of a reward, paid for ever.
+    assert head.unit.tolist() == pytest.approx([(10_002 / 3) ** 0.5 * 100 / 4] * 2)
+    before = head(state, goal)
+    target = th.stack([state[:, 0] - 13, 5 * state[:, 0]], dim=1)
+    for _ in range(2000):
+        head.loss(state, goal, target)
+    th.testing.assert_close(head(state, goal), before, rtol=1e-4, atol=1e-2)
+    assert head.mean.tolist() == pytest.approx(target.mean(0).tolist(), abs=1e-3)
+    # No less than a tenth of the size of a reward.
+    assert head.unit.tolist() == pytest.approx(
+        [max(0.1 * (10_002 / 3) ** 0.5, spread) for spread in target.std(0, correction=0)]
+    )
+    other = ValueHead(3, 0, 0.99)
+    other.observe(rewards(1.0))
+    value = other(state, goal)
+    other.take_scale(head)
+    th.testing.assert_close(other(state, goal), value, rtol=1e-4, atol=1e-3)
+    assert other.unit.equal(head.unit)
 
 
 def test_another_reward_makes_it_forget() -> None:
-    world = chain_world()
-    world.value_head.observe(th.ones(4), th.zeros(4, 0))
-    world.give(world.reward_fn, world.termination_fn)
-    assert world.value_head(th.eye(5), th.zeros(5, 0)).any()
-    world.give(world.reward_fn, never_ends)
-    assert not world.value_head(th.eye(5), th.zeros(5, 0)).any()
+    for world in (chain_world(), with_networks(chain_world())):
+        world.values.observe(rewards(*[1.0] * 4))
+        world.values.loss(th.eye(5), th.zeros(5, 0), th.ones(5, 2))
+        world.give(world.reward_fn, world.termination_fn)
+        assert world.values(th.eye(5), th.zeros(5, 0)).any()
+        world.give(world.reward_fn, never_ends)
+        assert not world.values(th.eye(5), th.zeros(5, 0)).any()
+
+
+def test_all_states_and_actions_have_numbers_of_their_own() -> None:
+    enumeration = Enumeration((2, 3), (4, 2))
+    assert len(enumeration.states) == 6 and len(enumeration.actions) == 8 and enumeration.n_pairs == 48
+    assert enumeration.state_number(enumeration.states).tolist() == list(range(6))
+    # The first variable counts 1, the second 2: category 1 of the first and 2 of the second.
+    assert enumeration.states[5].tolist() == [0, 1, 0, 0, 1]
+    states = enumeration.states.repeat_interleave(8, dim=0)
+    assert enumeration.pair_number(states, enumeration.actions.repeat(6, 1)).tolist() == list(range(48))
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "is_small"),
+    [
+        (spaces.Discrete(512), spaces.Discrete(32), True),
+        (spaces.Discrete(513), spaces.Discrete(32), False),
+        (spaces.MultiDiscrete([5, 5, 5, 4]), spaces.MultiDiscrete([3, 2]), True),
+        (spaces.Box(0, 1, (1,)), spaces.Discrete(2), False),
+        (spaces.Discrete(3), spaces.Box(-1, 1, (1,)), False),
+    ],
+)
+def test_small_systems_have_a_table(observation: spaces.Space, action: spaces.Space, is_small: bool) -> None:
+    policy = FCDLPolicy(observation, action, lambda _: 1e-3, dynamics="mlp")
+    world, planner = policy.world, policy.planner
+    assert isinstance(world.values, ValueTable if is_small else ValueHead)
+    assert isinstance(world.novelty, Visits if is_small else Novelty)
+    assert planner.horizon == (1 if is_small else 15)
 
 
 def frozen_lake() -> tuple[WorldModel, np.ndarray]:
@@ -133,7 +254,9 @@ def test_plans_where_chance_decides_look_at_every_outcome() -> None:
     """With the optimal values FrozenLake's true dynamics are planned as value iteration does, whatever the horizon."""
     world, values = frozen_lake()
     of_state = th.tensor(values, dtype=th.float32)
-    world.value_head.forward = lambda state, goal: (state @ of_state).unsqueeze(-1).expand(-1, 2)  # type: ignore[method-assign]
+    assert isinstance(world.values, ValueTable)
+    world.values.table.copy_(of_state.unsqueeze(-1).expand(-1, 2))
+    world.novelty.counts.fill_(1e6)
     problem, goal = world.problem(), th.zeros(16, 0)
     for horizon in (1, 4):
         planner = CEM(DiscreteActions(4), horizon=horizon, n_candidates=128, n_iterations=2, select="best")
@@ -182,3 +305,17 @@ def test_novelty_goes_with_the_number_of_visits_and_the_distance() -> None:
         th.testing.assert_close(again.left, novelty.left, atol=1e-4, rtol=0)
     assert novelty(here + 5, action).item() > 0.6
     assert novelty(here + 0.05, action).item() < 0.1
+
+
+def test_visits_are_counted_also_those_that_somebody_else_recorded() -> None:
+    visits = Visits(Enumeration((3,), (2,)))
+    states, actions = th.eye(3), th.eye(2)
+    assert visits(states[:1], actions[:1]).item() == 1 and visits.is_stale(1)
+    for _ in range(3):
+        visits.add(states[[0, 2]], actions[[1, 1]])
+    assert visits(states, actions[[1, 1, 1]]).tolist() == pytest.approx([1 / 4, 1, 1 / 4])
+    assert visits(states, actions[[0, 0, 0]]).tolist() == [1, 1, 1]
+    # Six were told one by one; of twenty others a sample of four.
+    assert not visits.is_stale(6) and visits.is_stale(20)
+    visits.fit(states[[1, 1, 1, 0]], actions[[0, 0, 0, 0]], 20)
+    assert visits(states, actions[[0, 0, 0]]).tolist() == pytest.approx([1 / 6, 1 / 16, 1])

@@ -12,11 +12,11 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 from stable_baselines3.common.utils import get_latest_run_id
 
 from sb3_fcdl.benchmark import benchmark_of
 from sb3_fcdl.cli.env_options import DEFAULT_ENV, env_options, name_parts
+from sb3_fcdl.cli.mistakes import mistakes_end_the_program
 from sb3_fcdl.cli.options import DEFAULT_TIMESTEPS, PROGRAM
 from sb3_fcdl.dynamics import DEFAULT_DYNAMICS
 from sb3_fcdl.evaluation import evaluate_shift, format_accuracy, format_graphs, format_transitions, make_env, parse_shift
@@ -38,7 +38,7 @@ NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 def train(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl train``"""
     with StopRequest() as stop:
-        with _mistakes_end_the_program():
+        with mistakes_end_the_program():
             run = _new_run(arguments, stop) if arguments.resume is None else _old_run(arguments, stop)
         with _full_disks_end_the_program(run.folder):
             is_complete = run.learn(has_bar=arguments.progress)
@@ -60,13 +60,13 @@ def _new_run(arguments: argparse.Namespace, stop: StopRequest) -> TrainingRun:
     made_with = TrainingArguments(**{**given, "env_kwargs": _env_kwargs(arguments), "timesteps": timesteps})
     name = _run_name(made_with)
     folder = Path(arguments.log_dir) / f"{name}_{get_latest_run_id(arguments.log_dir, name) + 1}"
-    return TrainingRun.new(made_with, folder, stop)
+    return TrainingRun.new(made_with, folder, stop=stop)
 
 
 def _old_run(arguments: argparse.Namespace, stop: StopRequest) -> TrainingRun:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        run = TrainingRun.resumed(Path(arguments.resume), arguments.timesteps, stop)
+        run = TrainingRun.resumed(Path(arguments.resume), arguments.timesteps, stop=stop)
     for warning in caught:
         print(f"{PROGRAM}: {warning.message}", file=sys.stderr)
     return run
@@ -75,7 +75,7 @@ def _old_run(arguments: argparse.Namespace, stop: StopRequest) -> TrainingRun:
 def evaluate(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl evaluate``"""
     path, seed = Path(arguments.model), arguments.seed
-    with _mistakes_end_the_program():
+    with mistakes_end_the_program():
         if arguments.csv is not None:
             check_files(Path(arguments.csv))
         record = _load_record(path, arguments.env_kwargs)
@@ -103,7 +103,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def robustness(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl robustness``"""
-    with _mistakes_end_the_program():
+    with mistakes_end_the_program():
         shifts = {name: parse_shift(text) for name, text in (word.split("=", 1) for word in arguments.shift)}
         record = _load_record(Path(arguments.model[0]), arguments.env_kwargs)
         models = {
@@ -122,7 +122,7 @@ def robustness(arguments: argparse.Namespace) -> None:
 
 def profile(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl profile``"""
-    with _mistakes_end_the_program():
+    with mistakes_end_the_program():
         models = [load_on(Path(arguments.model), device) for device in available_devices()]
     speeds = [measure_model(model, sorted({1, arguments.n_envs})) for model in models]
     print(f"median times in ms\n\n{format_speeds(speeds)}\n\n{recommendation(speeds)}")
@@ -134,7 +134,7 @@ def profile(arguments: argparse.Namespace) -> None:
             "versions": package_versions(),
             "machine": machine(),
         }
-        with _mistakes_end_the_program():
+        with mistakes_end_the_program():
             Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
 
 
@@ -199,13 +199,3 @@ def _not_written(error: BaseException | None) -> str | None:
             return "torch cannot write"
         error = error.__cause__ or error.__context__
     return None
-
-
-@contextmanager
-def _mistakes_end_the_program() -> Iterator[None]:
-    """Report a user's mistake in one line and exit with code 2. Use it only around code that checks what the user gave."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError, ImportError, gym.error.Error) as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -1,6 +1,5 @@
 """A training run of FCDL in a folder of its own: begun, interrupted, gone on with, completed."""
 
-import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -43,6 +42,7 @@ class TrainingArguments:
     :param policy_kwargs: of the policy, likewise
     :param algorithm_kwargs: further ones of ``FCDL``
     :param eval_freq: transitions between evaluations that go into the learning curve; None: there are none
+    :param checkpoint_freq: timesteps between two checkpoints; None: ``CHECKPOINT_FREQUENCY``
     """
 
     env: str
@@ -57,6 +57,7 @@ class TrainingArguments:
     policy_kwargs: dict[str, Any] = field(default_factory=dict)
     algorithm_kwargs: dict[str, Any] = field(default_factory=dict)
     eval_freq: int | None = None
+    checkpoint_freq: int | None = None
 
     @property
     def dynamics_name(self) -> str:
@@ -85,11 +86,18 @@ class TrainingRun:
     :param record: of the run so far
     :param checkpoint: folder of the checkpoint that it is resumed from; None: it is new
     :param stop: within its context; once a signal has come, ``learn`` leaves a checkpoint and returns
+    :param saved: called when there is a new checkpoint
     :raises ImportError: if evaluations need a package that is not there
     """
 
     def __init__(
-        self, model: FCDL, folder: Path, record: TrainRecord, checkpoint: Path | None, stop: StopRequest | None = None
+        self,
+        model: FCDL,
+        folder: Path,
+        record: TrainRecord,
+        checkpoint: Path | None,
+        stop: StopRequest | None = None,
+        saved: Callable[[], object] = lambda: None,
     ) -> None:
         self.model = model
         self.folder = folder
@@ -98,14 +106,15 @@ class TrainingRun:
         self.arguments = TrainingArguments.of(record)
         self._evaluation = self._eval_callback() if self.arguments.eval_freq else None
         environments = None if self._evaluation is None else self._evaluation.eval_env
-        self.checkpoints = RunCheckpointCallback(folder, record, CHECKPOINT_FREQUENCY, environments, stop)
+        frequency = self.arguments.checkpoint_freq or CHECKPOINT_FREQUENCY
+        self.checkpoints = RunCheckpointCallback(folder, record, frequency, environments, stop, saved)
 
     @classmethod
-    def new(cls, arguments: TrainingArguments, folder: Path, stop: StopRequest | None = None) -> "TrainingRun":
+    def new(cls, arguments: TrainingArguments, folder: Path, **hooks: Any) -> "TrainingRun":
         """
         :param arguments: what it is made with
         :param folder: of the run, which is made
-        :param stop: see the class
+        :param hooks: ``stop`` and ``saved``, see the class
         :raises ValueError: if the environment, the preset or FCDL does not take the arguments
         :raises OSError: if the folder cannot be made
         """
@@ -118,32 +127,31 @@ class TrainingRun:
                 f"cannot make the folder {folder} ({reason}): choose another --log-dir, a folder to write in"
             ) from error
         algo = arguments.dynamics_name.upper()
-        said = asdict(arguments)
-        return cls(
-            model, folder, TrainRecord(algo, arguments.env, arguments.env_kwargs, arguments.seed, 0, 0.0, said), None, stop
-        )
+        record = TrainRecord(algo, arguments.env, arguments.env_kwargs, arguments.seed, 0, 0.0, asdict(arguments))
+        return cls(model, folder, record, None, **hooks)
 
     @classmethod
-    def resumed(cls, folder: Path, timesteps: int | None = None, stop: StopRequest | None = None) -> "TrainingRun":
+    def resumed(cls, folder: Path, timesteps: int | None = None, **hooks: Any) -> "TrainingRun":
         """
         From the newest checkpoint that is complete. Warns if there is a newer one.
 
         :param folder: of a run
         :param timesteps: transitions to learn from in all; None: as many as the run was to have
-        :param stop: see the class
+        :param hooks: ``stop`` and ``saved``, see the class
         :raises FileNotFoundError: if there is no checkpoint
         :raises ValueError: if all are damaged, or the run has these timesteps
         """
 
         def resume(path: Path) -> FCDL:
             record = TrainRecord.load(path)
-            return FCDL.resume(path, make_env(record.env, record.arguments["n_envs"], record.env_kwargs))
+            device = record.arguments.get("algorithm_kwargs", {}).get("device", "auto")
+            return FCDL.resume(path, make_env(record.env, record.arguments["n_envs"], record.env_kwargs), device=device)
 
         path, model, record = load_checkpoint(folder, resume)
         total = timesteps or record.arguments["timesteps"]
         if total <= record.timesteps and (timesteps is not None or is_finished(folder)):
             raise ValueError(f"the run in {folder} has {record.timesteps} timesteps: give --timesteps above that to train on")
-        return cls(model, folder, replace(record, arguments={**record.arguments, "timesteps": total}), path, stop)
+        return cls(model, folder, replace(record, arguments={**record.arguments, "timesteps": total}), path, **hooks)
 
     def learn(self, callbacks: Sequence[BaseCallback] = (), *, is_quiet: bool = False, has_bar: bool = False) -> bool:
         """
@@ -210,27 +218,24 @@ class TrainingRun:
 def trained(
     arguments: TrainingArguments,
     folder: Path,
-    stop: StopRequest | None = None,
     callbacks: Callable[[TrainingRun], Sequence[BaseCallback]] = lambda run: (),
+    **hooks: Any,
 ) -> TrainRecord | None:
     """
     The run of a folder, complete: begun there or gone on with, unless it is complete already.
 
     :param arguments: what it is made with, if it is new
     :param folder: of the run
-    :param stop: see ``TrainingRun``
     :param callbacks: function of the run; returns further callbacks
+    :param hooks: ``stop`` and ``saved``, see ``TrainingRun``
     :return: its record; None: a signal stopped it
     """
     if is_finished(folder):
         return TrainRecord.load(folder)
     try:
-        with warnings.catch_warnings():
-            # A checkpoint was being written when the run was killed: it goes on from the one before.
-            warnings.filterwarnings("ignore", ".*The run goes on from")
-            run = TrainingRun.resumed(folder, stop=stop)
+        run = TrainingRun.resumed(folder, **hooks)
     except FileNotFoundError:
-        run = TrainingRun.new(arguments, folder, stop)
+        run = TrainingRun.new(arguments, folder, **hooks)
     is_complete = run.learn(callbacks(run), is_quiet=True)
     return TrainRecord.load(folder) if is_complete else None
 

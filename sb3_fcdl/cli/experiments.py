@@ -33,7 +33,7 @@ def experiment(arguments: argparse.Namespace) -> None:
             workers.close()
     failed = driver.progress.failed
     if not is_complete:
-        print(f"interrupted; go on with: {PROGRAM} experiment {' '.join(sys.argv[2:])}", file=sys.stderr)
+        print(f"{PROGRAM}: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(stop.status)
     for ended in failed:
         print(f"failed: {ended.run.name}: {ended.reason}", file=sys.stderr)

@@ -55,7 +55,7 @@ def test_a_program_that_ends_leaves_no_process_and_goes_on(tmp_path, number):
         time.sleep(0.05)
     assert len(children) >= 2 and not any(map(is_alive, children))
     if number == signal.SIGINT:
-        assert "stopping 2 runs: they leave checkpoints" in said and "interrupted; go on with: sb3-fcdl experiment" in said
+        assert "stopping 2 runs: they leave checkpoints" in said and "interrupted; the same command goes on from here" in said
     assert subprocess.run([*command, str(log_dirs["ended"])], timeout=300, check=False).returncode == 0
     assert len(list(log_dirs["ended"].glob("*/progress_from_*.csv"))) >= 1
     assert subprocess.run([*command, str(log_dirs["whole"])], timeout=300, check=False).returncode == 0

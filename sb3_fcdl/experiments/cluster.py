@@ -178,7 +178,9 @@ def unpack(archive: bytes, folder: Path) -> None:
     for each in (partial, before):
         shutil.rmtree(each, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(partial, filter="data")
+        # Early releases of Python 3.10 have no filters. The archive is our own.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(partial)
     if folder.exists():
         folder.rename(before)
     partial.rename(folder)

@@ -22,7 +22,8 @@ Line = dict[str, Any]
 
 def lines_of(path: Path) -> list[Line]:
     """
-    The lines of a file. Keyword arguments of the environment are values of a line too.
+    The lines of a file. Keyword arguments of the environment are values of a line too, and so is what follows from others:
+    ``shd``, of graphs, and ``step_ms``, the time of training for each timestep.
 
     * one of our result files
     * ``evaluations.npz`` of SB3's ``EvalCallback``: a line an evaluation, ``mean`` over its episodes
@@ -61,13 +62,19 @@ def monitored(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _results(path: Path) -> Iterator[Line]:
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if not {"env", "algo", "seed"} <= set(reader.fieldnames or ()):
+        if not {"env", "algo", "seed", "timesteps"} <= set(reader.fieldnames or ()):
             raise ValueError(
-                f"{path} is no result file: give one with the columns env, algo and seed, or SB3's {EVALUATIONS} or {MONITOR}"
+                f"{path} is no result file: give one with the columns env, algo, seed and timesteps, or SB3's {EVALUATIONS} "
+                f"or {MONITOR}"
             )
         for row in reader:
             words = dict(word.partition("=")[::2] for word in row.get("env_kwargs", "").split())
-            yield {**words, **{key: _number(value) for key, value in row.items()}}
+            line = {**words, **{key: _number(value) for key, value in row.items()}}
+            if "missing" in line:
+                line["shd"] = line["missing"] + line["extra"]
+            if line["timesteps"] and "wall_s" in line:
+                line["step_ms"] = 1000 * line["wall_s"] / line["timesteps"]
+            yield line
 
 
 def _evaluations(path: Path) -> Iterator[Line]:

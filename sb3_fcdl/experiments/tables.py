@@ -89,9 +89,13 @@ def select(lines: Iterable[Line], layout: Layout) -> list[Line]:
     :param lines: of any files
     :param layout: whose ``where`` they must fulfil
     :return: these; of each run the last evaluation, unless the layout tells timesteps apart
-    :raises ValueError: if there is none
+    :raises ValueError: if there is none, or no line has what the layout asks for
     """
     found = list(lines)
+    for name in (*layout.rows, *layout.columns, *layout.where, *(value.rstrip("%") for value in layout.values)):
+        if not any(name in line for line in found):
+            known = dict.fromkeys(key for line in found for key in line)
+            raise ValueError(f"no line has {name!r}; the lines have {', '.join(known)}")
     chosen = [line for line in found if all(_text(line.get(key, "")) == value for key, value in layout.where.items())]
     if not layout.has_others:
         chosen = [line for line in chosen if any(_text(part) in layout.order for part in _key(line, layout.rows))]
@@ -204,9 +208,10 @@ def _label(part: Any, layout: Layout) -> str:
 
 def _normalized(lines: Sequence[Line], normalize: tuple[str, str]) -> list[Line]:
     task = ("env", "env_kwargs", "task", "seed")
-    ends = {(line["algo"], _key(line, task)): float(line["mean"]) for line in lines if line["algo"] in normalize}
+    scores = [line for line in lines if "mean" in line]
+    ends = {(line["algo"], _key(line, task)): float(line["mean"]) for line in scores if line["algo"] in normalize}
     scaled = []
-    for line in lines:
+    for line in scores:
         try:
             low, high = (ends[name, _key(line, task)] for name in normalize)
         except KeyError:

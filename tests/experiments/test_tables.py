@@ -10,6 +10,7 @@ from toy import squeezed
 
 from sb3_fcdl.cli import main
 from sb3_fcdl.evaluation import TaskResult
+from sb3_fcdl.evaluation.contexts import ContextResult
 from sb3_fcdl.evaluation.statistics import estimate, iqm, probability_of_improvement
 from sb3_fcdl.experiments.lines import lines_of
 from sb3_fcdl.experiments.pictures import KINDS, picture
@@ -96,6 +97,10 @@ def test_nothing_to_show_says_what_there_is(csv):
         ValueError, match=r"no line has \{'rule': 'none'\}; the lines have \{'rule': \['full_chain', 'full_fork'"
     ):
         rows_of(csv, where={"rule": "none"})
+    with pytest.raises(
+        ValueError, match="no line has 'accuracy'; the lines have dynamics_seed, rule, env, env_kwargs, algo, seed,"
+    ):
+        rows_of(csv, values=("mean", "accuracy%"))
 
 
 def test_evaluations_and_monitor_files_of_sb3(tmp_path):
@@ -126,10 +131,17 @@ def test_evaluations_and_monitor_files_of_sb3(tmp_path):
     assert (line["env"], line["algo"], line["rule"]) == ("FCDL/Chemical-v0", "A, b", "x")
 
 
+def test_graphs_have_a_distance_and_training_has_a_speed(tmp_path):
+    run = Run("FCDL/Chemical-v0", "rule=full_fork", "FCDL", 0, 50, 2.0)
+    append_csv(tmp_path / "contexts.csv", run, [ContextResult("n=2", 20, 0.5, 3.0, 1.5, 1.0, 1.0)])
+    (line,) = lines_of(tmp_path / "contexts.csv")
+    assert (line["shd"], line["step_ms"]) == (4.5, 40.0)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("other.csv", "a,b\n1,2\n", "is no result file: give one with the columns env, algo and seed"),
+        ("other.csv", "a,b\n1,2\n", "is no result file: give one with the columns env, algo, seed and timesteps"),
         ("monitor.csv", "r,l,t\n1,2,3\n", "is no monitor file of SB3"),
         ("0.monitor.csv", "#{}\nr,l,t\n", "has no episode"),
     ],

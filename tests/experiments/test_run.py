@@ -20,24 +20,25 @@ TRAIN = [
     *(
         "train",
         "--dynamics",
-        "fcdl",
+        "mlp",
         "--rule",
         "full_chain",
         "--env-kwargs",
         "n_objects=4",
         "n_colors=3",
         "--timesteps",
-        "300",
+        "200",
     ),
-    *("--dynamics-kwargs", "hidden_dim=16", "n_codes=4"),
+    *("--dynamics-kwargs", "hidden_dim=16"),
     *("--planner-kwargs", "horizon=2", "n_iterations=2", "n_candidates=8", "n_elites=4"),
 ]
 
 
 @pytest.fixture
 def run(tmp_path):
-    (run, *_) = read_experiment(tiny_file(tmp_path, timesteps=300, more='\n[evaluations.color]\nnoise = "color"\n'))
-    return replace(run, evaluate_at=(150,))
+    # The MLP, which is quick.
+    run = read_experiment(tiny_file(tmp_path, timesteps=200, more='\n[evaluations.color]\nnoise = "color"\n'))[1]
+    return replace(run, evaluate_at=(100,))
 
 
 @pytest.fixture
@@ -55,15 +56,15 @@ def test_a_run_is_what_train_and_evaluate_do(tmp_path, run):
         csv.unlink(missing_ok=True)
         assert main(["evaluate", "--model", str(model), "--episodes", "2", "--noise", noise, "--csv", str(csv)]) == 0
         by_hand = [line for line in figures(csv) if line["timesteps"] != "0"]
-        found = figures(folder / "results_300" / name)
+        found = figures(folder / "results_200" / name)
         assert len(found) == 2 * len({line["task"] for line in found}) >= 2  # with corruption and without
         ignored = {"env_kwargs"}  # `scale` is the environment's default, which evaluate names and the run does not
         assert [{k: v for k, v in line.items() if k not in ignored} for line in found] == [
             {k: v for k, v in line.items() if k not in ignored} for line in by_hand
         ]
     # On the way, without the time that the evaluation took.
-    (row, *_) = read_csv(folder / "results_150" / "results.csv")
-    assert row.timesteps == 150 and 0 < row.wall_s < read_csv(folder / "results_300" / "results.csv")[0].wall_s
+    (row, *_) = read_csv(folder / "results_100" / "results.csv")
+    assert row.timesteps == 100 and 0 < row.wall_s < read_csv(folder / "results_200" / "results.csv")[0].wall_s
 
 
 @pytest.mark.usefixtures("no_predictions")
@@ -71,11 +72,11 @@ def test_a_run_that_was_stopped_goes_on_and_is_not_repeated(tmp_path, monkeypatc
     assert carry_out(run, tmp_path / "whole")
     folder = tmp_path / "stopped"
     with monkeypatch.context() as until_signal:
-        until_signal.setattr(FCDL, "train", signalled_after(12, signal.SIGTERM))
+        until_signal.setattr(FCDL, "train", signalled_after(5, signal.SIGTERM))
         assert not carry_out(run, folder)
-    assert [path.name for path in folder.glob("checkpoint*")] == ["checkpoint_220"] and not list(folder.glob("results_3*"))
+    assert [path.name for path in folder.glob("checkpoint*")] == ["checkpoint_110"] and not list(folder.glob("results_2*"))
     assert carry_out(run, folder)
-    for name in ("results_150/results.csv", "results_300/results.csv", "results_300/results_color.csv"):
+    for name in ("results_100/results.csv", "results_200/results.csv", "results_200/results_color.csv"):
         assert figures(folder / name) == figures(tmp_path / "whole" / name)
     monkeypatch.setattr(FCDL, "learn", None)
     assert carry_out(run, folder)
@@ -117,7 +118,7 @@ def test_references_are_floors_and_ceiling(tmp_path, run):
 
 def test_a_folder_of_another_run_is_refused(tmp_path, run):
     (tmp_path / "run.json").write_text(json.dumps({**run.settings, "timesteps": 100}))
-    with pytest.raises(ValueError, match="begun with timesteps 100, now 300: choose another --log-dir, or delete the folder"):
+    with pytest.raises(ValueError, match="begun with timesteps 100, now 200: choose another --log-dir, or delete the folder"):
         carry_out(run, tmp_path)
     assert not (tmp_path / "error.txt").exists()
 

@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow bench-speed bench-ratio format lint type commit-checks
+.PHONY: help install demo test test-slow bench-speed bench-ratio tables format lint type commit-checks
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,6 +35,9 @@ bench-speed: $(STAMP) ## times of updates, plans and the simulator, beside the d
 
 bench-ratio: $(STAMP) ## times beside those of the commit before, in one run (two minutes); fails below 0.7
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ratio.py --fail-below 0.7
+
+tables: $(STAMP) ## print the tables of the docs anew from the result files
+	$(BIN)/python benchmarks/tables.py
 
 format: $(STAMP) ## sort the imports and format
 	$(BIN)/ruff check --select I --fix .

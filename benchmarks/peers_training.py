@@ -21,11 +21,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
-from environments import evaluate
 
 from sb3_fcdl import FCDL
+from sb3_fcdl.evaluation import Task, evaluate_tasks
 from sb3_fcdl.evaluation.markdown import markdown, over_seeds
-from sb3_fcdl.runs import append_csv, read_csv
+from sb3_fcdl.runs import Run, append_csv, read_csv
 from sb3_fcdl.runs.table import CsvRow
 
 ENV_ID = "Pendulum-v1"
@@ -186,7 +186,9 @@ def run(algorithm: str, learner: Learner, seed: int, evaluated_at: Sequence[int]
         start = time.perf_counter()
         learner.learn(timesteps - reached)
         wall_s, reached = wall_s + time.perf_counter() - start, timesteps
-        append_csv(file, *evaluate(ENV_ID, algorithm, seed, learner, timesteps, wall_s, n_episodes))
+        results = evaluate_tasks(learner, ENV_ID, {}, (Task("train"),), n_episodes, seed)
+        print(f"{algorithm}, seed {seed}: {results[0].mean:.1f} after {timesteps} timesteps, {wall_s:.0f} s", flush=True)
+        append_csv(file, Run(ENV_ID, "", algorithm, seed, timesteps, wall_s), results)
 
 
 def table(rows: Sequence[CsvRow]) -> str:

@@ -1,48 +1,47 @@
 """
-The committed result files as Markdown tables.
+The tables of the docs that follow from the result files: ``make tables`` prints each anew between its two comments,
 
-``python benchmarks/tables.py benchmarks/results/chemical_30k.csv`` prints a table for each system: for every policy the mean
-return over training seeds and episodes, and between brackets the lowest and the highest mean of a seed.
+``<!-- table: models_60k.csv --where rule=full_chain -->`` and ``<!-- end of table -->``.
+
+What stands behind ``table:`` are the arguments of ``sb3-fcdl table``, with files of ``benchmarks/results``.
 """
 
-import argparse
-from collections import defaultdict
+import re
+import shlex
+from pathlib import Path
 
-from sb3_fcdl.evaluation.markdown import markdown, over_seeds
-from sb3_fcdl.runs import read_csv
-from sb3_fcdl.runs.table import CsvRow
+from sb3_fcdl.cli.options import make_parser
+from sb3_fcdl.cli.tables import table_of
 
-Means = dict[tuple[str, str], list[float]]
-
-
-def system(row: CsvRow) -> str:
-    """What the seeds of an experiment share: the environment and its keyword arguments, except the seed of its dynamics."""
-    words = (word for word in row.env_kwargs.split() if not word.startswith("dynamics_seed="))
-    return " ".join((row.env, *words))
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), RESULTS / "README.md"]
+# Comment, table, comment. A comment may go over several lines.
+MARKED = re.compile(r"<!-- table: (.*?)-->\n(.*?)<!-- end of table -->", re.DOTALL)
 
 
-def table(means: Means) -> str:
+def with_tables(text: str) -> str:
     """
-    :param means: by policy and task, the mean return of each seed; in the order of the rows and columns
+    :param text: of a page
+    :return: the same, with its tables as the result files have them now
     """
-    policies, tasks = (list(dict.fromkeys(names)) for names in zip(*means, strict=True))
-    rows = [[policy, *(over_seeds(means[policy, task]) for task in tasks)] for policy in policies]
-    return markdown(["policy", *tasks], rows)
+
+    def printed(found: re.Match[str]) -> str:
+        table = table_of(make_parser().parse_args(["table", *shlex.split(found[1])]), RESULTS)
+        return f"<!-- table: {found[1]}-->\n\n{table}\n\n<!-- end of table -->"
+
+    # In a block of code it is an example.
+    parts = re.split(r"(```.*?```)", text, flags=re.DOTALL)
+    return "".join(part if part.startswith("```") else MARKED.sub(printed, part) for part in parts)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", help="result files that `sb3-fcdl evaluate --csv` wrote")
-    systems: dict[str, Means] = defaultdict(lambda: defaultdict(list))
-    seeds: dict[str, set[int]] = defaultdict(set)
-    for path in parser.parse_args().files:
-        for row in read_csv(path):
-            name = system(row)
-            systems[name][row.algo, row.task].append(row.mean)
-            seeds[name].add(row.seed)
-    for name, means in systems.items():
-        print(f"**{name}**, mean return over {len(seeds[name])} training seeds [lowest seed, highest seed]\n")
-        print(f"{table(means)}\n")
+    for page in PAGES:
+        before = page.read_text()
+        after = with_tables(before)
+        if after != before:
+            page.write_text(after)
+            print(f"changed: {page.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

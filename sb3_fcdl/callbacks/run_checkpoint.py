@@ -1,6 +1,6 @@
 """Checkpoints that an interrupted run goes on from."""
 
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from fcdl_envs.arguments import check, integer
 from sb3_fcdl.fcdl import FCDL
 from sb3_fcdl.runs.checkpoint import complete_run, save_checkpoint
+from sb3_fcdl.runs.clock import Clock
 from sb3_fcdl.runs.record import TrainRecord
 from sb3_fcdl.runs.stop import StoppedBySignal, StopRequest
 
@@ -26,6 +27,7 @@ class RunCheckpointCallback(BaseCallback):
     :param frequency: timesteps between two checkpoints
     :param evaluation: the environments that the run is evaluated in; None: it is not
     :param stop: once a signal has come, the next rollout raises ``StoppedBySignal`` instead, behind a checkpoint
+    :param saved: called when there is a new checkpoint
     :raises ValueError: if ``frequency`` is below 1
     :raises TypeError: if it is no integer
     """
@@ -37,6 +39,7 @@ class RunCheckpointCallback(BaseCallback):
         frequency: int,
         evaluation: VecEnv | None = None,
         stop: StopRequest | None = None,
+        saved: Callable[[], object] = lambda: None,
     ) -> None:
         check(frequency=(frequency, integer(1)))
         super().__init__()
@@ -45,10 +48,12 @@ class RunCheckpointCallback(BaseCallback):
         self.frequency = frequency
         self.evaluation = evaluation
         self.stop = stop
+        self.saved = saved
+        self.clock = Clock(record.wall_s)
         self._last_save = record.timesteps
 
     def _on_training_start(self) -> None:
-        self._start = time.perf_counter()
+        self.clock.start()
 
     def _on_rollout_start(self) -> None:
         is_stopped = self.stop is not None and self.stop.signal is not None
@@ -66,6 +71,7 @@ class RunCheckpointCallback(BaseCallback):
         is_saved = self._last_save == record.timesteps and (self.folder / f"checkpoint_{record.timesteps}").exists()
         if not is_saved:
             save_checkpoint(self.folder, self._fcdl, record, self.evaluation)
+            self.saved()
         self._last_save = record.timesteps
 
     @property
@@ -76,8 +82,7 @@ class RunCheckpointCallback(BaseCallback):
     @property
     def current_record(self) -> TrainRecord:
         """The record as of now."""
-        wall_s = self.record.wall_s + time.perf_counter() - self._start
-        return replace(self.record, timesteps=self.model.num_timesteps, wall_s=wall_s)
+        return replace(self.record, timesteps=self.model.num_timesteps, wall_s=self.clock.seconds)
 
     def finish(self) -> None:
         """The run is complete: its model and record stay, and what is needed to train on."""

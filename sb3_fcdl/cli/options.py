@@ -6,6 +6,8 @@ from typing import Any
 
 from sb3_fcdl.cli.env_options import DEFAULT_ENV, add_env_options, environments_in_words, option_examples
 from sb3_fcdl.dynamics import DEFAULT_DYNAMICS
+from sb3_fcdl.experiments.pictures import KINDS, STATISTICS
+from sb3_fcdl.experiments.tables import ALSO, CELLS
 
 PROGRAM = "sb3-fcdl"
 DEFAULT_TIMESTEPS = 30_000
@@ -16,6 +18,7 @@ Causal world models for Stable-Baselines3.
 and on the test tasks, beside policies that learn nothing (floors) and the same planner on the true dynamics (ceiling).
 `robustness` measures models while chosen variables are observed wrongly.
 `profile` measures how fast a model is on this machine, and recommends a device.
+`experiment` carries out all runs of a file, on this machine or a Ray cluster; `table` and `plot` show results.
 """
 EPILOG = f"""\
 examples:
@@ -99,6 +102,47 @@ examples:
   {PROGRAM} robustness --model a/model.zip b/model.zip --shift "x=Normal(0,100)" --plot robustness.png
 """
 
+EXPERIMENT_EPILOG = f"""\
+The file names environments, models, presets, seeds and evaluations; every combination is a run. docs/experiments.md has its
+keys. A run is trained and evaluated as by `{PROGRAM} train` and `{PROGRAM} evaluate`, in its folder LOG_DIR/RUN; floors and
+ceiling of each environment and seed are runs of their own. Whenever a run has finished, its results go into the files of
+--csv, in the order of the experiment. Runs whose lines these files have are not repeated.
+Ctrl-C and SIGTERM leave a checkpoint of each run; the same command goes on from there, as it does after a crash. A run that
+fails leaves LOG_DIR/RUN/error.txt, and the others go on (exit status 1 in the end).
+
+With --ray or --ray-address the runs are tasks of a Ray cluster, one core each. The folders of the runs need not be on shared
+storage: they come back to this program with every checkpoint. A node that dies costs the work since the last one.
+
+examples:
+  {PROGRAM} experiment benchmarks/experiments/smoke.toml
+  {PROGRAM} experiment benchmarks/experiments/smoke.toml --ray-address auto
+"""
+
+TABLE_EPILOG = f"""\
+FILE is a result file of `{PROGRAM} evaluate --csv` or `{PROGRAM} experiment`, `evaluations.npz` of SB3's EvalCallback, or
+`monitor.csv` of its Monitor. Rows and columns are told apart by the columns of the file and by keyword arguments of the
+environment, such as rule. Unless timesteps are among them, a run counts with its last evaluation.
+A cell is over all seeds:
+  range        mean [lowest seed, highest seed]
+  seeds        every seed
+  mean, iqm    mean or interquartile mean, with its 95 % stratified bootstrap interval
+  improvement  the probability that a run is better than one of --over, with the same interval
+
+examples:
+  {PROGRAM} table benchmarks/results/models_60k.csv --where rule=full_chain
+  {PROGRAM} table models.csv --where rule=full_chain --columns --cell iqm --normalize random "planner on the true dynamics"
+  {PROGRAM} table logs/*/CartPole-v1_*/evaluations.npz --cell iqm
+"""
+PLOT_EPILOG = f"""\
+FILE and --where: see `{PROGRAM} table --help`. All tasks that are chosen count together, as strata of the intervals: compare
+different tasks with --normalize.
+
+examples:
+  {PROGRAM} plot models.csv --where rule=full_chain task=n=2 --out models.png
+  {PROGRAM} plot models.csv --kind profile --normalize random "planner on the true dynamics" --out profile.png
+  {PROGRAM} plot logs/*/CartPole-v1_*/evaluations.npz --kind curves --out curves.png
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ``sb3-fcdl``; what it returns has the name of the command as ``command``."""
@@ -138,6 +182,33 @@ def make_parser() -> argparse.ArgumentParser:
             help="times of a saved model on each device of this machine",
             description="Time a saved model on each device of this machine, and recommend one.",
             epilog=PROFILE_EPILOG,
+            formatter_class=style,
+        )
+    )
+    _add_experiment_options(
+        commands.add_parser(
+            "experiment",
+            help="all runs of an experiment file, on this machine or a Ray cluster",
+            description="Carry out all runs of an experiment file, and write their results.",
+            epilog=EXPERIMENT_EPILOG,
+            formatter_class=style,
+        )
+    )
+    _add_table_options(
+        commands.add_parser(
+            "table",
+            help="results as a Markdown table",
+            description="Print results as a Markdown table.",
+            epilog=TABLE_EPILOG,
+            formatter_class=style,
+        )
+    )
+    _add_plot_options(
+        commands.add_parser(
+            "plot",
+            help="results as a picture",
+            description="Draw results: intervals, performance profiles, the probability of improvement, learning curves.",
+            epilog=PLOT_EPILOG,
             formatter_class=style,
         )
     )
@@ -239,9 +310,74 @@ def _add_robustness_options(parser: argparse.ArgumentParser) -> None:
     _add_keywords(parser, "--env-kwargs", "of the environment; they overrule those of train.json")
 
 
+def _add_experiment_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the experiment, in TOML")
+    add("--log-dir", metavar="DIR", help="with the folders of the runs (default: runs/ and the name of the file)")
+    add("--csv", metavar="FILE", help="the results (default: results.csv in the log dir)")
+    add("--processes", type=_positive, metavar="N", help="runs at once on this machine (default: one a core)")
+    add("--ray", action="store_true", help="run on Ray: the cluster of RAY_ADDRESS or of this machine, else a new one here")
+    add("--ray-address", metavar="ADDRESS", help="run on this Ray cluster: auto, HOST:PORT or ray://HOST:PORT")
+
+
+def _add_table_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_lines_options(parser)
+    add("--columns", nargs="*", default=["task"], metavar="KEY", help="what tells columns apart (default: task)")
+    add("--cell", choices=CELLS, default="range", help="what a cell shows of its seeds (default: %(default)s)")
+    add("--also", nargs="+", choices=ALSO, default=[], help="further columns: number of seeds, seconds of training")
+    add("--digits", type=int, default=1, metavar="N", help="after the point (default: %(default)s)")
+    order = parser.add_mutually_exclusive_group()
+    order.add_argument("--order", nargs="+", default=[], metavar="NAME", help="rows that come first, in this order")
+    order.add_argument("--only", nargs="+", default=[], metavar="NAME", help="the only rows, in this order")
+
+
+def _add_plot_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_lines_options(parser)
+    add("--kind", choices=KINDS, default=KINDS[0], help="of the picture (default: %(default)s)")
+    add("--statistic", choices=STATISTICS, default="iqm", help="of intervals and curves (default: %(default)s)")
+    add("--out", required=True, metavar="FILE", help="the picture, such as results.png")
+
+
+def _add_lines_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="results")
+    add("--where", nargs="+", type=_assignment, default=[], metavar="KEY=VALUE", help="only lines with these values")
+    add("--rows", nargs="+", default=["algo"], metavar="KEY", help="what tells rows, or algorithms, apart (default: algo)")
+    add(
+        "--values",
+        nargs="+",
+        default=["mean"],
+        metavar="NAME",
+        help="what was measured: mean (the return), success%%, accuracy%%, shd, ...; with %% in per cent (default: mean)",
+    )
+    add(
+        "--label",
+        nargs="+",
+        type=_named,
+        default=[],
+        metavar="NAME:TEXT",
+        help="what a row or column is called",
+    )
+    add("--over", metavar="NAME", help="the algorithm that others are compared with")
+    add(
+        "--normalize",
+        nargs=2,
+        metavar=("FLOOR", "CEILING"),
+        help="algorithms whose scores are 0 and 1, on each task and seed (default: scores as they are)",
+    )
+
+
+def _named(word: str) -> str:
+    if not all(word.partition(":")):
+        raise argparse.ArgumentTypeError(f"expected NAME:TEXT, such as MLP:dense, got {word!r}")
+    return word
+
+
 def _assignment(word: str) -> str:
     if not all(word.partition("=")):
-        raise argparse.ArgumentTypeError(f"expected VARIABLE=SHIFT, such as x=noise, got {word!r}")
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, such as x=noise, got {word!r}")
     return word
 
 

@@ -94,7 +94,9 @@ def make_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any]) -> VecEnv:
         if batch.metadata.get("autoreset_mode") == AutoresetMode.SAME_STEP:
             return VecMonitor(GymVectorVecEnv(batch))
         batch.close()
-    return make_vec_env(env_id, n_envs, env_kwargs=env_kwargs)
+    # Whoever needs a seed gives one later. Without any, SB3 would draw one from NumPy's global generator, which an algorithm
+    # that is being evaluated may be training with.
+    return make_vec_env(env_id, n_envs, seed=0, env_kwargs=env_kwargs)
 
 
 def evaluate_tasks(

@@ -1,11 +1,12 @@
 """Results as Markdown tables and CSV files."""
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import isnan
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from sb3_fcdl.evaluation.accuracy import AccuracyResult
 from sb3_fcdl.evaluation.contexts import ContextResult
@@ -115,9 +116,29 @@ def append_csv(path: str | Path, run: Run, results: Sequence[Result]) -> None:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
-        for result in results:
-            values = {**asdict(run), **asdict(result)}
-            writer.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in values.items()})
+        writer.writerows(_rounded({**asdict(run), **asdict(result)}) for result in results)
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """
+    Write a result file anew, aside, and put it in place of the one before, whose order of columns it keeps.
+
+    :param path: the file
+    :param rows: its lines, at least one
+    :raises ValueError: if the file exists and has other columns
+    """
+    columns = _columns(path, type(rows[0]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial_{path.name}")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_rounded(asdict(row)) for row in rows)
+    os.replace(partial, path)
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in values.items()}
 
 
 def read_csv(path: str | Path, row_class: type[Row] = CsvRow) -> list[Row]:  # type: ignore[assignment]

@@ -1,5 +1,6 @@
 """
-The launcher. RL Zoo has no plugins: its scripts look algorithms up in a dictionary, to which FCDL is added before they start.
+The launcher. RL Zoo has no plugins: its scripts look algorithms and their search spaces up in dictionaries, to which FCDL is
+added before they start.
 """
 
 import argparse
@@ -21,9 +22,14 @@ def main() -> None:
         import rl_zoo3
     except ImportError as error:
         sys.exit(f"RL Zoo is missing ({error}): pip install rl_zoo3")
+    from rl_zoo3 import hyperparams_opt
+
     from sb3_fcdl import FCDL
+    from sb3_fcdl.zoo.search import convert_fcdl, sample_fcdl
 
     rl_zoo3.ALGOS["fcdl"] = FCDL
+    hyperparams_opt.HYPERPARAMS_SAMPLER["fcdl"] = sample_fcdl
+    hyperparams_opt.HYPERPARAMS_CONVERTER["fcdl"] = convert_fcdl
     arguments, algorithm = sys.argv[2:], argparse.ArgumentParser(add_help=False)
     algorithm.add_argument("--algo")
     added = ["--gym-packages", "sb3_fcdl"]

@@ -19,10 +19,10 @@ from sb3_fcdl import FCDL
 # of a checkpoint: an audit hook sees each before it happens.
 PROGRAM = """
 import os, signal, sys
-import sb3_fcdl.cli, sb3_fcdl.cli.commands
+import sb3_fcdl.cli, sb3_fcdl.experiments.training
 
 def run(frequency, kill_at, arguments):
-    sb3_fcdl.cli.commands.CHECKPOINT_FREQUENCY = frequency
+    sb3_fcdl.experiments.training.CHECKPOINT_FREQUENCY = frequency
     left = [kill_at]
 
     def hook(event, arguments):

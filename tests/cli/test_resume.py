@@ -60,7 +60,7 @@ def whole_run(tmp_path_factory):
 
 
 def test_a_run_that_crashed_goes_on_bit_for_bit(tmp_path, monkeypatch, whole_run):
-    monkeypatch.setattr("sb3_fcdl.cli.commands.CHECKPOINT_FREQUENCY", 100)
+    monkeypatch.setattr("sb3_fcdl.experiments.training.CHECKPOINT_FREQUENCY", 100)
     with monkeypatch.context() as until_crash:
         until_crash.setattr(FCDL, "train", ends_after(13, Crash))
         with pytest.raises(Crash):
@@ -150,7 +150,7 @@ def status_of(*arguments):
     ids=["none before, ctrl-c", "one before, sigterm", "one of the same step, ctrl-c"],
 )
 def test_a_signal_leaves_a_checkpoint_of_that_step(tmp_path, monkeypatch, capsys, whole_run, frequency, number, status):
-    monkeypatch.setattr("sb3_fcdl.cli.commands.CHECKPOINT_FREQUENCY", frequency)
+    monkeypatch.setattr("sb3_fcdl.experiments.training.CHECKPOINT_FREQUENCY", frequency)
     with monkeypatch.context() as until_signal:
         until_signal.setattr(FCDL, "train", signalled_after(12, number))
         assert status_of(*WHOLE, "--log-dir", str(tmp_path)) == status
@@ -171,7 +171,9 @@ def test_a_signal_leaves_a_checkpoint_of_that_step(tmp_path, monkeypatch, capsys
 
 def test_a_signal_before_the_first_rollout_leaves_a_checkpoint(tmp_path, monkeypatch, whole_run):
     with monkeypatch.context() as at_once:
-        at_once.setattr("sb3_fcdl.cli.commands._eval_callback_class", lambda env: signal.raise_signal(15) or EvalCallback)
+        at_once.setattr(
+            "sb3_fcdl.experiments.training._eval_callback_class", lambda env: signal.raise_signal(15) or EvalCallback
+        )
         assert status_of(*WHOLE, "--log-dir", str(tmp_path)) == 143
     folder = tmp_path / FOLDER
     assert [path.name for path in folder.glob("checkpoint*")] == ["checkpoint_0"]
@@ -181,7 +183,7 @@ def test_a_signal_before_the_first_rollout_leaves_a_checkpoint(tmp_path, monkeyp
 
 
 def test_a_second_signal_ends_at_once_and_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr("sb3_fcdl.cli.commands.CHECKPOINT_FREQUENCY", 70)
+    monkeypatch.setattr("sb3_fcdl.experiments.training.CHECKPOINT_FREQUENCY", 70)
     monkeypatch.setattr(FCDL, "train", signalled_after(12, signal.SIGTERM, signal.SIGINT))
     assert status_of(*WHOLE, "--log-dir", str(tmp_path)) == 130
     assert [path.name for path in (tmp_path / FOLDER).glob("checkpoint*")] == ["checkpoint_210"]
@@ -204,7 +206,7 @@ def test_a_full_disk_ends_with_one_line(capsys, tmp_path, monkeypatch, saver, th
     def disk_full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sb3_fcdl.cli.commands.CHECKPOINT_FREQUENCY", 20)
+    monkeypatch.setattr("sb3_fcdl.experiments.training.CHECKPOINT_FREQUENCY", 20)
     monkeypatch.setattr(saver, disk_full)
     said = error_of(capsys, "train", "--timesteps", "40", "--log-dir", str(tmp_path), *SIZES)
     assert f"cannot write to {tmp_path / 'Chemical-v0_full_fork_seed0_1'} (No space left on device)" in said and then in said

@@ -1,7 +1,10 @@
 """Models are evaluated as they act in training."""
 
+import random
+
 import numpy as np
 import pytest
+import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
@@ -44,6 +47,17 @@ def test_no_evaluation_takes_a_masked_action(monkeypatch, evaluate):
     monkeypatch.setattr(ChemicalEpisodes, "step", noted_step)
     evaluate(model)
     assert set(taken) <= set(range(TINY["n_colors"], N_ACTIONS)) and len(taken) > 50
+
+
+@pytest.mark.parametrize(("env_id", "env_kwargs"), [("CartPole-v1", {}), (ENV_ID, TINY)])
+def test_an_evaluation_draws_from_no_global_generator(env_id, env_kwargs):
+    """SB3's algorithms train with them."""
+    model = PPO("MlpPolicy" if env_id == "CartPole-v1" else "MultiInputPolicy", make_env(env_id, 1, env_kwargs), device="cpu")
+    before = np.random.get_state()[1:3], th.get_rng_state(), random.getstate()
+    evaluate_tasks(model, env_id, env_kwargs, [TASK], n_episodes=2)
+    after = np.random.get_state()[1:3]
+    assert np.array_equal(after[0], before[0][0]) and after[1] == before[0][1]
+    assert th.equal(th.get_rng_state(), before[1]) and random.getstate() == before[2]
 
 
 def test_observations_are_normalized_as_in_training():

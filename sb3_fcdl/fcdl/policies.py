@@ -85,8 +85,8 @@ class FCDLPolicy(BasePolicy):
     # The heads are small and their tasks simple, but the edge beyond which an episode ends is sharp and rarely met: with less
     # it is learned too late (benchmarks/results/README.md, "Learned heads").
     HEAD_SPEED = 10
-    # A value learns from itself, and diverges with more.
-    VALUE_LIMIT = 3e-3
+    # A value learns from itself, and is overestimated with more (docs/value.md).
+    VALUE_LIMIT = 1e-3
 
     @tells_where
     @in_float32

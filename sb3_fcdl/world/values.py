@@ -32,7 +32,7 @@ class Values(nn.Module, ABC):
     CAUTION = 4
     # Largest decay of the running average that targets are computed with, per update: what is learned passes on one step back
     # in the time that it averages over.
-    SLOWEST = 0.95
+    SLOWEST = 0.98
 
     def __init__(self, goal_width: int, discount: float) -> None:
         super().__init__()

@@ -141,7 +141,7 @@ def one_number(**outcomes: Any) -> WorldModel:
 def test_average_by_hand() -> None:
     """
     The decay is 2/11 after the first update, 3/12 after the second, and 0.99 from the 890th on; that of the values no more
-    than 0.95.
+    than 0.98.
     """
     learner = one_number()
     average = learner.average()
@@ -160,8 +160,8 @@ def test_average_by_hand() -> None:
         followed.append((parts[0].pop(), parts[1].pop()))
     third = 9.75 * 890 / 899 + 2 * 9 / 899
     assert [other for other, _ in followed] == pytest.approx([9, 9.75, third, 0.99 * third + 0.02])
-    third = 0.95 * 9.75 + 0.05 * 2
-    assert [value for _, value in followed] == pytest.approx([9, 9.75, third, 0.95 * third + 0.1])
+    third = 0.98 * 9.75 + 0.02 * 2
+    assert [value for _, value in followed] == pytest.approx([9, 9.75, third, 0.98 * third + 0.04])
 
 
 def test_what_is_not_learned_by_gradient_is_taken_over_at_once() -> None:

@@ -15,8 +15,9 @@ from fcdl_envs.chemical import ChemicalEnv, ChemicalVectorEnv
 from fcdl_envs.chemical_system import ChemicalSystem
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl import FCDL, FCDLPolicy
-from sb3_fcdl.callbacks import DynamicsCallback, RunCheckpointCallback, TaskEvalCallback, VideoCallback
+from sb3_fcdl.callbacks import DynamicsCallback, MBPOCallback, RunCheckpointCallback, TaskEvalCallback, VideoCallback
 from sb3_fcdl.dynamics import DYNAMICS, GraphPrior, NCDDynamics
+from sb3_fcdl.dynamics.ensemble import Ensemble
 from sb3_fcdl.evaluation import evaluate_accuracy, evaluate_graphs, evaluate_shift, evaluate_tasks
 from sb3_fcdl.imagination import ImaginedVecEnv
 from sb3_fcdl.planning import CEM, ICEM, MPPI, DiscreteActions, Problem
@@ -33,6 +34,10 @@ NO_KEYWORDS = ["dict(hidden_dim=8)", "", 3, NAN, [("hidden_dim", 8)], {1: 2}]
 # The numbers of each constructor, and wrong values of each besides what is wrong for all.
 COUNT, FROM_0, POSITIVE, PRICE = [0, -1, HUGE], [-1, HUGE], [0, -1.0, NAN, -INF], [-0.1, NAN, INF, HUGE]
 DECAY, WIDTHS = [-0.1, 1, 1.5, NAN, INF, HUGE], {"hidden_dim": COUNT}
+OF_MBPO = (
+    *("n_members", "gradient_steps", "n_branches", "learning_starts", "train_freq", "model_gradient_steps", "log_freq"),
+    "n_elites",
+)
 TRAINING = {name: COUNT for name in ("buffer_size", "train_horizon")} | {"batch_size": [1, *COUNT], "seed": [-1, 2**32, HUGE]}
 EVALUATION = {"seed": FROM_0, "n_envs": COUNT}
 INTEGERS: dict[Callable[..., Any], dict[str, list[Any]]] = {
@@ -55,6 +60,8 @@ INTEGERS: dict[Callable[..., Any], dict[str, list[Any]]] = {
         **{name: wrong for name, wrong in TRAINING.items() if name != "seed"},
         **{name: COUNT for name in ("learning_starts", "train_freq", "gradient_steps", "log_freq")},
     },
+    MBPOCallback: {**{name: COUNT for name in OF_MBPO}, "batch_size": [1, *COUNT]},
+    Ensemble: {"n_members": COUNT, "n_elites": [8, *COUNT]},
     DYNAMICS["fcdl"]: {**WIDTHS, "n_layers": FROM_0, "n_codes": COUNT, "code_dim": COUNT, "context_drop_after": FROM_0},
     DYNAMICS["fcdl_tree"]: {**WIDTHS, "n_layers": FROM_0, "n_codes": COUNT},
     DYNAMICS["ncd"]: {**WIDTHS, "n_layers": FROM_0},
@@ -72,7 +79,7 @@ INTEGERS: dict[Callable[..., Any], dict[str, list[Any]]] = {
 }
 OR_NONE: dict[Callable[..., Any], dict[str, list[Any]]] = {
     **{planner: {"n_elites": [*COUNT, 65]} for planner in (CEM, ICEM)},
-    **{learner: {"seed": TRAINING["seed"]} for learner in (FCDL, DynamicsCallback)},
+    **{learner: {"seed": TRAINING["seed"]} for learner in (FCDL, DynamicsCallback, MBPOCallback)},
 }
 FLOATS: dict[Callable[..., Any], dict[str, list[Any]]] = {
     ChemicalEnv: {"noise_scale": [-1, 200.1, NAN, INF, HUGE]},
@@ -83,6 +90,11 @@ FLOATS: dict[Callable[..., Any], dict[str, list[Any]]] = {
         "learning_rate": [-1e-3, 1.01, NAN, INF, HUGE],
         "gamma": [*POSITIVE, 1.01, INF],
         "exploration_rate": [-0.1, 1.1, NAN, INF],
+    },
+    MBPOCallback: {
+        "learning_rate": [-1e-3, 1.01, NAN, INF, HUGE],
+        "real_ratio": [-0.1, 1.1, NAN, INF],
+        "max_disagreement": [*POSITIVE, INF],
     },
     DynamicsCallback: {"learning_rate": [-1e-3, 1.01, NAN, INF, HUGE], "gamma": [*POSITIVE, 1.01, INF]},
     FCDLPolicy: {
@@ -120,6 +132,12 @@ OTHERS: dict[Callable[..., Any], dict[str, list[Any]]] = {
         "learning_rate": [ConstantSchedule(1e-3)],
         **{f"{of}_kwargs": NO_KEYWORDS for of in ("dynamics", "planner")},
     },
+    MBPOCallback: {
+        "dynamics": NAMES,
+        "dynamics_kwargs": NO_KEYWORDS,
+        "rollout_length": [0, -1, 2.0, "abc", None, [1, 2, 3], [1, 2, 3, 4.5], [0, 1, 0, 10]],
+    },
+    Ensemble: {"model": [*NAMES, DiscreteActions], "model_kwargs": NO_KEYWORDS},
     FCDLPolicy: {
         "dynamics": NAMES,
         "planner": NAMES,
@@ -137,6 +155,7 @@ OTHERS: dict[Callable[..., Any], dict[str, list[Any]]] = {
     DYNAMICS["ncd"]: {"graph_prior": PRIORS, "code_labelling": NO_FLAGS},
     DYNAMICS["grader"]: {"graph_prior": PRIORS, "ci_test": NAMES},
     DYNAMICS["nps"]: {"selector_init": NAMES},
+    DYNAMICS["mlp"]: {"activation": NAMES},
     DYNAMICS["oracle"]: {"graph": ["abc", [["a", "b"]], np.full((2, 3), NAN), np.full((2, 3), None)]},
 }
 CASES = [
@@ -167,7 +186,7 @@ def build(make: Callable[..., Any], **kwargs: Any) -> Any:
         FCDL: ("MlpPolicy", "there is no such environment"),
         FCDLPolicy: (*spaces, ConstantSchedule(1e-3)),
         Factorization: spaces,
-        **{model: (FACTORS,) for model in DYNAMICS.values()},
+        **{model: (FACTORS,) for model in (*DYNAMICS.values(), Ensemble)},
         evaluate_tasks: (None, "no environment", {}, []),
         evaluate_graphs: (None, "no environment", {}, []),
         evaluate_accuracy: ({}, "no environment", {}, []),
@@ -193,7 +212,7 @@ def test_every_number_of_a_dynamics_model_has_a_range() -> None:
 
 def test_every_number_of_the_learners_has_a_range() -> None:
     others = {"policy", "env", "replay_buffer_class", "reward_fn", "termination_fn", "tensorboard_log", "device"}
-    for learner in (FCDL, DynamicsCallback):
+    for learner in (FCDL, DynamicsCallback, MBPOCallback):
         names = {name for table in (INTEGERS, OR_NONE, FLOATS, OTHERS) for name in table[learner]}
         assert set(learner.__init__.__annotations__) - names - {"return", "_init_setup_model"} == others & set(
             learner.__init__.__annotations__

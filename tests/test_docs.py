@@ -19,7 +19,7 @@ SOURCES = [path for folder in ("sb3_fcdl", "envs", "tests") for path in (ROOT / 
 
 @pytest.mark.usefixtures("quick_plans")
 def test_a_model_of_ones_own_learns_and_acts():
-    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "dynamics.md").read_text(), flags=re.DOTALL)
+    _, example = re.findall(r"```python\n(.*?)```", (DOCS / "dynamics.md").read_text(), flags=re.DOTALL)
     assert len([line for line in example.splitlines() if line.strip()]) <= 30
     names: dict = {}
     exec(compile(example, "dynamics.md", "exec"), names)
@@ -31,8 +31,16 @@ def test_a_model_of_ones_own_learns_and_acts():
     assert model.action_space.contains(action)
 
 
+@pytest.mark.usefixtures("quick_plans")
+def test_an_ensemble_plans():
+    example, _ = re.findall(r"```python\n(.*?)```", (DOCS / "dynamics.md").read_text(), flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(example.replace("learn(150)", "learn(102)"), "dynamics.md", "exec"), names)
+    assert names["model"].policy.uncertainty_coef == 1 and len(names["model"].dynamics.models) == 3
+
+
 def test_a_linear_model_is_the_softmax_regression_that_it_looks_like():
-    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "dynamics.md").read_text(), flags=re.DOTALL)
+    _, example = re.findall(r"```python\n(.*?)```", (DOCS / "dynamics.md").read_text(), flags=re.DOTALL)
     names: dict = {}
     exec(compile(example.partition("model = ")[0], "dynamics.md", "exec"), names)
     from toy import factors, random_windows
@@ -109,7 +117,11 @@ def test_example_on_values_runs():
 @pytest.mark.parametrize(
     ("page", "shorter", "timesteps"),
     [
-        ("imagination", {"learn(2000)": "learn(40)", "learn(20_000)": "learn(500)"}, {"model": 40, "agent": 512}),
+        (
+            "imagination",
+            {"learn(2000, mbpo)": "learn(40, mbpo)", "learn(2000)": "learn(40)", "learn(20_000)": "learn(500)"},
+            {"model": 40, "agent": 512},
+        ),
         ("vec_env", {"learn(4000)": "learn(2000)"}, {"model": 2000}),
     ],
 )

@@ -11,7 +11,7 @@ import gymnasium as gym
 import pytest
 
 from sb3_fcdl import FCDLPolicy
-from sb3_fcdl.callbacks import DynamicsCallback
+from sb3_fcdl.callbacks import DynamicsCallback, MBPOCallback
 
 pytestmark = pytest.mark.usefixtures("quick_plans")
 
@@ -62,6 +62,22 @@ def test_model_learns_beside_ppo(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "graph.png").exists()
     policy = FCDLPolicy.load(tmp_path / "policy.pt")
     assert policy.predict(gym.make("CartPole-v1").reset(seed=0)[0])[0] in (0, 1)
+
+
+@pytest.mark.parametrize("arguments", [["--env", "CartPole-v1"], ["--env", "Pendulum-v1"], ["--no-imagination"]])
+def test_mbpo_imagines_beside_the_agent(arguments, monkeypatch):
+    source = ROOT / "examples" / "mbpo.py"
+    assert len(source.read_text().splitlines()) <= 30
+    monkeypatch.setattr(MBPOCallback, "N_FIRST", 2)
+    quick = {"learning_starts": 20, "train_freq": 70, "model_gradient_steps": 2, "n_branches": 100}
+    monkeypatch.setattr(MBPOCallback, "__init__", partialmethod(MBPOCallback.__init__, **quick))
+    monkeypatch.setattr(sys, "argv", [str(source), "--timesteps", "212", *arguments])
+    names = runpy.run_path(str(source))
+    agent, mbpo = names["agent"], names["mbpo"]
+    assert agent.replay_buffer.pos == 212 and len(mbpo) == (arguments != ["--no-imagination"])
+    # From the step after the first 200 on one update each, and ten with imagined transitions.
+    assert agent._n_updates == (120 if mbpo else 12)
+    assert all(each.branches.buffer.size() == 100 and each.trainer.n_updates == 6 for each in mbpo)
 
 
 def test_code_of_the_page_on_callbacks_runs(tmp_path, monkeypatch):

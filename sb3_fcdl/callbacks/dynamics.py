@@ -235,10 +235,13 @@ class DynamicsCallback(ModelViews, BaseCallback):
         n_recorded = self.replay_buffer.size() * self.replay_buffer.n_envs
         if self.n_calls % self.train_freq == 0 and n_recorded >= self.learning_starts:
             with self._own_random_numbers():
-                self.trainer.train(self.experience, self.gradient_steps, self.batch_size)
+                self._update_model()
         if self.n_calls % self.log_freq == 0:
             self._record()
         return True
+
+    def _update_model(self) -> None:
+        self.trainer.train(self.experience, self.gradient_steps, self.batch_size)
 
     def _record(self) -> None:
         n_updates = self.trainer.n_updates

@@ -102,6 +102,9 @@ class DynamicsModel(nn.Module, ABC):
     has_graph = True
     # One in so many blocks of transitions is kept from ``loss``, for ``after_update`` to judge by; 0: none.
     holds_out = 0
+    # Whether several models of the class can be computed at once, by `torch.func.vmap`: which operations there are, and their
+    # shapes, must not depend on the values of tensors.
+    can_be_stacked = False
 
     # What a 1 in each encoded column is in the environment's units, ``[D + A]``. ``Trainer`` sets it.
     units: th.Tensor

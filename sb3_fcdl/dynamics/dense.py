@@ -32,6 +32,8 @@ class DenseDynamics(GraphlessDynamics):
     :param factors: the variables
     """
 
+    can_be_stacked = True
+
     @abstractmethod
     def distribution(self, state: th.Tensor, action: th.Tensor) -> StateDistribution:
         """

@@ -75,6 +75,8 @@ class NPSDynamics(DenseDynamics):
     :raises TypeError: if it is of a wrong type
     """
 
+    can_be_stacked = False  # it counts what selects a rule
+
     def __init__(
         self,
         factors: Factors,

@@ -20,6 +20,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from fcdl_envs.variables import Factors, Variable
 from sb3_fcdl.dynamics import DYNAMICS, GraphPrior
+from sb3_fcdl.dynamics.ensemble import Ensemble
 from sb3_fcdl.graphs import CausalGraph
 from sb3_fcdl.planning import PLANNERS
 from sb3_fcdl.world.rewards import never_ends
@@ -31,6 +32,7 @@ KNOWN: dict[str, Any] = {
     f"{each.__module__}:{each.__qualname__}": each
     for each in (
         *DYNAMICS.values(),
+        Ensemble,
         *PLANNERS.values(),
         *(getattr(th.optim, name) for name in ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD", "Adagrad", "Adamax")),
         ReplayBuffer,

@@ -1,9 +1,5 @@
 """The model as a VecEnv: its steps are held against environments whose dynamics are known."""
 
-import pathlib
-import runpy
-import sys
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -322,50 +318,6 @@ def test_steps_are_those_of_the_present_weights():
             for parameter in model.dynamics.parameters():
                 parameter.mul_(5)
     assert not np.array_equal(*steps)
-
-
-DYNA = pathlib.Path(__file__).parent.parent / "examples" / "dyna.py"
-
-
-@pytest.mark.parametrize("arguments", [["--env", "CartPole-v1"], ["--env", "Pendulum-v1"], ["--no-imagination"]])
-def test_dyna_imagines_beside_the_agent(arguments, monkeypatch):
-    source = DYNA.read_text()
-    assert len(source.splitlines()) < 80
-    for long, short in {"= 500, 2, 8": "= 5, 50, 8", '"learning_starts": 200': '"learning_starts": 20'}.items():
-        assert long in source
-        source = source.replace(long, short)
-    monkeypatch.setattr(sys, "argv", [str(DYNA), "--timesteps", "64", *arguments])
-    names = {"__name__": "__main__"}
-    exec(compile(source, DYNA, "exec"), names)
-    agent, imagined = names["agent"], names["agent"].replay_buffer.imagined
-    assert agent.replay_buffer.pos == 64
-    if arguments == ["--no-imagination"]:
-        assert imagined is None
-        return
-    # At 48, 56 and 64; the fifth step of an imagined episode would be its last.
-    assert imagined.pos == 3 and imagined.n_envs == 64 and imagined.timeouts[:3].sum() == 0
-    # Consecutive steps, but for episodes that ended; actions as the agent's buffer holds them.
-    goes_on = imagined.dones[0] == 0
-    assert goes_on.any()
-    assert np.array_equal(imagined.next_observations[0, goes_on], imagined.observations[1, goes_on])
-    assert imagined.actions[:3].min() >= -1 and imagined.actions[:3].max() <= 1 and len(np.unique(imagined.actions[:3])) > 1
-
-
-def test_half_of_each_batch_of_dyna_is_imagined():
-    mixed_buffer = runpy.run_path(str(DYNA))["MixedBuffer"]
-    kinds = spaces.Box(0, 9, (1,)), spaces.Discrete(2)
-    real, imagined = mixed_buffer(8, *kinds, "cpu"), ReplayBuffer(8, *kinds, "cpu")
-    for buffer, value in ((real, 1.0), (imagined, 2.0)):
-        buffer.add(
-            np.full((1, 1), value), np.full((1, 1), value + 2), np.array([1]), np.array([-value]), np.array([False]), [{}]
-        )
-    assert real.sample(5).observations.ravel().tolist() == [1] * 5
-    real.imagined = imagined
-    batch = real.sample(5)
-    assert batch.observations.ravel().tolist() == [1, 1, 2, 2, 2]
-    assert batch.next_observations.ravel().tolist() == [3, 3, 4, 4, 4]
-    assert batch.rewards.ravel().tolist() == [-1, -1, -2, -2, -2]
-    assert batch.actions.shape == batch.dones.shape == (5, 1)
 
 
 @pytest.mark.parametrize("arguments", [{"n_envs": 0}, {"horizon": 0}])

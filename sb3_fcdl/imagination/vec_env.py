@@ -8,14 +8,13 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from fcdl_envs.arguments import check, integer
-from sb3_fcdl.buffers import sample_windows
+from sb3_fcdl.imagination.step import imagine, replayed
 from sb3_fcdl.observations import Observations, map_observations
 from sb3_fcdl.world.declared import checked_mask
-from sb3_fcdl.world.gate import check_buffer, is_finite, is_usable
+from sb3_fcdl.world.gate import is_finite
 from sb3_fcdl.world.world_model import WorldModel
 
 ActionMaskFn = Callable[[Observations], np.ndarray]
@@ -77,7 +76,8 @@ class ImaginedVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        observations, rewards, terminated = self._imagine(self._actions)
+        stored = self.world.factorization.buffer_actions(self._actions)
+        observations, rewards, terminated, _ = imagine(self.world, self._observations, stored, self._generator)
         self._n_steps += 1
         truncated = (self._n_steps == self.horizon) & ~terminated
         dones = terminated | truncated
@@ -95,32 +95,8 @@ class ImaginedVecEnv(VecEnv):
         self._observations = observations
         return map_observations(np.copy, observations), rewards, dones, infos
 
-    @th.no_grad()
-    def _imagine(self, actions: np.ndarray) -> tuple[Observations, np.ndarray, np.ndarray]:
-        """
-        :param actions: as an environment takes them, ``[n_envs, *action_space.shape]``
-        :return: the next observations, float32 rewards ``[n_envs]``, and which episodes ended, ``[n_envs]``, bool
-        """
-        world, before = self.world, obs_as_tensor(self._observations, self.world.device)
-        stored = th.as_tensor(world.factorization.buffer_actions(actions), device=world.device)
-        state, action, goal = world.encode(before), world.encode_action(stored), world.goal(before)
-        sample = world.step(state, action).next_state.sample(self._generator)
-        after = world.factorization.observation(sample, goal)
-        # What is observed is paid for, and what the next step starts from.
-        next_state = world.encode(obs_as_tensor(after, world.device))
-        rewards = world.reward(state, action, next_state, goal)
-        ended = world.termination(state, action, next_state, goal)
-        terminated = th.rand(self.num_envs, generator=self._generator, device=world.device) < ended
-        return after, rewards.cpu().numpy().astype(np.float32), terminated.cpu().numpy()
-
     def _starts(self, n_starts: int) -> Observations:
-        """:return: recorded observations, ``[n_starts, *obs_shape]``"""
-        observations = sample_windows(self.replay_buffer, n_starts, 1, self._rng).observations
-        if not is_usable(self.world.factorization, observations):
-            check_buffer(self.world.factorization, self.replay_buffer)
-        # Buffers hold a Discrete observation as [1].
-        parts = getattr(self.observation_space, "spaces", self.observation_space)
-        return map_observations(lambda array, space: array.reshape(n_starts, *space.shape), observations, parts)
+        return replayed(self.world, self.replay_buffer, n_starts, self._rng)
 
     def _draw_from(self, seed: int | None) -> None:
         """Begin with the random numbers of that seed; None: with any."""

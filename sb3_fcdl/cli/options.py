@@ -92,7 +92,7 @@ examples:
 ROBUSTNESS_EPILOG = f"""\
 The environment is the training task of train.json beside the first model; all models meet the same initial states. A shift is
 what is observed instead of the value of a variable: `noise`, the value times 100 * N(0, 1); `Normal(MEAN,STD)`, a random
-number; or a fixed number or category. What the columns mean: docs/trust.md.
+number; or a fixed number or category. What the columns mean: docs/report.md.
 
 examples:
   {PROGRAM} robustness --model runs/RUN/model.zip --shift x=noise color=red

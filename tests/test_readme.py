@@ -33,7 +33,7 @@ def test_first_page_is_short_and_its_links_are_absolute():
 
 @pytest.mark.parametrize("line", re.findall(r"^sb3-fcdl .*$", "\n".join(blocks("bash")), flags=re.MULTILINE))
 def test_commands_are_understood(line):
-    assert make_parser().parse_args(shlex.split(line)[1:]).command in ("train", "evaluate", "robustness", "profile")
+    assert make_parser().parse_args(shlex.split(line)[1:]).command in ("train", "evaluate", "robustness", "report", "profile")
 
 
 def test_make_targets_exist():

@@ -1,6 +1,6 @@
-"""The command ``sb3-fcdl``: train a model, evaluate it, shift what it observes, time it."""
+"""The command ``sb3-fcdl``: train a model, evaluate it, shift what it observes, write a page about it, time it."""
 
-from sb3_fcdl.cli.commands import evaluate, profile, robustness, train
+from sb3_fcdl.cli.commands import evaluate, profile, report, robustness, train
 from sb3_fcdl.cli.options import make_parser
 
 
@@ -13,6 +13,6 @@ def main(argv: list[str] | None = None) -> int:
         SIGTERM with 143
     """
     arguments = make_parser().parse_args(argv)
-    command = {"train": train, "evaluate": evaluate, "robustness": robustness, "profile": profile}[arguments.command]
-    command(arguments)
+    commands = {"train": train, "evaluate": evaluate, "robustness": robustness, "report": report, "profile": profile}
+    commands[arguments.command](arguments)
     return 0

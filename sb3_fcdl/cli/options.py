@@ -15,6 +15,7 @@ Causal world models for Stable-Baselines3.
 `train` learns a model of an environment online and writes a run folder; `evaluate` measures its model on the training task
 and on the test tasks, beside policies that learn nothing (floors) and the same planner on the true dynamics (ceiling).
 `robustness` measures models while chosen variables are observed wrongly.
+`report` writes one page about a model for a browser.
 `profile` measures how fast a model is on this machine, and recommends a device.
 """
 EPILOG = f"""\
@@ -99,6 +100,16 @@ examples:
   {PROGRAM} robustness --model a/model.zip b/model.zip --shift "x=Normal(0,100)" --plot robustness.png
 """
 
+REPORT_EPILOG = f"""\
+The page is one file that loads nothing. It shows the contexts in words, their graphs with the evidence for each edge, which
+variables choose the context, the learning curve of the run folder, what the model loses while each variable is observed
+wrongly, and one episode. The environment is the training task of train.json beside the model. Needs matplotlib (extra `plot`).
+
+examples:
+  {PROGRAM} report runs/RUN/model.zip -o report.html
+  {PROGRAM} report runs/RUN/model.zip -o report.html --shift x=noise "y=Normal(0,100)" --episodes 20
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ``sb3-fcdl``; what it returns has the name of the command as ``command``."""
@@ -129,6 +140,15 @@ def make_parser() -> argparse.ArgumentParser:
             help="saved models while chosen variables are observed wrongly",
             description="Compare saved models with and without a shift of what they observe.",
             epilog=ROBUSTNESS_EPILOG,
+            formatter_class=style,
+        )
+    )
+    _add_report_options(
+        commands.add_parser(
+            "report",
+            help="one page about a saved model, for a browser",
+            description="Write one page about a saved model: contexts, graphs, evidence, robustness, an episode.",
+            epilog=REPORT_EPILOG,
             formatter_class=style,
         )
     )
@@ -236,6 +256,28 @@ def _add_robustness_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the initial states and the noise (default: %(default)s)")
     add("--json", metavar="FILE", help="also write the results to this file (default: none)")
     add("--plot", metavar="FILE", help="also draw them into this file, such as robustness.png (default: none)")
+    _add_keywords(parser, "--env-kwargs", "of the environment; they overrule those of train.json")
+
+
+def _add_report_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="model.zip of a run folder")
+    add("-o", "--output", required=True, metavar="FILE", help="the page, such as report.html")
+    add(
+        "--shift",
+        nargs="+",
+        type=_assignment,
+        metavar="VARIABLE=SHIFT",
+        help="what is observed instead, one after the other (default: noise in each variable)",
+    )
+    add(
+        "--episodes",
+        type=_positive,
+        default=10,
+        metavar="N",
+        help="episodes for each shift, and as many without (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, help="of the initial states and the noise (default: %(default)s)")
     _add_keywords(parser, "--env-kwargs", "of the environment; they overrule those of train.json")
 
 

@@ -52,11 +52,12 @@ def envs(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def lowest(session: nox.Session) -> None:
-    """The quick tests with the lowest versions that ``pyproject.toml`` admits for users, except PyTorch's."""
+    """The quick tests with the lowest versions that ``pyproject.toml`` admits for users, and the pinned PyTorch."""
     lines = pathlib.Path("pyproject.toml").read_text().partition("docs = [")[0].splitlines()
     of_users = "\n".join(line for line in lines if not line.startswith("tests = "))
     bounds = dict(re.findall(r'"([\w-]+)(?:\[\w+\])?>=([\d.]+)', of_users))
     pins = [f"{name}=={version}" for name, version in bounds.items() if name not in ("setuptools", "torch")]
+    pins += re.findall(r"^torch==.*$", pathlib.Path("constraints.txt").read_text(), flags=re.MULTILINE)
     # TensorBoard of that time asks for pkg_resources.
     session.install("-e", ".[magnetic,plot,extra,contrib]", "setuptools<81", "pytest", "hypothesis", *pins)
     session.run("pytest", *QUICK, *session.posargs, env={"OMP_NUM_THREADS": "1"})

@@ -1,5 +1,7 @@
 """What the docs show is run, and what they list is complete."""
 
+import ast
+import inspect
 import pathlib
 import re
 
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_fcdl.dynamics import DYNAMICS
+from sb3_fcdl import FCDL, FCDLPolicy
+from sb3_fcdl.dynamics import DEFAULT_DYNAMICS, DYNAMICS
 from sb3_fcdl.dynamics.graph.quantizer import LatentQuantizer
 from sb3_fcdl.planning import PLANNERS
 from sb3_fcdl.presets import preset
@@ -151,6 +154,97 @@ def test_example_of_the_page_on_speed_runs():
     assert names["model"]._n_updates in (3, 4)
 
 
+def blocks(page: str, shorter: dict[str, str]) -> list[str]:
+    """The code of a page, with what makes it quick."""
+    found = re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), flags=re.DOTALL)
+    for long, short in shorter.items():
+        found = [block.replace(long, short) for block in found]
+    return found
+
+
+@pytest.mark.usefixtures("quick_plans")
+def test_quickstart_runs(capsys):
+    """With fewer timesteps."""
+    names: dict = {}
+    shorter = {
+        "learn(5000)": "learn(60)",
+        "learning_starts=1000": "learning_starts=20",
+        '"noise"})': '"noise"}, n_episodes=2)',
+    }
+    for block in blocks("quickstart", shorter):
+        exec(compile(block, "quickstart.md", "exec"), names)
+    assert names["model"]._n_updates == names["mlp"]._n_updates == 4
+    assert [result.model for result in names["report"].results] == ["FCDL", "MLP"]
+    assert "code 0: 100.0 % of transitions" in capsys.readouterr().out
+
+
+def test_tutorial_runs(capsys):
+    """With fewer timesteps and shorter plans."""
+    shorter = {"learn(2500": "learn(60", "learn(500,": "learn(20,", '"learning_starts": 500': '"learning_starts": 20'}
+    shorter |= {'"horizon": 12': '"horizon": 2, "n_candidates": 2', "n_episodes=10": "n_episodes=1", 'v0", 10)': 'v0", 1)'}
+    shorter |= {"left_out=": "n_steps=5, left_out="}
+    names: dict = {}
+    for block in blocks("tutorial", shorter):
+        exec(compile(block, "tutorial.md", "exec"), names)
+    assert names["factorization"] == names["env"].unwrapped.factorization
+    assert names["model"].num_timesteps == 80 and names["model"]._n_updates == 30
+    assert "price: Normal(0,100); 1 episodes" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_tutorial_finds_what_it_says(capsys):
+    """As printed: minutes."""
+    names: dict = {}
+    for block in blocks("tutorial", {}):
+        exec(compile(block, "tutorial.md", "exec"), names)
+    assert {"window", "mode"} <= set(names["model"].dynamics.context_variables)
+    assert min(result.precision for result in names["results"]) > 0.7
+    assert min(result.recall for result in names["results"]) > 0.85
+    capsys.readouterr()
+
+
+@pytest.mark.filterwarnings("ignore:.*is set to None.*:UserWarning")
+@pytest.mark.parametrize("page", ["install", "chemical", "neighbours"])
+def test_short_examples_run(page, tmp_path, monkeypatch):
+    if page == "neighbours":
+        pytest.importorskip("minari")
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    names: dict = {}
+    for block in blocks(page, {"n_envs=8": "n_envs=2"}):
+        exec(compile(block, f"{page}.md", "exec"), names)
+    if page == "chemical":
+        for name in ("env", "batch", "processes"):
+            names[name].reset()
+            names[name].close()
+    if page == "neighbours":
+        assert names["model"].replay_buffer.size() == 300 and names["model"]._n_updates == 20
+        assert sorted(names["slices"].predecessors("room_next")) == ["heater", "room"]
+
+
+def test_defaults_of_the_settings_are_those_of_the_code():
+    sections = re.split(r"^## ", (DOCS / "settings.md").read_text(), flags=re.MULTILINE)
+    told = {section.partition("\n")[0]: section for section in sections}
+    model_defaults = of_signature(DYNAMICS[DEFAULT_DYNAMICS])
+    defaults = {
+        "FCDL": of_signature(FCDL),
+        "Policy": of_signature(FCDLPolicy),
+        "Default model": model_defaults,
+        # The policy gives a planner another horizon than its class has.
+        "Planner": of_signature(PLANNERS["icem"]) | {"horizon": FCDLPolicy.HORIZON},
+    }
+    for section, of_code in defaults.items():
+        rows = re.findall(r"^\| (`.*?) \| `(.*?)` \|", told[section], flags=re.MULTILINE)
+        listed = {name: ast.literal_eval(value) for names, value in rows for name in re.findall(r"`(\w+)`", names)}
+        assert listed and {name: of_code[name] for name in listed} == listed
+    assert f"the default is `{FCDLPolicy.HORIZON_WITHOUT_VALUE}`" in told["Planner"]
+    assert re.findall(r"^\| `(\w+)`", told["Default model"], flags=re.MULTILINE) == list(model_defaults)
+
+
+def of_signature(made: type) -> dict:
+    parameters = inspect.signature(made).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+
+
 def test_files_and_names_of_the_architecture_exist():
     """Of a file the end of its path is enough; of a name that somewhere something is called so."""
     code = "\n".join(path.read_text() for path in SOURCES)
@@ -166,20 +260,29 @@ def test_files_and_names_of_the_architecture_exist():
     assert missing == []
 
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md"), ROOT / "benchmarks" / "results" / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md"), ROOT / "benchmarks" / "results" / "README.md"]
+# Of the README, whose links must be absolute, since package indexes show it, too.
+REPOSITORY = re.compile("https://(?:github.com|raw.githubusercontent.com)/sb3-fcdl/sb3_fcdl/(?:blob/)?main/")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    """To files, and to headings by GitHub's anchors."""
+    """To files, also by their address in the repository, and to headings by GitHub's anchors."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        file, _, anchor = target.partition("#")
-        if "://" in target:
+        in_repository = REPOSITORY.sub("", target)
+        if "://" in in_repository:
             continue
-        path = (page.parent / file).resolve() if file else page
+        file, _, anchor = in_repository.partition("#")
+        folder = page.parent if in_repository == target else ROOT
+        path = (folder / file).resolve() if file else page
         assert path.exists(), target
         if anchor:
             headings = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
             assert anchor in anchors, target
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda script: script.name)
+def test_every_example_is_on_the_page_of_examples(script):
+    assert f"| `{script.name}` |" in (DOCS / "examples.md").read_text()

@@ -94,7 +94,7 @@ def test_code_of_the_pages_runs(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    for page in ("graphs", "trust"):
+    for page in ("graphs", "trust", "report"):
         for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), flags=re.DOTALL):
             for long, short in SHORTER.items():
                 block = block.replace(long, short)

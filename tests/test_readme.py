@@ -16,38 +16,24 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("quick_plans")
-def test_quickstart_runs(tmp_path, monkeypatch, capsys):
+def test_quickstart_runs(capsys):
     """As printed, but with fewer timesteps and a shorter warm-up, so that it still learns."""
-    monkeypatch.chdir(tmp_path)
-    quickstart = blocks("python")[0]
+    (quickstart,) = blocks("python")
     assert len([line for line in quickstart.splitlines() if line.strip()]) <= 12
-    quickstart = quickstart.replace("learn(30_000", "learn(60").replace("learning_starts=10_000", "learning_starts=20")
-    quickstart = quickstart.replace("n_eval_episodes=5", "n_eval_episodes=1")
-    exec(compile(quickstart, "README.md", "exec"), {"__name__": "readme"})
+    quickstart = quickstart.replace("learn(5000)", "learn(60)").replace("learning_starts=1000", "learning_starts=20")
+    exec(compile(quickstart.replace('"noise"}', '"noise"}, n_episodes=2'), "README.md", "exec"), {"__name__": "readme"})
     printed = capsys.readouterr().out
-    assert "code " in printed and "obj9' <- " in printed
-    assert list((tmp_path / "runs" / "FCDL_1").glob("events.out.tfevents.*"))
+    assert "code 0" in printed and "obj3' <- " in printed and "obj1: noise; 2 episodes" in printed
 
 
-def test_environment_lines_run():
-    import gymnasium as gym
-    from stable_baselines3.common.env_util import make_vec_env
-    from stable_baselines3.common.vec_env import SubprocVecEnv
-
-    names = {"gym": gym, "make_vec_env": make_vec_env, "SubprocVecEnv": SubprocVecEnv}
-    made = []
-    for line in blocks("python")[1].splitlines():
-        if "make" in line:
-            made.append(eval(line.replace("n_envs=8", "n_envs=2"), names))
-    assert len(made) == 3
-    for env in made:
-        env.reset()
-        env.close()
+def test_first_page_is_short_and_its_links_are_absolute():
+    assert len(README.splitlines()) <= 120
+    assert [target for target in re.findall(r"\]\(([^)\s]+)\)", README) if not target.startswith("https://")] == []
 
 
 @pytest.mark.parametrize("line", re.findall(r"^sb3-fcdl .*$", "\n".join(blocks("bash")), flags=re.MULTILINE))
 def test_commands_are_understood(line):
-    assert make_parser().parse_args(shlex.split(line)[1:]).command in ("train", "evaluate", "robustness", "profile")
+    assert make_parser().parse_args(shlex.split(line)[1:]).command in ("train", "evaluate", "robustness", "report", "profile")
 
 
 def test_make_targets_exist():

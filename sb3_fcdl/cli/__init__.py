@@ -1,7 +1,7 @@
-"""The command ``sb3-fcdl``: train a model, evaluate it, shift what it observes, time it; all runs of an experiment, their
-tables and pictures."""
+"""The command ``sb3-fcdl``: train a model, evaluate it, shift what it observes, write a page about it, time it; all runs of an
+experiment, their tables and pictures."""
 
-from sb3_fcdl.cli.commands import evaluate, profile, robustness, train
+from sb3_fcdl.cli.commands import evaluate, profile, report, robustness, train
 from sb3_fcdl.cli.experiments import experiment
 from sb3_fcdl.cli.options import make_parser
 from sb3_fcdl.cli.tables import plot, print_table
@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
         "train": train,
         "evaluate": evaluate,
         "robustness": robustness,
+        "report": report,
         "profile": profile,
         "experiment": experiment,
         "table": print_table,

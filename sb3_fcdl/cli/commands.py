@@ -120,6 +120,28 @@ def robustness(arguments: argparse.Namespace) -> None:
             report.plot().savefig(arguments.plot)
 
 
+def report(arguments: argparse.Namespace) -> None:
+    """:param arguments: those of ``sb3-fcdl report``"""
+    with mistakes_end_the_program():
+        # Needs matplotlib, which the other commands do not.
+        from sb3_fcdl.runs.model_page import write_model_page
+
+        path, output = Path(arguments.model), Path(arguments.output)
+        shifts = None
+        if arguments.shift is not None:
+            shifts = {name: parse_shift(text) for name, text in (word.split("=", 1) for word in arguments.shift)}
+        record = _load_record(path, arguments.env_kwargs)
+        model = _load_model(path, record.env, record.env_kwargs)
+        if not output.resolve().parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {output.parent} for {output.name}")
+
+        def tell(text: str) -> None:
+            print(f"{PROGRAM} report: {text}", file=sys.stderr, flush=True)
+
+        write_model_page(output, model, record, path.parent, shifts, arguments.episodes, arguments.seed, tell)
+    print(output)
+
+
 def profile(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl profile``"""
     with mistakes_end_the_program():

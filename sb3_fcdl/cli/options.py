@@ -17,6 +17,7 @@ Causal world models for Stable-Baselines3.
 `train` learns a model of an environment online and writes a run folder; `evaluate` measures its model on the training task
 and on the test tasks, beside policies that learn nothing (floors) and the same planner on the true dynamics (ceiling).
 `robustness` measures models while chosen variables are observed wrongly.
+`report` writes one page about a model for a browser.
 `profile` measures how fast a model is on this machine, and recommends a device.
 `experiment` carries out all runs of a file, on this machine or a Ray cluster; `table` and `plot` show results.
 """
@@ -95,7 +96,7 @@ examples:
 ROBUSTNESS_EPILOG = f"""\
 The environment is the training task of train.json beside the first model; all models meet the same initial states. A shift is
 what is observed instead of the value of a variable: `noise`, the value times 100 * N(0, 1); `Normal(MEAN,STD)`, a random
-number; or a fixed number or category. What the columns mean: docs/trust.md.
+number; or a fixed number or category. What the columns mean: docs/report.md.
 
 examples:
   {PROGRAM} robustness --model runs/RUN/model.zip --shift x=noise color=red
@@ -143,6 +144,16 @@ examples:
   {PROGRAM} plot logs/*/CartPole-v1_*/evaluations.npz --kind curves --out curves.png
 """
 
+REPORT_EPILOG = f"""\
+The page is one file that loads nothing. It shows the contexts in words, their graphs with the evidence for each edge, which
+variables choose the context, the learning curve of the run folder, what the model loses while each variable is observed
+wrongly, and one episode. The environment is the training task of train.json beside the model. Needs matplotlib (extra `plot`).
+
+examples:
+  {PROGRAM} report runs/RUN/model.zip -o report.html
+  {PROGRAM} report runs/RUN/model.zip -o report.html --shift x=noise "y=Normal(0,100)" --episodes 20
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ``sb3-fcdl``; what it returns has the name of the command as ``command``."""
@@ -173,6 +184,15 @@ def make_parser() -> argparse.ArgumentParser:
             help="saved models while chosen variables are observed wrongly",
             description="Compare saved models with and without a shift of what they observe.",
             epilog=ROBUSTNESS_EPILOG,
+            formatter_class=style,
+        )
+    )
+    _add_report_options(
+        commands.add_parser(
+            "report",
+            help="one page about a saved model, for a browser",
+            description="Write one page about a saved model: contexts, graphs, evidence, robustness, an episode.",
+            epilog=REPORT_EPILOG,
             formatter_class=style,
         )
     )
@@ -373,6 +393,28 @@ def _named(word: str) -> str:
     if not all(word.partition(":")):
         raise argparse.ArgumentTypeError(f"expected NAME:TEXT, such as MLP:dense, got {word!r}")
     return word
+
+
+def _add_report_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="model.zip of a run folder")
+    add("-o", "--output", required=True, metavar="FILE", help="the page, such as report.html")
+    add(
+        "--shift",
+        nargs="+",
+        type=_assignment,
+        metavar="VARIABLE=SHIFT",
+        help="what is observed instead, one after the other (default: noise in each variable)",
+    )
+    add(
+        "--episodes",
+        type=_positive,
+        default=10,
+        metavar="N",
+        help="episodes for each shift, and as many without (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, help="of the initial states and the noise (default: %(default)s)")
+    _add_keywords(parser, "--env-kwargs", "of the environment; they overrule those of train.json")
 
 
 def _assignment(word: str) -> str:

@@ -55,6 +55,15 @@ def parse_shift(text: str) -> Shift:
         return text
 
 
+def shiftable(factors: Factors, space: spaces.Space) -> tuple[str, ...]:
+    """
+    :param factors: what the columns of the observation mean
+    :param space: of the observation
+    :return: names of the variables that can be shifted: all but those of a ``Box`` of several dimensions
+    """
+    return tuple(_places(factors, space))
+
+
 class _Place(NamedTuple):
     """Key of the observation, "" if it has none, and columns of one variable."""
 

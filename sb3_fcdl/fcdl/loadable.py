@@ -5,16 +5,19 @@ import pathlib
 import pickle
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from fcdl_envs.arguments import OrNone, check, integer
+from sb3_fcdl.datasets import open_minari, read_minari
 from sb3_fcdl.fcdl import model_files
 from sb3_fcdl.fcdl.arguments import check_arguments
 from sb3_fcdl.fcdl.buffer_files import save_buffer
@@ -22,6 +25,9 @@ from sb3_fcdl.fcdl.policies import FCDLPolicy
 from sb3_fcdl.training.experience import Experience, check_keeps_ends
 from sb3_fcdl.world.declared import Declared
 from sb3_fcdl.world.gate import check_buffer
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
 
 SelfLoadable = TypeVar("SelfLoadable", bound="LoadableAlgorithm")
 
@@ -135,14 +141,54 @@ class LoadableAlgorithm(OffPolicyAlgorithm):
         finally:
             self.replay_buffer = present
         assert loaded is not None
+        self._take_up(loaded, path)
+
+    def _take_up(self, loaded: ReplayBuffer, source: Any) -> None:
+        """Replaces the replay buffer by one that somebody else filled, or refuses it."""
         for name in ("n_envs", "observation_space", "action_space"):
             theirs, ours = getattr(loaded, name), getattr(self, name)
             if theirs != ours:
-                raise ValueError(f"{path} holds transitions with {name} = {theirs}, the model has {name} = {ours}")
+                raise ValueError(f"{source} holds transitions with {name} = {theirs}, the model has {name} = {ours}")
         check_keeps_ends(loaded, self.policy.learner)
         check_buffer(self.policy.world.factorization, loaded)
         self.replay_buffer = loaded
         self.experience.take_scale()
+
+    def fit_offline(
+        self: SelfLoadable, dataset: "str | MinariDataset", gradient_steps: int = 1000, batch_size: int | None = None
+    ) -> SelfLoadable:
+        """
+        Learn from a dataset of Minari, without a step of the environment. Its transitions replace those of the replay buffer;
+        calling it again, or ``learn``, goes on from there. Needs minari (extra ``minari``); nothing is downloaded.
+
+        :param dataset: the id of a dataset on this machine, or an opened one
+        :param gradient_steps: updates
+        :param batch_size: windows in an update; None: those of the algorithm
+        :return: the model
+        :raises FileNotFoundError: if there is no such dataset
+        :raises ValueError: if the model has several environments, the dataset is of other spaces, or it holds a number that is
+            not finite; the replay buffer is kept
+        """
+        check(gradient_steps=(gradient_steps, integer(0)), batch_size=(batch_size, OrNone(integer(1))))
+        if self.n_envs != 1:
+            raise ValueError(f"the model has {self.n_envs} environments: make it with one to learn from a dataset")
+        opened = open_minari(dataset)
+        for name in ("observation_space", "action_space"):
+            theirs, ours = getattr(opened, name), getattr(self, name)
+            if theirs != ours:
+                raise ValueError(f"{opened.id} has {name} = {theirs}, the model has {name} = {ours}")
+        assert self.replay_buffer is not None
+        size = max(self.buffer_size, int(opened.total_steps))
+        # Of the same kind, made as SB3 makes it.
+        loaded = type(self.replay_buffer)(
+            size, self.observation_space, self.action_space, device=self.device, n_envs=1, **self.replay_buffer_kwargs
+        )
+        read_minari(opened, loaded, self.policy.world.factorization.buffer_actions)
+        self._take_up(loaded, opened.id)
+        if not hasattr(self, "_logger"):
+            self.set_logger(configure(None, []))
+        self.train(gradient_steps, batch_size or self.batch_size)
+        return self
 
     def save_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase) -> None:
         """See ``OffPolicyAlgorithm.save_replay_buffer``; a path that ends in ``.npz`` gets arrays instead of a pickle."""

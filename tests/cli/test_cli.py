@@ -39,6 +39,7 @@ def model_path(tmp_path_factory):
             ["--episodes", "default: 50", "--noise", "--csv", "planner on the true dynamics", "examples:"],
         ),
         (["robustness"], ["--shift", "--episodes", "--json", "--plot", "Normal(MEAN,STD)", "examples:"]),
+        (["report"], ["MODEL", "--output", "--shift", "--episodes", "FILE", "examples:"]),
         (["profile"], ["--model", "--n-envs", "default: 10", "--json", "examples:"]),
     ],
 )
@@ -74,6 +75,8 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         (["train", "--timesteps", "many"], "--timesteps: must be a whole number of at least 1, got 'many'"),
         (["evaluate", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["evaluate"], "--model"),
+        (["report", "nowhere/model.zip", "-o", "page.html"], "there is no model file nowhere/model.zip"),
+        (["report", "model.zip", "-o", "page.html", "--shift", "x"], "expected VARIABLE=SHIFT, such as x=noise, got 'x'"),
         (["profile", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["profile", "--model", "model.zip", "--n-envs", "0"], "--n-envs: must be a whole number of at least 1, got '0'"),
         ([], "COMMAND"),
@@ -96,6 +99,28 @@ def test_train_leaves_a_model_a_record_and_curves(model_path):
     assert "train/dynamics_loss" in header and "eval/mean_reward" in header
     model = FCDL.load(model_path)
     assert model.num_timesteps == 300 and model.policy.planner.n_iterations == 2 and model.learning_starts == 100
+
+
+def test_report_writes_one_page_that_loads_nothing(capsys, model_path, tmp_path, monkeypatch):
+    model_page = pytest.importorskip("sb3_fcdl.runs.model_page")
+    monkeypatch.setattr(model_page, "N_STEPS", 10)
+    path = tmp_path / "page.html"
+    assert main(["report", str(model_path), "-o", str(path), "--shift", "obj1=noise", "obj2=1", "--episodes", "2"]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [str(path)] and "obj2 observed as 1.0 (2 of 2)" in told.err
+    text = path.read_text()
+    assert "<h1>FCDL_TREE on FCDL/Chemical-v0</h1>" in text and "eval/mean_reward" in text
+    assert "<td>obj1: noise</td>" in text and "<td>obj2: 1.0</td>" in text and "<td>obj0: " not in text
+    assert "://" not in text.partition("<body>")[2].replace("http://www.w3.org", "")
+
+
+def test_report_refuses_what_it_cannot_do(capsys, model_path, tmp_path):
+    page = str(tmp_path / "page.html")
+    assert "unknown variable 'obj7', those that can be shifted are obj0, obj1, obj2, obj3" in error_of(
+        capsys, "report", str(model_path), "-o", page, "--shift", "obj7=noise"
+    )
+    assert "there is no folder" in error_of(capsys, "report", str(model_path), "-o", str(tmp_path / "none" / "page.html"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_evaluate_prints_the_model_beside_floors_and_ceiling(capsys, model_path, tmp_path):

@@ -95,7 +95,7 @@ def test_arm_reaches_every_corner_of_its_workspace_from_every_other():
             for _ in range(21):
                 simulator.step((goal - simulator.eef_position) / 0.05)
             assert np.abs(simulator.eef_position - goal).max() < 0.01
-        tilt = np.degrees(np.arccos(simulator.data.site("eef").xmat[8]))
+        tilt = np.degrees(np.arccos(min(1.0, simulator.data.site("eef").xmat[8])))  # rounding may exceed 1
         assert tilt < 2
 
 

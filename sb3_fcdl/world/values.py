@@ -85,9 +85,9 @@ class Values(nn.Module, ABC):
         :return: taken for the worst, and for more than the best, ``[R, 2]``; before the first reward as it is predicted
         """
         both = reward.unsqueeze(-1).expand(-1, 2)
-        if not self.moments.count:
-            return both
         extremes = th.cat([self.lowest_reward, self.highest_reward + self.size_of_reward])
+        # No branch: a device would be waited for.
+        extremes = extremes.where(self.moments.count > 0, both)
         doubt = th.stack([novelty.pow(self.CAUTION), novelty], dim=-1)
         return both.lerp(extremes, doubt)
 
@@ -230,12 +230,10 @@ class ValueHead(Values):
 
     def observe(self, outcomes: Outcomes) -> None:
         """See ``Values.observe``. The first rewards set the scale of the values."""
-        is_first = not self.moments.count
+        is_first, steps = self.moments.count == 0, 1 / (1 - self.discount)
         super().observe(outcomes)
-        if is_first:
-            steps = 1 / (1 - self.discount)
-            self.mean.copy_(self.moments.mean * steps)
-            self.unit.fill_(float(self.size_of_reward) * steps / 4)
+        self.mean.copy_((self.moments.mean * steps).where(is_first, self.mean))
+        self.unit.copy_((self.size_of_reward * steps / 4).where(is_first, self.unit))
 
     def forward(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         """See ``Values``: the mean over the members."""
@@ -261,7 +259,7 @@ class ValueHead(Values):
         target, rate = target.double(), self.SCALE_RATE
         mean = self.mean.lerp(target.mean(0), rate)
         variance = self.unit.square().lerp((target - self.mean).square().mean(0), rate) - (mean - self.mean).square()
-        self._rescale(mean, variance.sqrt().clamp(min=self.MIN_UNIT * float(self.size_of_reward)))
+        self._rescale(mean, variance.sqrt().maximum(self.MIN_UNIT * self.size_of_reward))
 
     @th.no_grad()
     def _rescale(self, mean: th.Tensor, unit: th.Tensor) -> None:

@@ -76,7 +76,7 @@ def test_help_names_options_defaults_and_examples(capsys, command, words):
         (["evaluate", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["evaluate"], "--model"),
         (["report", "nowhere/model.zip", "-o", "page.html"], "there is no model file nowhere/model.zip"),
-        (["report", "model.zip", "-o", "page.html", "--shift", "x"], "expected VARIABLE=SHIFT, such as x=noise, got 'x'"),
+        (["report", "model.zip", "-o", "page.html", "--shift", "x"], "expected NAME=VALUE, such as x=noise, got 'x'"),
         (["profile", "--model", "nowhere/model.zip"], "there is no model file nowhere/model.zip"),
         (["profile", "--model", "model.zip", "--n-envs", "0"], "--n-envs: must be a whole number of at least 1, got '0'"),
         ([], "COMMAND"),

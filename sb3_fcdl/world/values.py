@@ -126,7 +126,7 @@ class Values(nn.Module, ABC):
 class ValueTable(Values):
     """
     The value of every state, where all can be listed: what they are told is what they are worth. Value iteration, some states
-    at a time.
+    at a time. A state in which nothing was done, because every episode that came there ended, is worth nothing.
 
     :param enumeration: of the states and actions
     :param discount: see ``Values``
@@ -136,6 +136,7 @@ class ValueTable(Values):
     turn: th.Tensor
     paid: th.Tensor
     n_paid: th.Tensor
+    n_ended: th.Tensor
 
     # Pairs of a state and an action that are looked at in one update.
     N_ROWS = 1024
@@ -148,18 +149,21 @@ class ValueTable(Values):
         self.register_buffer("turn", th.zeros((), dtype=th.int64))
         self.register_buffer("paid", th.zeros(enumeration.n_pairs))
         self.register_buffer("n_paid", th.zeros(enumeration.n_pairs))
+        self.register_buffer("n_ended", th.zeros(len(enumeration.states)))
 
     def forget(self) -> None:
         super().forget()
-        for buffer in (self.table, self.paid, self.n_paid):
+        for buffer in (self.table, self.paid, self.n_paid, self.n_ended):
             buffer.zero_()
 
     def observe(self, outcomes: Outcomes) -> None:
-        """See ``Values.observe``; what each pair pays on average."""
+        """See ``Values.observe``; what each pair pays on average, and where episodes ended."""
         super().observe(outcomes)
         pair = self.enumeration.pair_number(outcomes.state, outcomes.action)
         self.paid.index_add_(0, pair, outcomes.reward.to(self.paid))
         self.n_paid.index_add_(0, pair, th.ones_like(outcomes.reward).to(self.n_paid))
+        last = self.enumeration.state_number(outcomes.next_state)
+        self.n_ended.index_add_(0, last, outcomes.terminated.to(self.n_ended))
 
     def believed(self, reward: th.Tensor, state: th.Tensor, action: th.Tensor, novelty: th.Tensor) -> th.Tensor:
         """See ``Values.believed``. Of a known pair its average is believed; the prediction counts as one more visit."""
@@ -169,7 +173,10 @@ class ValueTable(Values):
         return super().believed(average.lerp(reward, novelty), state, action, novelty)
 
     def forward(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-        return self.table[self.enumeration.state_number(state)]
+        number = self.enumeration.state_number(state)
+        n_left = self.n_paid.view(len(self.table), -1).sum(1)[number]
+        is_over = (self.n_ended[number] > 0) & (n_left == 0)
+        return self.table[number].masked_fill(is_over.unsqueeze(-1), 0)
 
     def learned_next(self, outcomes: Outcomes) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """The next ones in turn."""

@@ -155,6 +155,18 @@ def test_recorded_rewards_of_a_pair_are_believed_more_with_each_visit() -> None:
     assert world.problem().reward(*stays, stays[0], th.zeros(1, 0)).item() == 0
 
 
+def test_a_state_that_only_ends_episodes_is_worth_nothing() -> None:
+    table = ValueTable(Enumeration((5,), (2,)), GAMMA)
+    table.table.fill_(7)
+    # An episode ended in each of the last two places; in the last but one something was done at another time.
+    state, after = th.eye(5)[[2, 3, 3]], th.eye(5)[[3, 4, 3]]
+    ended = th.tensor([True, True, False])
+    table.observe(Outcomes(state, th.eye(2)[[1, 1, 0]], after, th.zeros(3, 0), th.zeros(3), ended))
+    assert table(th.eye(5), th.zeros(5, 0)).tolist() == [[7, 7]] * 4 + [[0, 0]]
+    table.forget()
+    assert not table.n_ended.any()
+
+
 def test_unit_of_the_networks_follows_their_targets_and_moves_no_value() -> None:
     th.manual_seed(0)
     head = ValueHead(3, 0, 0.99)

@@ -8,7 +8,7 @@ from time import perf_counter
 import torch as th
 
 from fcdl_envs.arguments import OrNone, check, integer, number
-from sb3_fcdl.planning.actions import Actions
+from sb3_fcdl.planning.actions import Actions, BoxActions
 from sb3_fcdl.planning.distributions import SequenceDistribution, initial_distribution
 from sb3_fcdl.planning.noise import Noise
 from sb3_fcdl.planning.problem import Plan, Problem
@@ -81,7 +81,24 @@ class Planner(ABC):
         rollout = make_rollout(problem, state, goal, self.actions)
         known = self._known(warm_start, state)
         distribution = initial_distribution(self.actions, self.horizon, state, action_mask, known)
+        if problem.is_value_exact and self.horizon == 1 and not isinstance(self.actions, BoxActions):
+            return self._best_of_all(rollout, noise, action_mask)
         return self._search(rollout, noise, distribution, known)
+
+    def _best_of_all(self, rollout: Rollout, noise: Noise, action_mask: th.Tensor | None) -> Plan:
+        """The best action for one step; of several equally good ones any."""
+        assert not isinstance(self.actions, BoxActions)
+        # In random order: the first of equal ones is taken.
+        numbers = noise.uniform(self.actions.n).argsort(dim=1)
+        actions = self.actions.numbered(numbers.flatten()).view(*numbers.shape, 1, *self.actions.shape)
+        returns = rollout.evaluate(actions)
+        if action_mask is not None:
+            one_hots = self.actions.encode(actions[:, :, 0], returns.dtype)
+            is_allowed = (one_hots * ~action_mask.unsqueeze(1)).sum(-1) == 0
+            returns = returns.masked_fill(~is_allowed, -th.inf)
+        best, values = best_of(actions, returns, 1)
+        left = values.new_full((len(values), self.n_kept, 1, *self.actions.shape), th.nan) if self.n_kept else None
+        return Plan(best[:, 0], values[:, 0], left)
 
     @abstractmethod
     def _search(self, rollout: Rollout, noise: Noise, distribution: SequenceDistribution, known: th.Tensor) -> Plan:

@@ -107,6 +107,8 @@ class Problem:
     :param termination: whether a modelled step ended the episode; the reward of that step counts, later ones as much as it is
         likely that the episode goes on. None: episodes never end
     :param value: what the last state is worth; None: nothing
+    :param is_value_exact: whether the value is that of the best that can be done under the model: a plan of one step then
+        compares all actions, as many whole numbers as there are
     :param expected: what a step that chance decides is worth, with all that comes after it: a sequence counts up to the first
         such step, because later actions would depend on where it leads. None: its likeliest state is taken for certain
     :param key: code of a state that ``step`` returned; makes planning faster where different actions often lead to equal
@@ -121,6 +123,7 @@ class Problem:
     reward: RewardFn
     termination: TerminationFn | None = None
     value: ValueFn | None = None
+    is_value_exact: bool = False
     expected: ExpectedFn | None = None
     key: KeyFn | None = None
     discount: float = 1.0

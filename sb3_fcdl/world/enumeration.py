@@ -7,7 +7,7 @@ import torch as th
 from torch import nn
 
 from sb3_fcdl.planning import BoxActions
-from sb3_fcdl.world.factorization import Factorization, mixed_radix
+from sb3_fcdl.world.factorization import Factorization
 
 # With 1024 of them an update, all are visited in sixteen updates.
 MAX_PAIRS = 2**14
@@ -23,15 +23,12 @@ class Enumeration(nn.Module):
 
     states: th.Tensor
     actions: th.Tensor
-    _state_radix: th.Tensor
-    _action_radix: th.Tensor
 
     def __init__(self, state_sizes: Sequence[int], action_sizes: Sequence[int]) -> None:
         super().__init__()
         self.register_buffer("states", _all_of(state_sizes), persistent=False)
         self.register_buffer("actions", _all_of(action_sizes), persistent=False)
-        self.register_buffer("_state_radix", mixed_radix(state_sizes), persistent=False)
-        self.register_buffer("_action_radix", mixed_radix(action_sizes), persistent=False)
+        self.state_sizes, self.action_sizes = list(state_sizes), list(action_sizes)
 
     @property
     def n_pairs(self) -> int:
@@ -40,9 +37,9 @@ class Enumeration(nn.Module):
     def state_number(self, state: th.Tensor) -> th.Tensor:
         """
         :param state: encoded, ``[R, D]``
-        :return: its row in ``states``, ``[R]``, int64
+        :return: its row in ``states``, ``[R]``, int64; of columns that are no one-hot, the largest counts
         """
-        return (state.double() @ self._state_radix).long()
+        return _number(state, self.state_sizes)
 
     def pair_number(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """
@@ -50,7 +47,7 @@ class Enumeration(nn.Module):
         :param action: encoded, ``[R, A]``
         :return: a number of each pair, below ``n_pairs``, ``[R]``, int64
         """
-        return self.state_number(state) * len(self.actions) + (action.double() @ self._action_radix).long()
+        return self.state_number(state) * len(self.actions) + _number(action, self.action_sizes)
 
 
 def enumeration_of(factorization: Factorization) -> Enumeration | None:
@@ -62,9 +59,17 @@ def enumeration_of(factorization: Factorization) -> Enumeration | None:
 
 
 def _all_of(sizes: Sequence[int]) -> th.Tensor:
-    """The one-hots of every combination of categories, in the order of ``mixed_radix``, ``[prod(sizes), sum(sizes)]``."""
+    """The one-hots of every combination of categories, in the order of their numbers, ``[prod(sizes), sum(sizes)]``."""
     number, columns = th.arange(prod(sizes)), []
     for size in sizes:
         columns.append(nn.functional.one_hot(number % size, size))
         number = number // size
     return th.cat(columns, dim=1).float()
+
+
+def _number(columns: th.Tensor, sizes: Sequence[int]) -> th.Tensor:
+    """The category of the first variable counts 1. ``[R, sum(sizes)]`` to ``[R]``."""
+    number, place = columns.new_zeros(len(columns), dtype=th.int64), 1
+    for part, size in zip(columns.split(list(sizes), dim=-1), sizes, strict=True):
+        number, place = number + place * part.argmax(-1), place * size
+    return number

@@ -73,7 +73,7 @@ class Factorization(nn.Module):
         parts = [observation_space] if isinstance(factors.state, tuple) else [keys[key] for key in factors.state]
         rounding = np.concatenate([np.full(width_of(part), rounding_of(part.dtype)) for part in parts])
         self.moments = RunningMoments(factors.state_width, rounding)
-        self._state_radix = mixed_radix([variable.n_categories for variable in factors.state_variables])
+        self._state_radix = _mixed_radix(factors.state_variables)
 
     @property
     def actions(self) -> DiscreteActions | MultiDiscreteActions | BoxActions:
@@ -339,12 +339,9 @@ def _check_variables(what: str, space: spaces.Space, variables: Sequence[Variabl
         raise ValueError(f"{what} has {width_of(space)} columns, its variables {width}: {tuple(variables)}. {hint}")
 
 
-def mixed_radix(sizes: Sequence[int]) -> th.Tensor | None:
-    """
-    :param sizes: categories of each variable; 0 for a number
-    :return: weights ``[D]`` under which the one-hots of all combinations have integers of their own, from 0 on: the category
-        of the first variable counts 1. None if there is a number, or there are 2**53 combinations or more
-    """
+def _mixed_radix(variables: tuple[Variable, ...]) -> th.Tensor | None:
+    """Weights ``[D]`` under which every one-hot state has its own integer below 2**53; None if there are more states."""
+    sizes = [variable.n_categories for variable in variables]
     if 0 in sizes or math.prod(sizes) >= 2**53:
         return None
     weights, place = [], 1

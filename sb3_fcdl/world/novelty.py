@@ -99,8 +99,8 @@ class Visits(nn.Module):
         return 1 / (1 + self.counts[self.enumeration.pair_number(state, action)])
 
     def is_stale(self, n_recorded: int) -> bool:
-        """See ``Novelty.is_stale``: only if somebody else has filled the buffer."""
-        return float(self.counts.sum()) < n_recorded
+        """See ``Novelty.is_stale``: only if somebody else has filled the buffer, or put another in its place."""
+        return abs(float(self.counts.sum()) - n_recorded) > 0.5
 
     @th.no_grad()
     def fit(self, state: th.Tensor, action: th.Tensor, n_recorded: int) -> None:

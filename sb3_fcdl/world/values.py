@@ -27,8 +27,8 @@ class Values(nn.Module, ABC):
 
     # Actions that are compared to learn what a state is worth.
     n_tried = 8
-    # Power of the novelty: what was tried once, half new, is believed but for a sixteenth. While data are collected there is
-    # no such power: a network has to see a step more often to learn it.
+    # Power of the novelty. After one visit the novelty is a half, so a sixteenth of the reward is doubted. While data are
+    # collected there is no such power: a network has to see a step more often to learn it.
     CAUTION = 4
     # Largest decay of the running average that targets are computed with, per update: what is learned passes on one step back
     # in the time that it averages over.
@@ -71,7 +71,8 @@ class Values(nn.Module, ABC):
     @property
     def size_of_reward(self) -> th.Tensor:
         """Root mean square of the rewards so far; 1 if all were 0."""
-        return (self.moments.mean.square() + self.moments.std.square()).sqrt().float()
+        square = self.moments.mean.square() + self.moments.sum_of_squares / self.moments.count.clamp(min=1)
+        return square.sqrt().where(square > 0, 1).float()
 
     def believed(self, reward: th.Tensor, state: th.Tensor, action: th.Tensor, novelty: th.Tensor) -> th.Tensor:
         """
@@ -147,9 +148,10 @@ class ValueTable(Values):
         self.n_tried = len(enumeration.actions)
         self.register_buffer("table", th.zeros(len(enumeration.states), 2))
         self.register_buffer("turn", th.zeros((), dtype=th.int64))
-        self.register_buffer("paid", th.zeros(enumeration.n_pairs))
-        self.register_buffer("n_paid", th.zeros(enumeration.n_pairs))
-        self.register_buffer("n_ended", th.zeros(len(enumeration.states)))
+        # Sums over all that was ever drawn, which float32 would not hold.
+        self.register_buffer("paid", th.zeros(enumeration.n_pairs, dtype=th.float64))
+        self.register_buffer("n_paid", th.zeros(enumeration.n_pairs, dtype=th.float64))
+        self.register_buffer("n_ended", th.zeros(len(enumeration.states), dtype=th.float64))
 
     def forget(self) -> None:
         super().forget()
@@ -169,7 +171,7 @@ class ValueTable(Values):
         """See ``Values.believed``. Of a known pair its average is believed; the prediction counts as one more visit."""
         pair = self.enumeration.pair_number(state, action)
         n_paid = self.n_paid[pair]
-        average = (self.paid[pair] / n_paid).where(n_paid > 0, reward)
+        average = (self.paid[pair] / n_paid).to(reward).where(n_paid > 0, reward)
         return super().believed(average.lerp(reward, novelty), state, action, novelty)
 
     def forward(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:

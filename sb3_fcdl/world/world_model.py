@@ -229,6 +229,7 @@ class WorldModel(nn.Module):
             paid if self.has_value else self.reward,
             None if self.termination_fn is never_ends else self.termination,
             value=(lambda state, goal: self.values(state, goal)[:, column]) if self.has_value else None,
+            is_value_exact=self.has_value and isinstance(self.values, ValueTable),
             expected=self._expected(stepper, self.values, column) if has_chance else None,
             key=self.factorization.state_key,
             discount=self.discount,
@@ -320,6 +321,9 @@ class WorldModel(nn.Module):
         :param average: says what states are worth
         :return: the loss of the values, a scalar
         """
+        if not len(outcomes.reward):
+            # A small batch may have drawn nothing that is a window.
+            return outcomes.reward.sum()
         with th.no_grad():
             paid = outcomes.reward if self.reward_fn is None else self.reward(*outcomes[:4])
             self.values.observe(outcomes._replace(reward=paid))

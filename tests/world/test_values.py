@@ -167,6 +167,39 @@ def test_a_state_that_only_ends_episodes_is_worth_nothing() -> None:
     assert not table.n_ended.any()
 
 
+def test_constant_rewards_have_their_own_size() -> None:
+    for paid, size in ((-0.01, 0.01), (1.0, 1.0), (0.0, 1.0)):
+        table = ValueTable(Enumeration((5,), (2,)), GAMMA)
+        table.observe(rewards(paid, paid))
+        assert table.size_of_reward.item() == pytest.approx(size)
+
+
+def test_a_plan_of_one_step_with_a_table_compares_all_actions() -> None:
+    """Of 200 actions one leads on; of 64 that are drawn it would be missed in three plans of four."""
+
+    class Wide(Chain):
+        action_space = spaces.Discrete(200)
+
+    def next_state(layout: StateLayout, state: th.Tensor, action: th.Tensor) -> StateDistribution:
+        probabilities = action[:, 137:138] * state.roll(1, dims=1) + (1 - action[:, 137:138]) * state
+        numbers = state.new_zeros(len(state), 0)
+        return StateDistribution(layout, probabilities.clamp(min=1e-9).log().unsqueeze(1), numbers, numbers)
+
+    world = known_world(
+        Wide(), next_state, reward_fn=lambda *_: th.zeros(len(_[0])), termination_fn=never_ends, discount=GAMMA
+    )
+    assert isinstance(world.values, ValueTable)
+    world.values.table.copy_(th.arange(5.0).unsqueeze(1).expand(-1, 2))
+    planner, goal = CEM(DiscreteActions(200), horizon=1), th.zeros(4, 0)
+    plan = planner.plan(world.problem(), th.eye(5)[:4], goal)
+    assert plan.actions[:, 0].tolist() == [137] * 4
+    assert plan.value.tolist() == pytest.approx([GAMMA * n for n in (1, 2, 3, 4)], abs=1e-3)
+    is_allowed = th.ones(4, 200, dtype=th.bool)
+    is_allowed[0, 137] = False
+    masked = planner.plan(world.problem(), th.eye(5)[:4], goal, action_mask=is_allowed).actions[:, 0].tolist()
+    assert masked[0] != 137 and masked[1:] == [137] * 3
+
+
 def test_unit_of_the_networks_follows_their_targets_and_moves_no_value() -> None:
     th.manual_seed(0)
     head = ValueHead(3, 0, 0.99)
@@ -210,6 +243,8 @@ def test_all_states_and_actions_have_numbers_of_their_own() -> None:
     assert enumeration.state_number(enumeration.states).tolist() == list(range(6))
     # The first variable counts 1, the second 2: category 1 of the first and 2 of the second.
     assert enumeration.states[5].tolist() == [0, 1, 0, 0, 1]
+    # A corrupted one-hot has the number of its largest column.
+    assert enumeration.state_number(th.tensor([[-3.0, 250.0, 0.1, 0.2, 90.0]])).tolist() == [5]
     states = enumeration.states.repeat_interleave(8, dim=0)
     assert enumeration.pair_number(states, enumeration.actions.repeat(6, 1)).tolist() == list(range(48))
 
@@ -328,6 +363,6 @@ def test_visits_are_counted_also_those_that_somebody_else_recorded() -> None:
     assert visits(states, actions[[1, 1, 1]]).tolist() == pytest.approx([1 / 4, 1, 1 / 4])
     assert visits(states, actions[[0, 0, 0]]).tolist() == [1, 1, 1]
     # Six were told one by one; of twenty others a sample of four.
-    assert not visits.is_stale(6) and visits.is_stale(20)
+    assert not visits.is_stale(6) and visits.is_stale(20) and visits.is_stale(5)
     visits.fit(states[[1, 1, 1, 0]], actions[[0, 0, 0, 0]], 20)
     assert visits(states, actions[[0, 0, 0]]).tolist() == pytest.approx([1 / 6, 1 / 16, 1])

@@ -267,6 +267,11 @@ class FCDL(ModelViews, ResumableAlgorithm):
         self._window_rng = np.random.default_rng(seed)
 
     def _setup_model(self) -> None:
+        if not issubclass(self.policy_class, FCDLPolicy):
+            raise ValueError(
+                f"the policy is a {self.policy_class.__name__}, FCDL has an FCDLPolicy: a file of another algorithm is loaded "
+                "by the class of that algorithm"
+            )
         before = self.published
         if self.env is not None:
             self.published = published_by(self.env)

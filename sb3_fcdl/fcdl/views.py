@@ -56,6 +56,8 @@ class ModelViews(ABC):
         :raises ValueError: if the model has no graph
         """
         graphs = self.dynamics.context_graphs()
+        if not graphs:
+            raise ValueError(f"{type(self.dynamics).__name__} has no graph; dynamics='fcdl_tree' has one")
         if len(graphs) > 1 and not self.experience.is_empty:
             met = [code.graph for code in self.codes()]
             return CausalGraph.union(met, f"union of the {len(met)} contexts met")

@@ -73,7 +73,10 @@ def codes_of(world: WorldModel, windows: Windows, n_samples: int = 3) -> list[Co
         raise ValueError("there are no recorded transitions: learn() first, or load_replay_buffer()")
     codes = world.step(state, action).code
     if codes is None:
-        raise ValueError(f"{type(world.dynamics).__name__} has no contexts; causal_graph() shows its graph")
+        remedy = "causal_graph() shows its graph" if world.dynamics.has_graph else "dynamics='fcdl_tree' has both"
+        raise ValueError(
+            f"{type(world.dynamics).__name__} has no contexts{'' if world.dynamics.has_graph else ' and no graph'}; {remedy}"
+        )
     variables = world.factors.parents
     raw = th.cat([world.decode(state), world.decode_action(action)], dim=-1)
     values = values_of(variables, raw)

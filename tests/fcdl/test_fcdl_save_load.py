@@ -2,9 +2,11 @@
 
 import pathlib
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import DQN
 from stable_baselines3.common.logger import Logger
 from tiny import tiny_env, tiny_fcdl, tiny_vec_env
 
@@ -196,6 +198,13 @@ def test_learned_heads_follow_the_schedule_at_their_own_speed():
     assert [group["lr"] for group in model.policy.optimizer.param_groups] == pytest.approx([3.3e-3, 3.3e-2, 3.3e-2, 1e-3])
     model.learn(60)
     assert [group["lr"] for group in model.policy.optimizer.param_groups] == pytest.approx([3e-4, 3e-3, 3e-3, 1e-3])
+
+
+def test_a_file_of_another_algorithm_is_refused(tmp_path):
+    DQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=10).save(tmp_path / "dqn")
+    for env in (None, gym.make("CartPole-v1")):
+        with pytest.raises(ValueError, match="the policy is a DQNPolicy, FCDL has an FCDLPolicy"):
+            FCDL.load(tmp_path / "dqn", env=env)
 
 
 def test_nothing_but_the_model_is_saved(model, tmp_path):

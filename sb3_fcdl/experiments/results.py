@@ -1,7 +1,6 @@
 """The result files of an experiment: what each finished run left, in the order of the experiment."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,8 +86,8 @@ class Results:
         return self._files[path]
 
     def _keys(self, run: PlannedRun, evaluation: str) -> list[_Key]:
-        made = replace(run, env_kwargs={**run.env_kwargs, **run.evaluations.get(evaluation, {})})
-        first = _Key(*(getattr(made.row, name) for name in _Key._fields))
+        row = run.evaluated(evaluation).row
+        first = _Key(*(getattr(row, name) for name in _Key._fields))
         return [first._replace(timesteps=timesteps) for timesteps in (*run.evaluate_at, run.timesteps)]
 
     def _place(self, item: tuple[_Key, list[Any]]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import should_collect_more_steps
 
 from sb3_fcdl.evaluation import make_env
@@ -245,5 +246,7 @@ class _OnTheWay(BaseCallback):
         """Of an algorithm that goes on to learn from it; an on-policy one asks before it has the last transition."""
         if not isinstance(self.model, OffPolicyAlgorithm):
             return False
+        frequency = self.model.train_freq
+        assert isinstance(frequency, TrainFreq)  # since it was made
         collected = (self.locals[f"num_collected_{what}"] for what in ("steps", "episodes"))
-        return not should_collect_more_steps(self.model.train_freq, *collected)
+        return not should_collect_more_steps(frequency, *collected)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sb3_fcdl.experiments.experiment import PlannedRun
 from sb3_fcdl.experiments.results import Results
-from sb3_fcdl.experiments.run import check_folder, results_folder
+from sb3_fcdl.experiments.run import check_folder, is_evaluated
 from sb3_fcdl.experiments.workers import Ended, Ending, Workers
 from sb3_fcdl.runs.record import TrainRecord
 from sb3_fcdl.runs.stop import StopRequest
@@ -123,7 +123,7 @@ class Driver:
     def _take(self, run: PlannedRun) -> bool:
         """:return: whether the run's folder has its results, which then are in the files"""
         folder = self.log_dir / run.name
-        if not results_folder(folder, run.timesteps).exists():
+        if not is_evaluated(run, folder):
             return False
         self.results.add(run, folder)
         return True

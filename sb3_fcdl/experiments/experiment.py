@@ -3,14 +3,18 @@
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 from sb3_fcdl.benchmark import benchmark_of
 from sb3_fcdl.dynamics import DYNAMICS
+from sb3_fcdl.evaluation import make_env
 from sb3_fcdl.presets import preset, schedule
 from sb3_fcdl.runs import Run
+from sb3_fcdl.runs.measurements import accuracy_csv, contexts_csv, transitions_csv
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -70,9 +74,10 @@ class PlannedRun:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides its results, as JSON has it."""
+        """All that decides what is trained, as JSON has it: not how it is evaluated, which may change."""
         settings = asdict(self)
-        del settings["checkpoint_freq"], settings["python_path"]
+        for name in ("checkpoint_freq", "python_path", "evaluations", "episodes"):
+            del settings[name]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
     @property
@@ -80,6 +85,18 @@ class PlannedRun:
         """What its lines in result files begin with, but for the seconds."""
         words = " ".join(f"{key}={value}" for key, value in sorted(self.env_kwargs.items()))
         return Run(self.env.rpartition(":")[2], words, self.algo, self.seed, self.timesteps, 0.0)
+
+    def evaluated(self, name: str) -> "PlannedRun":
+        """
+        :param name: of an evaluation; that of the plain one is empty
+        :return: the run with the keyword arguments that its environment is evaluated with
+        """
+        return replace(self, env_kwargs={**self.env_kwargs, **self.evaluations.get(name, {})})
+
+    def find_modules(self) -> None:
+        """Have Python find the modules that lie beside the experiment file."""
+        if self.python_path and self.python_path not in sys.path:
+            sys.path.append(self.python_path)
 
 
 def read_experiment(path: Path) -> list[PlannedRun]:
@@ -98,6 +115,7 @@ def read_experiment(path: Path) -> list[PlannedRun]:
     try:
         runs = list(_runs(given, str(path.parent.resolve())))
         _check_names(runs)
+        _check_evaluations(runs)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{path}: {error}") from error
     return runs
@@ -111,7 +129,7 @@ def _runs(given: Mapping[str, Any], python_path: str) -> Iterator[PlannedRun]:
     shared = {key: given[key] for key in SHARED_KEYS if key in given}
     environments = {name: _environment(name, {**shared, **each}) for name, each in given["environments"].items()}
     models = {name: _model(name, each, environments, given.get("presets")) for name, each in given["models"].items()}
-    evaluations = given.get("evaluations", {})
+    evaluations = {name: _evaluation(name, each) for name, each in given.get("evaluations", {}).items()}
     for seed in _numbers("seeds", given.get("seeds", [0]), at_least=0):
         for env_name, environment in environments.items():
             benchmark = benchmark_of(environment["env"])
@@ -195,6 +213,35 @@ def _model(
         if each not in environments:
             raise ValueError(f"{where}: there is no environment {each!r}, only {', '.join(environments)}")
     return {"algorithm": algorithm, "arguments": arguments, "presets": presets, "environments": chosen}
+
+
+def _evaluation(name: str, given: Any) -> dict[str, Any]:
+    where = f"[evaluations.{name}]"
+    if not isinstance(given, dict):
+        raise TypeError(f"{where} must be a table of keyword arguments of the environment, such as {{ a = 1 }}, got {given!r}")
+    taken = [path_of(Path("csv")).stem.removeprefix("csv_") for path_of in (contexts_csv, transitions_csv, accuracy_csv)]
+    if f"_{name}".endswith(tuple(f"_{kind}" for kind in taken)):
+        raise ValueError(f"{where} needs another name: {', '.join(taken)} at its end are of files with other results")
+    if not re.fullmatch(r"[\w .,=+-]+", name):
+        raise ValueError(
+            f"{where} needs another name, of letters, digits and any of _.,=+-, because it is part of a file name"
+        )
+    return given
+
+
+def _check_evaluations(runs: Sequence[PlannedRun]) -> None:
+    """Whether the environments can be made with what they will be evaluated with, which a run does only in the end."""
+    environments = {(run.env, str(run.env_kwargs)): run for run in runs if run.seed == runs[0].seed}
+    for run in environments.values():
+        run.find_modules()
+        for name in run.evaluations:
+            env_kwargs = run.evaluated(name).env_kwargs
+            try:
+                for task in benchmark_of(run.env).tasks(env_kwargs):
+                    make_env(run.env, 1, {**env_kwargs, **task.env_kwargs}).close()
+            except (ValueError, TypeError, gym.error.Error) as error:
+                words = ", ".join(f"{key}={value!r}" for key, value in run.evaluations[name].items())
+                raise ValueError(f"[evaluations.{name}]: {run.env} cannot be made with {words}: {error}") from error
 
 
 def _check_keys(where: str, given: Mapping[str, Any], allowed: Sequence[str]) -> None:

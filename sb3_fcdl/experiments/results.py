@@ -1,7 +1,6 @@
 """The result files of an experiment: what each finished run left, in the order of the experiment."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ from sb3_fcdl.experiments.experiment import REFERENCES, PlannedRun
 from sb3_fcdl.experiments.run import RESULTS, csv_of, results_folder
 from sb3_fcdl.runs import read_csv
 from sb3_fcdl.runs.measurements import NOT_CORRUPTED, accuracy_csv, contexts_csv, transitions_csv
-from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, CsvRow, Run, TransitionCsvRow, write_csv
+from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, CsvRow, Run, TransitionCsvRow, locked, write_csv
 
 # From the file of returns to the file of each kind, which is written before it.
 KINDS: tuple[tuple[type[Any], Callable[[Path], Path]], ...] = (
@@ -53,8 +52,7 @@ class Results:
         self._files: dict[Path, dict[_Key, list[Any]]] = {}
         for name in names:
             for row_class, path_of in KINDS:
-                path = path_of(csv_of(csv, name))
-                self._files[path] = _grouped(read_csv(path, row_class)) if path.exists() else {}
+                self._read(path_of(csv_of(csv, name)), row_class)
 
     def has(self, run: PlannedRun) -> bool:
         """
@@ -65,25 +63,31 @@ class Results:
 
     def add(self, run: PlannedRun, folder: Path) -> None:
         """
-        Take the results of a finished run into the files.
+        Take the results of a finished run into the files, whose lines stay, those too that others have written meanwhile.
 
         :param run: of the experiment
         :param folder: of the run
         """
-        for name in ("", *run.evaluations):
-            for row_class, path_of in KINDS:
-                path = path_of(csv_of(self.csv, name))
-                for timesteps in (*run.evaluate_at, run.timesteps):
-                    found = path_of(csv_of(results_folder(folder, timesteps) / RESULTS, name))
-                    if found.exists():
-                        self._files[path].update(_grouped(read_csv(found, row_class)))
-                rows = [row for _, group in sorted(self._files[path].items(), key=self._place) for row in group]
-                if rows:
-                    write_csv(path, rows)
+        with locked(self.csv):
+            for name in ("", *run.evaluations):
+                for row_class, path_of in KINDS:
+                    path = path_of(csv_of(self.csv, name))
+                    groups = self._read(path, row_class)
+                    for timesteps in (*run.evaluate_at, run.timesteps):
+                        found = path_of(csv_of(results_folder(folder, timesteps) / RESULTS, name))
+                        if found.exists():
+                            groups.update(_grouped(read_csv(found, row_class)))
+                    rows = [row for _, group in sorted(groups.items(), key=self._place) for row in group]
+                    if rows:
+                        write_csv(path, rows)
+
+    def _read(self, path: Path, row_class: type[Any]) -> dict[_Key, list[Any]]:
+        self._files[path] = _grouped(read_csv(path, row_class)) if path.exists() else {}
+        return self._files[path]
 
     def _keys(self, run: PlannedRun, evaluation: str) -> list[_Key]:
-        made = replace(run, env_kwargs={**run.env_kwargs, **run.evaluations.get(evaluation, {})})
-        first = _Key(*(getattr(made.row, name) for name in _Key._fields))
+        row = run.evaluated(evaluation).row
+        first = _Key(*(getattr(row, name) for name in _Key._fields))
         return [first._replace(timesteps=timesteps) for timesteps in (*run.evaluate_at, run.timesteps)]
 
     def _place(self, item: tuple[_Key, list[Any]]) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """One run of an experiment, in a folder of its own: what is left to do is done, what is done is not repeated."""
 
 import json
+import os
 import shutil
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,7 +13,9 @@ import stable_baselines3
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TrainFreq
+from stable_baselines3.common.utils import should_collect_more_steps
 
 from sb3_fcdl.evaluation import make_env
 from sb3_fcdl.experiments.experiment import FCDL as FCDL_NAME
@@ -21,6 +23,7 @@ from sb3_fcdl.experiments.experiment import REFERENCES, PlannedRun
 from sb3_fcdl.experiments.measuring import Policies, learned, measure, references
 from sb3_fcdl.experiments.training import TrainingArguments, TrainingRun, trained
 from sb3_fcdl.fcdl import FCDL
+from sb3_fcdl.runs import read_csv
 from sb3_fcdl.runs.clock import Clock
 from sb3_fcdl.runs.record import TrainRecord
 from sb3_fcdl.runs.stop import StoppedBySignal, StopRequest
@@ -41,11 +44,25 @@ def csv_of(csv: Path, evaluation: str) -> Path:
     return csv.with_stem(f"{csv.stem}_{evaluation}") if evaluation else csv
 
 
+def is_evaluated(run: PlannedRun, folder: Path) -> bool:
+    """
+    :param run: planned
+    :param folder: of the run
+    :return: whether it has the results of the plain evaluation and of all named ones, with their keyword arguments
+    """
+    csv = results_folder(folder, run.timesteps) / RESULTS
+    for name in ("", *run.evaluations):
+        path = csv_of(csv, name)
+        if not path.exists() or run.evaluated(name).row.env_kwargs not in {row.env_kwargs for row in read_csv(path)}:
+            return False
+    return True
+
+
 def check_folder(run: PlannedRun, folder: Path) -> None:
     """
     :param run: planned
     :param folder: of the run, if it was begun
-    :raises ValueError: if the run that was begun there is another
+    :raises ValueError: if the run that was begun there is another; evaluations may differ
     """
     path = folder / SETTINGS
     if not path.exists():
@@ -64,16 +81,18 @@ def carry_out(run: PlannedRun, folder: Path, saved: Callable[[], object] = lambd
 
     :param run: which
     :param folder: its own
-    :param saved: called when there is a new checkpoint
+    :param saved: called when the folder has something new that is worth keeping: a checkpoint, a trained model, results
     :return: whether the run is complete; False: a signal stopped it
     :raises ValueError: if the run that was begun in the folder is another
     """
     check_folder(run, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(json.dumps(run.settings, indent=2) + "\n")
+    if not (folder / SETTINGS).exists():
+        partial = folder / f"partial_{SETTINGS}"
+        partial.write_text(json.dumps(run.settings, indent=2) + "\n")
+        os.replace(partial, folder / SETTINGS)
     (folder / ERROR).unlink(missing_ok=True)
-    if run.python_path and run.python_path not in sys.path:
-        sys.path.append(run.python_path)
+    run.find_modules()
     try:
         return _Work(run, folder, saved).do()
     except Exception:
@@ -85,7 +104,7 @@ class _Work:
     """
     :param run: which
     :param folder: its own
-    :param saved: called when there is a new checkpoint
+    :param saved: called when there is something new to keep
     """
 
     def __init__(self, run: PlannedRun, folder: Path, saved: Callable[[], object]) -> None:
@@ -97,7 +116,7 @@ class _Work:
     def do(self) -> bool:
         """:return: whether it is complete"""
         run, folder = self.run, self.folder
-        if results_folder(folder, run.timesteps).exists():
+        if is_evaluated(run, folder):
             return True
         if run.algo == REFERENCES:
             record = TrainRecord(run.algo, run.env, run.env_kwargs, run.seed, 0, 0.0)
@@ -166,10 +185,10 @@ class _Work:
             return None
         wall_s = watch.clock.seconds
         model.save(self.folder / MODEL)
-        record = TrainRecord(
-            run.algorithm, run.env, run.env_kwargs, run.seed, run.timesteps, wall_s, {"n_envs": run.n_envs, **self.kwargs}
-        )
+        arguments = {"n_envs": run.n_envs, **self.kwargs}
+        record = TrainRecord(run.algorithm, run.env, run.env_kwargs, run.seed, model.num_timesteps, wall_s, arguments)
         record.save(self.folder)
+        self.saved()
         return record
 
     def evaluate(self, model: BaseAlgorithm | None, record: TrainRecord, policies: Callable[[TrainRecord], Policies]) -> None:
@@ -194,12 +213,13 @@ class _Work:
         shutil.rmtree(complete, ignore_errors=True)
         partial.rename(complete)
         sync(self.folder)
+        self.saved()
 
 
 class _OnTheWay(BaseCallback):
     """
     Evaluates a model at several points of one ``learn()``, because SB3's schedules depend on its length: as of its last
-    update. An algorithm that learns after whole rollouts stops within the last one, at the run's timesteps.
+    update. An algorithm that learns after whole rollouts stops at the run's timesteps, within the last one.
 
     :param work: its run
     :param clock: of the run; evaluations do not count
@@ -219,4 +239,14 @@ class _OnTheWay(BaseCallback):
                 self.work.evaluate(None, record, lambda made: learned(self.model, made))
         if self.work.stop.signal is not None and not is_resumable:
             raise StoppedBySignal
-        return now < run.timesteps or not isinstance(self.model, OnPolicyAlgorithm)
+        return now < run.timesteps or is_resumable or self._is_end_of_rollout
+
+    @property
+    def _is_end_of_rollout(self) -> bool:
+        """Of an algorithm that goes on to learn from it; an on-policy one asks before it has the last transition."""
+        if not isinstance(self.model, OffPolicyAlgorithm):
+            return False
+        frequency = self.model.train_freq
+        assert isinstance(frequency, TrainFreq)  # since it was made
+        collected = (self.locals[f"num_collected_{what}"] for what in ("steps", "episodes"))
+        return not should_collect_more_steps(frequency, *collected)

@@ -14,6 +14,8 @@ from sb3_fcdl.experiments.lines import Line
 CELLS = ("range", "seeds", "mean", "iqm", "improvement")
 # Columns that are the same in all rows of a run.
 ALSO: Mapping[str, str] = {"seeds": "seeds", "wall_s": "s"}
+# What tells runs apart.
+RUN = ("env", "env_kwargs", "algo", "seed")
 Key = tuple[Any, ...]
 
 
@@ -65,6 +67,13 @@ def table(lines: Iterable[Line], layout: Layout) -> str:
     if list(layout.columns) == ["timesteps"]:
         columns.sort()
     cells = {value: grouped([line for line in chosen if value.rstrip("%") in line], layout, value) for value in layout.values}
+    if layout.cell == "improvement" and not all((layout.over,) in each for each in cells.values()):
+        known = dict.fromkeys(", ".join(map(_text, row)) for each in cells.values() for row in each)
+        raise ValueError(
+            f"an improvement is over one of the rows, {'; '.join(known)}: say which by --over, got {layout.over!r}"
+            if len(layout.rows) == 1
+            else f"an improvement is over one row: give one name in --rows, got {', '.join(layout.rows)}"
+        )
     rows = _ordered(list(dict.fromkeys(_key(line, layout.rows) for line in chosen)), layout)
     corner = [""] if len(layout.rows) == 1 else [_label(name, layout) for name in layout.rows]
     header = [*corner, *(ALSO[name] for name in layout.also if name == "seeds")]
@@ -104,12 +113,12 @@ def select(lines: Iterable[Line], layout: Layout) -> list[Line]:
         raise ValueError(f"no line has {dict(layout.where)}; the lines have {known}")
     if "timesteps" not in (*layout.rows, *layout.columns, *layout.where):
         last: dict[Key, int] = {}
-        run = ("env", "env_kwargs", "algo", "seed")
         for line in chosen:
-            last[_key(line, run)] = max(last.get(_key(line, run), 0), line["timesteps"])
-        chosen = [line for line in chosen if line["timesteps"] == last[_key(line, run)]]
+            last[_key(line, RUN)] = max(last.get(_key(line, RUN), 0), line["timesteps"])
+        chosen = [line for line in chosen if line["timesteps"] == last[_key(line, RUN)]]
     if layout.normalize is not None:
-        chosen = _normalized(chosen, layout.normalize)
+        # Floor and ceiling need not be among the rows.
+        chosen = _normalized(chosen, layout.normalize, found)
     return chosen
 
 
@@ -123,18 +132,37 @@ def grouped(lines: Sequence[Line], layout: Layout, value: str) -> Cells:
     :param layout: that tells rows and columns apart
     :param value: what was measured
     :return: by row, by column, by task, by seed
+    :raises ValueError: if a seed has lines in one cell that differ; says in what
     """
     factor = 100 if value.endswith("%") else 1
     name = value.rstrip("%")
     all_columns = list(dict.fromkeys(_key(line, layout.columns) for line in lines if _fits(line, layout)))
     cells: Cells = {}
+    taken: dict[tuple[Key, Key, Key, Any], Line] = {}
     for line in sorted(lines, key=lambda line: str(line["seed"]).zfill(9)):
         columns = [_key(line, layout.columns)] if _fits(line, layout) else all_columns
         task = _key(line, [key for key in ("env", "task", "n_true_edges") if key not in (*layout.rows, *layout.columns)])
         for column in columns:
+            before = taken.setdefault((_key(line, layout.rows), column, task, line["seed"]), line)
+            if _text(before.get(name)) != _text(line[name]) or before.get("env_kwargs") != line.get("env_kwargs"):
+                raise ValueError(_several(before, line, name))
             row = cells.setdefault(_key(line, layout.rows), {}).setdefault(column, {})
             row.setdefault(task, {})[line["seed"]] = factor * float(line[name])
     return cells
+
+
+def _several(before: Line, line: Line, value: str) -> str:
+    """What is wrong with two lines for one seed of a cell."""
+    words = dict.fromkeys(word.partition("=")[0] for each in (before, line) for word in each.get("env_kwargs", "").split())
+    names = [name for name in (*words, "env", "algo", "timesteps") if before.get(name) != line.get(name)]
+    where = f"seed {line['seed']} of {line['algo']}, task {line.get('task', '')}, has two lines in one cell of the table"
+    if not names:
+        return (
+            f"{where}, with {value} {before[value]} and {line[value]}, of the same settings: give files that have a run once, "
+            "or choose by --where or tell apart by --rows what else differs"
+        )
+    differ = "; ".join(f"{name} {before.get(name, 'not given')} and {line.get(name, 'not given')}" for name in names)
+    return f"{where}, which differ in {differ}: choose by --where {names[0]}=VALUE, or tell them apart by --rows or --columns"
 
 
 def _fits(line: Line, layout: Layout) -> bool:
@@ -155,9 +183,9 @@ def _shown(layout: Layout) -> Callable[[Mapping[Key, Mapping[Any, float]], Cells
         if layout.cell == "range":
             return _with_ends(Estimate(float(values.mean()), float(values.min()), float(values.max())), layout)
         if layout.cell == "improvement":
-            others = cells.get((layout.over,), {}).get(column, {})
+            others = cells[layout.over,].get(column, {})
             same = [task for task in cell if task in others]
-            if not same or layout.over is None:
+            if not same:
                 return ""
             ours, theirs = ([np.array(list(each[task].values())) for task in same] for each in (cell, others))
             return _with_ends(probability_of_improvement(ours, theirs), layout)
@@ -179,8 +207,10 @@ def _digits(value: float, layout: Layout) -> str:
 def _seconds(lines: Sequence[Line], layout: Layout) -> list[str]:
     if "wall_s" not in layout.also:
         return []
-    last = max(line["timesteps"] for line in lines)
-    runs = {(line["env"], line["seed"]): float(line["wall_s"]) for line in lines if line["timesteps"] == last}
+    if any("wall_s" not in line for line in lines):
+        raise ValueError("some lines have no wall_s, as those of SB3's evaluations.npz: leave wall_s out of --also")
+    # Of each run the last evaluation, which knows all of its seconds.
+    runs = {_key(line, RUN): float(line["wall_s"]) for line in sorted(lines, key=lambda line: line["timesteps"])}
     return [f"{sum(runs.values()) / len(runs):.0f}"]
 
 
@@ -206,12 +236,12 @@ def _label(part: Any, layout: Layout) -> str:
     return layout.labels.get(_text(part), text)
 
 
-def _normalized(lines: Sequence[Line], normalize: tuple[str, str]) -> list[Line]:
+def _normalized(lines: Sequence[Line], normalize: tuple[str, str], everything: Sequence[Line]) -> list[Line]:
     task = ("env", "env_kwargs", "task", "seed")
-    scores = [line for line in lines if "mean" in line]
-    ends = {(line["algo"], _key(line, task)): float(line["mean"]) for line in scores if line["algo"] in normalize}
+    known = sorted((line for line in everything if "mean" in line), key=lambda line: line["timesteps"])
+    ends = {(line["algo"], _key(line, task)): float(line["mean"]) for line in known if line["algo"] in normalize}
     scaled = []
-    for line in scores:
+    for line in [line for line in lines if "mean" in line]:
         try:
             low, high = (ends[name, _key(line, task)] for name in normalize)
         except KeyError:
@@ -219,6 +249,11 @@ def _normalized(lines: Sequence[Line], normalize: tuple[str, str]) -> list[Line]
                 f"scores of {line['algo']} cannot be normalized: {' and '.join(normalize)} have no line for the same task and "
                 f"seed, {dict(zip(task, _key(line, task), strict=True))}"
             ) from None
+        if low == high:
+            raise ValueError(
+                f"scores cannot be normalized: {' and '.join(normalize)} have the same score, {low}, on "
+                f"{dict(zip(task, _key(line, task), strict=True))}: leave it out by --where, or name others in --normalize"
+            )
         scaled.append({**line, "mean": (float(line["mean"]) - low) / (high - low)})
     return scaled
 

@@ -8,6 +8,8 @@ from math import isnan
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from filelock import FileLock
+
 from sb3_fcdl.evaluation.accuracy import AccuracyResult
 from sb3_fcdl.evaluation.contexts import ContextResult
 from sb3_fcdl.evaluation.markdown import markdown
@@ -110,8 +112,21 @@ def append_csv(path: str | Path, run: Run, results: Sequence[Result]) -> None:
     :raises ValueError: if the file exists and has other columns
     """
     path = Path(path)
-    columns = _columns(path, next(row for kind, row in ROWS.items() if isinstance(results[0], kind)))
+    with locked(path):
+        _append(path, run, results)
+
+
+def locked(path: Path) -> FileLock:
+    """
+    :param path: a result file
+    :return: a context in which no other program changes the result files of its folder, which is made
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(".lock"))
+
+
+def _append(path: Path, run: Run, results: Sequence[Result]) -> None:
+    columns = _columns(path, next(row for kind, row in ROWS.items() if isinstance(results[0], kind)))
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         if file.tell() == 0:
@@ -121,7 +136,8 @@ def append_csv(path: str | Path, run: Run, results: Sequence[Result]) -> None:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """
-    Write a result file anew, aside, and put it in place of the one before, whose order of columns it keeps.
+    Write a result file anew, aside, and put it in place of the one before, whose order of columns it keeps. Lines that another
+    program has appended since the file was read are lost, unless both was ``locked``.
 
     :param path: the file
     :param rows: its lines, at least one

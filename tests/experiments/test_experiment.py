@@ -28,9 +28,6 @@ environments = ["fork"]
 [models.PPO]
 algorithm = "PPO"
 kwargs = { gamma = 1.0 }
-
-[evaluations.color]
-noise = "color"
 """
 
 
@@ -63,7 +60,41 @@ def test_runs_are_the_product(tmp_path):
     assert [run.timesteps for run in runs[:9]] == [0, 200, 200, 200, 200, 0, 100, 100, 100]
     assert [run.evaluate_at for run in runs[4:7]] == [(), (), (50,)]
     assert by_name["magnetic_PPO_seed0"].model == {"gamma": 1.0}
-    assert paper.evaluations == {"color": {"noise": "color"}}
+
+
+EVALUATED = """
+[environments.fork]
+env = "FCDL/Chemical-v0"
+env_kwargs = { rule = "full_fork", n_objects = 6 }
+[models.FCDL]
+[evaluations.color]
+noise = "color"
+"""
+
+
+def test_every_run_has_the_evaluations(tmp_path):
+    runs = runs_of(tmp_path, EVALUATED)
+    assert [run.evaluations for run in runs] == [{"color": {"noise": "color"}}] * 2
+    expected = {"rule": "full_fork", "n_objects": 6, "dynamics_seed": 0, "noise": "color"}
+    assert runs[1].evaluated("color").env_kwargs == expected
+    assert runs[1].evaluated("") == runs[1] and "evaluations" not in runs[1].settings
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("noise =", "n_nosy =", r"\[evaluations.color\]: FCDL/Chemical-v0 cannot be made with n_nosy='color': .*n_nosy"),
+        ('"color"', '"colour"', r"FCDL/Chemical-v0 cannot be made with noise='colour': .*; noise must be one of"),
+        ('[evaluations.color]\nnoise = "color"', "[evaluations]\ncolor = 6", r"\[evaluations.color\] must be a table"),
+        ("[evaluations.color]", "[evaluations.accuracy]", "needs another name: contexts, transitions, accuracy at its end"),
+        ("[evaluations.color]", "[evaluations.color_contexts]", "needs another name: contexts, transitions, accuracy"),
+        ("[evaluations.color]", '[evaluations."a/b"]', "needs another name, of letters"),
+    ],
+)
+def test_evaluations_are_tried_before_anything_is_trained(tmp_path, old, new, said):
+    assert old in EVALUATED
+    with pytest.raises((ValueError, TypeError), match=said):
+        runs_of(tmp_path, EVALUATED.replace(old, new))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_its_file_makes_the_runs_that_it_says(tmp_path):
     (text,) = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
     (tmp_path / "experiment.toml").write_text(text)
     runs = read_experiment(tmp_path / "experiment.toml")
-    # Of a seed: floors and ceiling twice; fork: FCDL twice, 64 codes, PPO; magnetic: FCDL twice, PPO.
+    # Of a seed: floors and ceiling twice; fork: FCDL twice, 64 codes, PPO; chain: FCDL twice, PPO.
     assert len(runs) == 3 * (2 + 4 + 3)
     assert {run.algo for run in runs} == {"references", "FCDL", "FCDL, paper", "FCDL, 64 codes", "PPO"}
 

@@ -1,5 +1,6 @@
 """Result files: what is there stays, what is new comes in the order of the experiment."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from experiment_files import result, tiny_file
 from sb3_fcdl.experiments.experiment import read_experiment
 from sb3_fcdl.experiments.results import Results
 from sb3_fcdl.runs import append_csv, read_csv
-from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, CsvRow, TransitionCsvRow, write_csv
+from sb3_fcdl.runs.table import AccuracyCsvRow, ContextCsvRow, CsvRow, TransitionCsvRow, locked, write_csv
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks" / "results"
 KINDS = {"contexts": ContextCsvRow, "accuracy": AccuracyCsvRow, "transitions": TransitionCsvRow}
@@ -60,6 +61,27 @@ def test_lines_come_in_the_order_of_the_experiment_whoever_ends_first(tmp_path):
     before = csv.read_bytes()
     again.add(runs[1], tmp_path / runs[1].name)
     assert csv.read_bytes() == before
+
+
+def test_lines_that_others_write_meanwhile_stay(tmp_path):
+    runs = read_experiment(tiny_file(tmp_path))
+    csv = tmp_path / "results.csv"
+    results, other = Results(csv, runs[:1]), Results(csv, runs[1:2])
+    for mine, run, timesteps in ((results, runs[0], 7), (other, runs[1], 8)):
+        append_csv(csv, replace(run.row, algo="PPO", timesteps=timesteps), [result(7.0)])
+        leave_results(run, tmp_path / run.name, 1.0)
+        mine.add(run, tmp_path / run.name)
+    # While another program has the files, none is read or written.
+    late = threading.Thread(target=results.add, args=(runs[0], tmp_path / runs[0].name))
+    with locked(csv):
+        before = csv.read_bytes()
+        late.start()
+        late.join(0.3)
+        assert late.is_alive() and csv.read_bytes() == before
+    late.join()
+    found = sorted((row.algo, row.mean) for row in read_csv(csv))
+    names = [f"{run.algo}{more}" for run in runs[:2] for more in ("", ", not corrupted")]
+    assert found == sorted([("PPO", 7.0)] * 2 + [(name, 1.0) for name in names])
 
 
 def test_a_named_evaluation_has_files_of_its_own(tmp_path):

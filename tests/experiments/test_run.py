@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 from experiment_files import figures, tiny_file
-from stable_baselines3 import PPO
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.env_util import make_vec_env
 from tiny import signalled_after
 
 from sb3_fcdl import FCDL
 from sb3_fcdl.cli import main
 from sb3_fcdl.evaluation import Task, evaluate_tasks
 from sb3_fcdl.experiments.experiment import REFERENCES, PlannedRun, read_experiment
-from sb3_fcdl.experiments.run import carry_out
+from sb3_fcdl.experiments.run import carry_out, is_evaluated
 from sb3_fcdl.runs import read_csv
 
 TRAIN = [
@@ -105,6 +106,52 @@ def test_ppo_ends_at_the_timesteps_and_is_evaluated_as_of_its_last_update(tmp_pa
         (expected,) = evaluate_tasks(other.learn(32 * n_rollouts), "CartPole-v1", {}, (Task("train"),), 2, 1)
         (row,) = read_csv(tmp_path / f"results_{timesteps}" / "results.csv")
         assert (row.algo, row.seed, row.timesteps, row.mean) == ("PPO, small", 1, timesteps, expected.mean)
+
+
+def test_dqn_ends_at_the_timesteps_within_a_rollout(tmp_path):
+    run = PlannedRun(
+        name="dqn",
+        algo="DQN",
+        env="CartPole-v1",
+        env_kwargs={},
+        seed=1,
+        timesteps=60,
+        episodes=2,
+        n_envs=10,
+        algorithm="DQN",
+        model={"learning_starts": 0, "train_freq": 4, "gradient_steps": 3, "batch_size": 8},
+    )
+    saved = []
+    assert carry_out(run, tmp_path / "dqn", lambda: saved.append(sorted(path.name for path in (tmp_path / "dqn").iterdir())))
+    # A rollout has 40 transitions. The second ends in its middle, and is not learned from.
+    model = DQN.load(tmp_path / "dqn" / "model.zip")
+    assert (model.num_timesteps, model._n_updates) == (60, 3)
+    assert json.loads((tmp_path / "dqn" / "train.json").read_text())["timesteps"] == 60
+    # Whoever keeps the folder elsewhere hears of the model, and then of its results.
+    assert saved == [["model.zip", "run.json", "train.json"], ["model.zip", "results_60", "run.json", "train.json"]]
+    # What ends with its last rollout learns from that one too, as without us.
+    assert carry_out(replace(run, timesteps=80), tmp_path / "whole")
+    other = DQN("MlpPolicy", make_vec_env("CartPole-v1", 10, seed=1), seed=1, device="cpu", **run.model).learn(80)
+    assert DQN.load(tmp_path / "whole" / "model.zip")._n_updates == other._n_updates == 6
+
+
+@pytest.mark.usefixtures("no_predictions")
+def test_other_evaluations_of_a_finished_run_are_made_without_training(tmp_path, monkeypatch, run):
+    run = replace(run, evaluate_at=(), evaluations={})
+    assert carry_out(run, tmp_path)
+    before = figures(tmp_path / "results_200" / "results.csv"), (tmp_path / "run.json").read_bytes()
+    monkeypatch.setattr(FCDL, "learn", None)
+    for noise in ("color", "none"):
+        now = replace(run, evaluations={"large": {"noise": noise}})
+        assert not is_evaluated(now, tmp_path)
+        assert carry_out(now, tmp_path) and is_evaluated(now, tmp_path)
+        assert {f"noise={noise}"} == {
+            word
+            for line in figures(tmp_path / "results_200" / "results_large.csv")
+            for word in line["env_kwargs"].split()
+            if word.startswith("noise")
+        }
+        assert (figures(tmp_path / "results_200" / "results.csv"), (tmp_path / "run.json").read_bytes()) == before
 
 
 def test_references_are_floors_and_ceiling(tmp_path, run):

@@ -103,6 +103,53 @@ def test_nothing_to_show_says_what_there_is(csv):
         rows_of(csv, values=("mean", "accuracy%"))
 
 
+def test_lines_that_are_not_told_apart_are_refused(csv):
+    lines = lines_of(csv)
+    for draw in (table, lambda lines, layout: picture(lines, layout, "profile")):
+        with pytest.raises(
+            ValueError, match=r"seed 0 of FCDL, task train, .* differ in rule full_fork and full_chain: .*--where rule="
+        ):
+            draw(lines, Layout())
+    both = squeezed(table(lines, Layout(rows=("rule", "algo"), where={"task": "train"}, digits=0, also=("wall_s",))))
+    assert "| full_fork | FCDL | 14 [10, 20] | 100 |" in both and "| full_chain | FCDL | 114 [110, 120] | 100 |" in both
+    # The same lines given twice are no contradiction; another figure of the same run is.
+    assert rows_of(csv) == squeezed(table(lines + lines, Layout(where={"rule": "full_fork"}))).splitlines()
+    other = [{**line, "mean": 3.0} for line in lines[:4] if line["timesteps"] == 1000]
+    with pytest.raises(ValueError, match=r"with mean 10\.0 and 3.0, of the same settings: give files that have a run once"):
+        table(lines + other, Layout(where={"rule": "full_fork"}))
+
+
+def test_seconds_are_of_all_runs_of_a_row(csv):
+    lines = [{**line, "wall_s": line["wall_s"] * (3 if line.get("rule") == "full_chain" else 1)} for line in lines_of(csv)]
+    rows = squeezed(table(lines, Layout(columns=("rule", "task"), also=("wall_s",)))).splitlines()
+    assert rows[2].startswith("| FCDL |") and rows[2].endswith("| 200 |")
+    without = [{key: value for key, value in line.items() if key != "wall_s"} for line in lines]
+    with pytest.raises(ValueError, match="leave wall_s out of --also"):
+        table([lines[0], *without], Layout(where={"rule": "full_fork"}, also=("wall_s",)))
+
+
+def test_floor_and_ceiling_need_not_be_among_the_rows(csv):
+    expected = "| FCDL | 0.675 [0.500, 1.000] | 0.325 [0.250, 0.400] |"
+    chosen = {"order": ("FCDL",), "has_others": False}, {"where": {"algo": "FCDL"}}
+    for layout in chosen:
+        assert rows_of(csv, normalize=("random", "ceiling"), digits=3, **layout)[2:] == [expected]
+    with pytest.raises(ValueError, match=r"random and random have the same score, 0\.0, on .*: leave it out by --where"):
+        rows_of(csv, normalize=("random", "random"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        ({}, "FCDL; MLP; random; ceiling: say which by --over, got None"),
+        ({"over": "PPO"}, "say which by --over, got 'PPO'"),
+        ({"over": "MLP", "rows": ("rule", "algo")}, "give one name in --rows, got rule, algo"),
+    ],
+)
+def test_an_improvement_over_nothing_is_refused(csv, layout, said):
+    with pytest.raises(ValueError, match=said):
+        rows_of(csv, cell="improvement", **layout)
+
+
 def test_evaluations_and_monitor_files_of_sb3(tmp_path):
     zoo = tmp_path / "ppo" / "CartPole-v1_3"
     zoo.mkdir(parents=True)
@@ -182,6 +229,7 @@ def test_commands_print_and_draw(csv, tmp_path, capsys):
     assert squeezed(capsys.readouterr().out).splitlines()[2] == "| dense: 3 layers | 10.5 [9.0, 12.0] | 3.2 [1.0, 6.0] |"
     assert main(["plot", str(csv), "--where", "task=n=2", "rule=full_fork", "--out", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").stat().st_size > 5000
+    drawn = ["--kind", "improvement", "--over", "PPO", "--out", str(tmp_path / "b.png")]
     with pytest.raises(SystemExit):
-        main(["plot", str(csv), "--kind", "improvement", "--over", "PPO", "--out", str(tmp_path / "b.png")])
+        main(["plot", str(csv), "--where", "rule=full_fork", *drawn])
     assert "there are no runs of 'PPO' to compare with, only of FCDL, MLP" in capsys.readouterr().err

@@ -34,6 +34,7 @@ docs: $(STAMP) ## the manual, into docs/_build; a warning, such as a link to now
 	$(BIN)/python -m sphinx -b html -q -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 
 package: $(STAMP) ## the wheel and the source archive, into dist/; both are looked into
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[package]"
 	$(BIN)/python -m build -o dist .
 	$(BIN)/python -m twine check --strict dist/*
 

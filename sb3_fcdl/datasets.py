@@ -9,6 +9,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_fcdl.extras import needs
 from sb3_fcdl.observations import Observations, map_observations
+from sb3_fcdl.world.spaces import unscaled
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -64,13 +65,18 @@ def to_minari(replay_buffer: ReplayBuffer, dataset_id: str, **about: Any) -> "Mi
     :param dataset_id: such as ``"house/random-v0"``
     :param about: further arguments of ``minari.create_dataset_from_buffers``: ``env``, ``algorithm_name``, ``author``, ...
     :return: the dataset
-    :raises ValueError: if the buffer is empty or saves memory, or there is such a dataset
+    :raises ValueError: if the buffer is empty, saves memory or does not record time limits, or there is such a dataset
     """
     with needs("minari", "minari"):
         import minari
         from minari.data_collector import EpisodeBuffer
     if replay_buffer.optimize_memory_usage:
         raise ValueError("the replay buffer has optimize_memory_usage=True, so it does not hold the last observations")
+    if not replay_buffer.handle_timeout_termination:
+        raise ValueError(
+            "the replay buffer has handle_timeout_termination=False, so it does not tell a time limit from a termination: "
+            "collect with replay_buffer_kwargs={'handle_timeout_termination': True}, SB3's default"
+        )
     if not replay_buffer.size():
         raise ValueError("the replay buffer is empty: learn() first, or load_replay_buffer()")
     episodes = [
@@ -102,7 +108,7 @@ def _episodes(replay_buffer: ReplayBuffer) -> Iterator[tuple[Any, np.ndarray, np
             map_observations(lambda array: array[rows, env], _all(observations))  # noqa: B023
             for observations in (replay_buffer.observations, replay_buffer.next_observations)
         )
-        actions = _unscaled(replay_buffer, replay_buffer.actions[rows, env])
+        actions = _env_actions(replay_buffer.action_space, replay_buffer.actions[rows, env])
         rewards, dones, timeouts = (getattr(replay_buffer, name)[rows, env] for name in ("rewards", "dones", "timeouts"))
         goes_on = ~dones[:-1].astype(bool) & _same_rows(after, before)
         ends = [*np.flatnonzero(~goes_on), n_rows - 1]
@@ -122,7 +128,7 @@ def _all(observations: Any) -> Observations:
 def _same_rows(after: Observations, before: Observations) -> np.ndarray:
     """Whether each transition leads to where the next one begins, ``[R - 1]``, bool."""
     pairs = [(after[key], before[key]) for key in after] if isinstance(after, dict) else [(after, before)]
-    rows = [(one[:-1] == other[1:]).reshape(len(one) - 1, -1).all(1) for one, other in pairs]  # type: ignore[index]
+    rows = [(one[:-1] == other[1:]).all(tuple(range(1, one.ndim))) for one, other in pairs]  # type: ignore[index]
     return np.logical_and.reduce(rows)
 
 
@@ -133,10 +139,8 @@ def _of_space(observations: Any, space: spaces.Space) -> Any:
     return observations.reshape(-1) if isinstance(space, spaces.Discrete) else observations
 
 
-def _unscaled(replay_buffer: ReplayBuffer, actions: np.ndarray) -> np.ndarray:
-    """In the environment's units and shape."""
-    space = replay_buffer.action_space
+def _env_actions(space: spaces.Space, actions: np.ndarray) -> np.ndarray:
+    """As the environment takes them."""
     if isinstance(space, spaces.Box):
-        shaped = actions.reshape(len(actions), *space.shape)
-        return (space.low + 0.5 * (shaped + 1) * (space.high - space.low)).clip(space.low, space.high).astype(space.dtype)
+        return unscaled(space, actions.reshape(len(actions), *space.shape))
     return actions.reshape(-1) if isinstance(space, spaces.Discrete) else actions

@@ -77,6 +77,16 @@ def test_episodes_are_cut_at_ends_gaps_and_the_wrap_of_a_full_buffer():
     assert episodes[2].rewards.tolist() == [4, 5] and episodes[2].actions.tolist() == [1, 1]
 
 
+def test_a_single_transition_is_an_episode():
+    buffer = ReplayBuffer(4, gym.spaces.Box(-9, 9, (2,), np.float32), gym.spaces.Box(-3, 5, (1, 2), np.float32))
+    before, after = np.array([[1, 2]], np.float32), np.array([[3, 4]], np.float32)
+    buffer.add(before, after, np.array([[[-0.5, 1]]]), np.array([7.0]), np.array([True]), [{}])
+    (episode,) = to_minari(buffer, "test/single-v0").iterate_episodes()
+    assert episode.observations.tolist() == [[1, 2], [3, 4]] and episode.rewards.tolist() == [7]
+    assert episode.actions.tolist() == [[[-1, 5]]]  # a quarter of the way from -3 to 5, and all of it
+    assert episode.terminations.tolist() == [True] and episode.truncations.tolist() == [False]
+
+
 def test_what_does_not_fit_is_refused():
     model = recorded("CartPole-v1", 20)
     to_minari(model.replay_buffer, "test/cartpole-v0")
@@ -91,3 +101,6 @@ def test_what_does_not_fit_is_refused():
     empty = ReplayBuffer(5, gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(2))
     with pytest.raises(ValueError, match="the replay buffer is empty"):
         to_minari(empty, "test/empty-v0")
+    untold = ReplayBuffer(5, gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(2), handle_timeout_termination=False)
+    with pytest.raises(ValueError, match=r"does not tell a time limit from a termination: collect with replay_buffer_kwargs="):
+        to_minari(untold, "test/untold-v0")

@@ -134,7 +134,6 @@ class MBPOCallback(DynamicsCallback):
         self.max_disagreement = max_disagreement
         self.branches = None
         self._is_new_epoch = False
-        self._gradient_steps_of_host: int | None = None
 
     @property
     def _host_algorithm(self) -> OffPolicyAlgorithm:
@@ -156,7 +155,6 @@ class MBPOCallback(DynamicsCallback):
         self._is_new_epoch = True
 
     def _on_rollout_start(self) -> None:
-        self._give_back()
         self._timesteps_before = self.num_timesteps
 
     def _on_rollout_end(self) -> None:
@@ -175,16 +173,7 @@ class MBPOCallback(DynamicsCallback):
         finally:
             host.replay_buffer = recorded
         # These were its updates: it is about to make its own.
-        self._gradient_steps_of_host, host.gradient_steps = host.gradient_steps, 0
-
-    def _on_training_end(self) -> None:
-        self._give_back()
-
-    def _give_back(self) -> None:
-        """The host has its own number of updates again, while transitions are collected and files written."""
-        if self._gradient_steps_of_host is not None:
-            self._host_algorithm.gradient_steps = self._gradient_steps_of_host
-            self._gradient_steps_of_host = None
+        skip_train(host)
 
     def _imagine(self) -> None:
         """Draw the transitions of an epoch."""
@@ -206,3 +195,36 @@ class MBPOCallback(DynamicsCallback):
         else:
             drawn = rng.uniform(-1, 1, size=stored.shape).astype(stored.dtype)
         return np.where(rng.random((len(stored), 1)) < self.RANDOM_SHARE, drawn, stored)
+
+
+def skip_train(host: OffPolicyAlgorithm) -> None:
+    """
+    The ``train`` that follows the present rollout does nothing. Any other call, such as the first of another ``learn``, if an
+    exception has ended this one, is as always.
+
+    No attribute changes, as attributes are saved with the host, but its class, until the next call of ``train``.
+
+    :param host: in ``on_rollout_end``
+    """
+    kind: Any = type(host)
+    if issubclass(kind, _Skips):  # the last rollout was followed by no train
+        kind = kind.__base__
+    skipped = _moment(host)
+
+    class Skips(kind, _Skips):
+        def train(self, *args: Any, **kwargs: Any) -> None:
+            self.__class__ = kind
+            if _moment(self) != skipped:
+                self.train(*args, **kwargs)
+
+    Skips.__name__, Skips.__qualname__, Skips.__module__ = kind.__name__, kind.__qualname__, kind.__module__
+    host.__class__ = Skips
+
+
+class _Skips:
+    """Marks a class that ``skip_train`` has made."""
+
+
+def _moment(host: OffPolicyAlgorithm) -> tuple[float, int]:
+    """Differs between calls of ``learn``, and between their rollouts."""
+    return host.start_time, host.num_timesteps

@@ -31,9 +31,9 @@ examples:
 `{PROGRAM} COMMAND --help` lists the options of a command.
 """
 TRAIN_DESCRIPTION = """\
-Train FCDL on an environment: max(1, N_ENVS // 10) updates of the model after every max(1, 10 // N_ENVS) steps of all
-environments. That is one update for every 10 transitions if N_ENVS is 1, 2, 5 or a multiple of 10, otherwise for every 6 to
-19.
+Train FCDL on an environment: max(1, N_ENVS // K) updates of the model after every max(1, K // N_ENVS) steps of all
+environments. K is 10 on Chemical and Magnetic, as published, and 2 on all others, as in the class FCDL. That is one update for
+every K transitions if N_ENVS divides K or is a multiple of it.
 """
 TRAIN_EPILOG = f"""\
 what it writes: LOG_DIR/RUN/, where RUN is ENV_OPTIONS_DYNAMICS_seedSEED_K (without DYNAMICS if it is the default), with

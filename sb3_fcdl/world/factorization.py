@@ -13,7 +13,7 @@ from fcdl_envs.arguments import Instance, OrNone, check, number
 from fcdl_envs.variables import Factors, Variable, consecutive_slices
 from sb3_fcdl.planning import BoxActions, DiscreteActions, MultiDiscreteActions
 from sb3_fcdl.world.moments import RunningMoments, rounding_of
-from sb3_fcdl.world.spaces import categories_of, check_spaces, columns_of, entries_of, variables_of, width_of
+from sb3_fcdl.world.spaces import categories_of, check_spaces, columns_of, entries_of, unscaled, variables_of, width_of
 
 Observations = th.Tensor | Mapping[str, th.Tensor]
 """A batch of observations as SB3 hands them on: one tensor, or of a ``Dict`` a tensor by key."""
@@ -214,10 +214,8 @@ class Factorization(nn.Module):
         :param actions: of a ``Box``, scaled to [-1, 1], ``[..., *action_space.shape]``
         :return: in the environment's units and within the bounds, which rounding alone would leave; likewise
         """
-        space = self.action_space
-        assert isinstance(space, spaces.Box)
-        unscaled = space.low + 0.5 * (actions + 1.0) * (space.high - space.low)
-        return unscaled.clip(space.low, space.high).astype(space.dtype)
+        assert isinstance(self.action_space, spaces.Box)
+        return unscaled(self.action_space, actions)
 
     def buffer_actions(self, actions: np.ndarray) -> np.ndarray:
         """

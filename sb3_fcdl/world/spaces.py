@@ -142,3 +142,12 @@ def entries_of(space: spaces.Space, columns: th.Tensor) -> np.ndarray:
         categories = [part.argmax(-1) for part in columns.split(categories_of(space), dim=-1)]
         values = th.stack(categories, dim=-1).cpu().numpy() + getattr(space, "start", 0)
     return values.reshape(-1, *space.shape).astype(space.dtype)
+
+
+def unscaled(space: spaces.Box, actions: np.ndarray) -> np.ndarray:
+    """
+    :param actions: scaled to [-1, 1], ``[..., *space.shape]``
+    :return: in the space's units and within its bounds, which rounding alone would leave; likewise
+    """
+    actions = space.low + 0.5 * (actions + 1.0) * (space.high - space.low)
+    return actions.clip(space.low, space.high).astype(space.dtype)

@@ -244,6 +244,54 @@ def test_the_host_is_given_back_when_training_fails(monkeypatch):
     assert host.replay_buffer is mbpo.replay_buffer and host.gradient_steps == 1
 
 
+class Leave(BaseCallback):
+    """Keeps the host's numbers of updates at both ends of rollouts, and interrupts after the callbacks before it."""
+
+    def __init__(self, at: int | None = None) -> None:
+        super().__init__()
+        self.at = at
+        self.seen: set[int] = set()
+
+    def _on_rollout_start(self) -> None:
+        self.seen.add(self.model.gradient_steps)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.seen.add(self.model.gradient_steps)
+        if self.num_timesteps == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_an_interrupted_host_learns_alone_as_always_and_is_saved_as_it_is(reset, tmp_path):
+    mbpo, first, last = MBPOCallback(**QUICK), Leave(), Leave(at=30)
+    host = make_host("SAC")
+    with pytest.raises(KeyboardInterrupt):
+        host.learn(40, [first, mbpo, last])
+    assert first.seen == last.seen == {1}
+    # From the eleventh step one update each; from the 24th, where the first epoch begins, ten.
+    assert host._n_updates == 13 + 10 * 7
+    assert vars(host).keys() == vars(make_host("SAC").learn(0)).keys()
+    host.save(tmp_path / "host.zip")
+    loaded = SAC.load(tmp_path / "host.zip", env=GatedEnv())
+    loaded.replay_buffer = host.replay_buffer
+    for each in (host, loaded):
+        n_updates = each._n_updates
+        each.learn(40 if reset else 10, reset_num_timesteps=reset)
+        assert type(each) is SAC and each._n_updates == n_updates + (30 if reset else 10)
+
+
+def test_a_host_that_makes_no_updates_of_its_own_makes_the_imagined_ones():
+    host = make_host("SAC", gradient_steps=0)
+    host.learn(30, MBPOCallback(**QUICK))
+    assert host._n_updates == 10 * 7 and type(host).__base__ is SAC  # no class upon class
+    host.gradient_steps = 1
+    host.learn(4, reset_num_timesteps=False)
+    assert type(host) is SAC and host._n_updates == 10 * 7 + 4
+
+
 def test_arguments_can_be_written_in_yaml():
     defaults = {name: parameter.default for name, parameter in inspect.signature(MBPOCallback).parameters.items()}
     assert json.loads(json.dumps(defaults)) == defaults

@@ -249,8 +249,12 @@ class ValueHead(Values):
         return self._in_units(self._members(state, goal).mean(0))
 
     def lowest(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-        """The lowest of all members: what is learned from must not be what one of them hopes for."""
-        return self._in_units(self._members(state, goal).amin(0))
+        """
+        The lowest of two members drawn at random: what is learned from must not be what one of them hopes for. The lowest of
+        all adds up to too little (docs/value.md).
+        """
+        pair = th.randperm(self.N_MEMBERS)[:2]
+        return self._in_units(self._members(state, goal)[pair].amin(0))
 
     def loss(self, state: th.Tensor, goal: th.Tensor, target: th.Tensor) -> th.Tensor:
         """See ``Values.loss``: of all members, in units of the scale, which moves towards that of the targets."""

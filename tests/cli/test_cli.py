@@ -32,7 +32,7 @@ def model_path(tmp_path_factory):
         ([], ["train", "evaluate", "profile", "examples:", "tensorboard --logdir"]),
         (
             ["train"],
-            ["default: 30000", "default: 10", "max(1, 10 // N_ENVS) steps", "--rule full_chain", "train.json", "examples:"],
+            ["default: 30000", "default: 10", "max(1, K // N_ENVS) steps", "--rule full_chain", "train.json", "examples:"],
         ),
         (
             ["evaluate"],

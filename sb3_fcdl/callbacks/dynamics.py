@@ -232,8 +232,7 @@ class DynamicsCallback(ModelViews, BaseCallback):
             )
             self.trainer.observe(_last_observations(self._recorder), actions, self.locals["infos"])
             self._recorder.store(actions, self.locals)
-        n_recorded = self.replay_buffer.size() * self.replay_buffer.n_envs
-        if self.n_calls % self.train_freq == 0 and n_recorded >= self.learning_starts:
+        if self.n_calls % self.train_freq == 0 and self.experience.n_recorded >= self.learning_starts:
             with self._own_random_numbers():
                 self._update_model()
         if self.n_calls % self.log_freq == 0:

@@ -6,7 +6,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_fcdl.dynamics.stacked import StackedLinear
+from sb3_fcdl.dynamics.stacked import Affine, StackedLinear
 from sb3_fcdl.world.enumeration import Enumeration
 from sb3_fcdl.world.moments import MIN_RELATIVE_STD_OF_FLOAT32, RunningMoments
 from sb3_fcdl.world.rewards import Outcomes
@@ -254,7 +254,7 @@ class ValueHead(Values):
         all adds up to too little (docs/value.md).
         """
         pair = th.randperm(self.N_MEMBERS)[:2]
-        return self._in_units(self._members(state, goal)[pair].amin(0))
+        return self._in_units(self._members(state, goal, pair).amin(0))
 
     def loss(self, state: th.Tensor, goal: th.Tensor, target: th.Tensor) -> th.Tensor:
         """See ``Values.loss``: of all members, in units of the scale, which moves towards that of the targets."""
@@ -283,13 +283,14 @@ class ValueHead(Values):
         self.mean.copy_(mean)
         self.unit.copy_(unit)
 
-    def _members(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-        """``[M, R, 2]``"""
-        hidden = th.cat([state, self.goal_moments.normalize(goal)], dim=-1).expand(self.N_MEMBERS, -1, -1)
-        for layer in (self.first, self.middle):
+    def _members(self, state: th.Tensor, goal: th.Tensor, which: th.Tensor | slice = slice(None)) -> th.Tensor:
+        """``[M, R, 2]``, or of some members."""
+        layers = [Affine(layer.weight[which], layer.bias[which]) for layer in (self.first, self.middle, self.last)]
+        hidden = th.cat([state, self.goal_moments.normalize(goal)], dim=-1).expand(len(layers[0].weight), -1, -1)
+        for layer in layers[:-1]:
             hidden = layer(hidden)
             hidden = F.silu(F.layer_norm(hidden, hidden.shape[-1:]))
-        return self.last(hidden)
+        return layers[-1](hidden)
 
     def _in_units(self, answer: th.Tensor) -> th.Tensor:
         return (self.mean + self.unit * answer).float()

@@ -65,7 +65,7 @@ def estimate(
     :raises ValueError: if a number is out of range, or there are no scores
     """
     _check(scores, confidence, n_resamples, seed)
-    drawn = np.concatenate(_resampled(scores, n_resamples, np.random.default_rng(seed)), axis=1)
+    drawn = _pooled(scores, n_resamples, seed)
     return Estimate(float(statistic(np.concatenate(scores))), *_interval(statistic(drawn), confidence))
 
 
@@ -121,7 +121,7 @@ def performance_profile(
     :raises ValueError: if a number is out of range, or there are no scores
     """
     _check(scores, confidence, n_resamples, seed)
-    drawn = np.concatenate(_resampled(scores, n_resamples, np.random.default_rng(seed)), axis=1)
+    drawn = _pooled(scores, n_resamples, seed)
     values = np.concatenate(scores)
     shares = np.array([(values > threshold).mean() for threshold in thresholds])
     ends = [_interval((drawn > threshold).mean(axis=1), confidence) for threshold in thresholds]
@@ -133,6 +133,11 @@ def _share_better(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """Of all pairs; ``[..., n]`` and ``[..., m]`` to ``[...]``."""
     pairs = ours[..., :, None], theirs[..., None, :]
     return ((pairs[0] > pairs[1]) + 0.5 * (pairs[0] == pairs[1])).mean(axis=(-2, -1))
+
+
+def _pooled(scores: Scores, n_resamples: int, seed: int) -> np.ndarray:
+    """Resamples of all tasks together, ``[n_resamples, n]``."""
+    return np.concatenate(_resampled(scores, n_resamples, np.random.default_rng(seed)), axis=1)
 
 
 def _resampled(scores: Scores, n_resamples: int, rng: np.random.Generator) -> list[np.ndarray]:

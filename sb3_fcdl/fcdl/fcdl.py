@@ -46,7 +46,7 @@ from sb3_fcdl.world.spaces import check_spaces
 SelfFCDL = TypeVar("SelfFCDL", bound="FCDL")
 
 
-class FCDL(ModelViews, ResumableAlgorithm):
+class FCDL(ModelViews, ResumableAlgorithm):  # type: ignore[misc]  # SB3 has an attribute actor, of any module
     """
     Fine-Grained Causal Dynamics Learning (Hwang et al., ICML 2024), planned with by model-predictive control.
 

@@ -15,14 +15,15 @@ from fcdl_envs.arguments import refuse
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics import DEFAULT_DYNAMICS, DynamicsModel, dynamics_class
 from sb3_fcdl.fcdl import portable
+from sb3_fcdl.fcdl.actor import Actor
 from sb3_fcdl.fcdl.arguments import check_arguments
 from sb3_fcdl.fcdl.elsewhere import check_keywords, tells_where
+from sb3_fcdl.fcdl.reading import read_observations
 from sb3_fcdl.graphs import CausalGraph
 from sb3_fcdl.inspection.explain import Explanation, Question, explain
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.planning import Plan, Planner, Problem, RewardFn, TerminationFn, generators_of, planner_class
 from sb3_fcdl.world.factorization import Factorization
-from sb3_fcdl.world.gate import check_observations
 from sb3_fcdl.world.precision import in_float32
 from sb3_fcdl.world.values import ValueTable
 from sb3_fcdl.world.world_model import WorldModel
@@ -155,6 +156,15 @@ class FCDLPolicy(BasePolicy):
         """The model that is planned with."""
         return self.world.dynamics
 
+    @property
+    def actor(self) -> Actor:
+        """
+        What the model would do without a plan, a policy of its own.
+
+        :raises ValueError: if the model learns no values, because ``gamma`` is 1
+        """
+        return Actor(self.world)
+
     def set_learning_rate(self, learning_rate: float) -> None:
         """
         :param learning_rate: of the dynamics model; what is learned beside it has ``HEAD_SPEED`` times as much, values up to
@@ -229,11 +239,6 @@ class FCDLPolicy(BasePolicy):
             ``state`` or the masks have another shape
         """
         self.set_training_mode(False)
-        if isinstance(observation, tuple):
-            raise ValueError(
-                "predict() was given a tuple instead of an observation. You are probably mixing the Gym and the SB3 VecEnv "
-                "API: `obs, info = env.reset()` (Gym) vs `obs = vec_env.reset()` (SB3 VecEnv)."
-            )
         tensors, is_batch = self._read(observation, "predict()")
         with th.no_grad():
             known = warm_start_of(state, episode_start)
@@ -286,15 +291,8 @@ class FCDLPolicy(BasePolicy):
         return explain(Question(self.world, self.planner, self.problem, state, goal, self._masks(action_masks)))
 
     def _read(self, observation: Observations, who: str) -> tuple[PyTorchObs, bool]:
-        """
-        An observation or a batch as tensors, and whether it is a batch.
-
-        :raises ValueError: if a number is NaN or infinite, or a category outside of its space
-        """
-        seen = observation if isinstance(observation, dict) else np.asarray(observation)
-        remedy = "Give the policy what can be observed, such as what was observed last"
-        check_observations(self.world.factorization, seen, f"{who} was given", remedy)
-        return self.obs_to_tensor(seen)
+        """See ``read_observations``."""
+        return read_observations(self, self.world.factorization, observation, who)
 
     def _masks(self, action_masks: np.ndarray | None) -> th.Tensor | None:
         """Masks of one environment or a batch, as ``plan`` takes them."""

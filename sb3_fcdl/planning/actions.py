@@ -33,6 +33,11 @@ class DiscreteActions:
         """Shape of one action."""
         return ()
 
+    @property
+    def width(self) -> int:
+        """Columns of an encoded action."""
+        return self.n
+
     def encode(self, actions: th.Tensor, dtype: th.dtype) -> th.Tensor:
         """
         :param actions: ``[R]``, int64
@@ -41,6 +46,15 @@ class DiscreteActions:
         """
         one_hot = th.zeros(*actions.shape, self.n, dtype=dtype, device=actions.device)
         return one_hot.scatter_(-1, actions[..., None], 1)
+
+    def decode(self, encoded: th.Tensor) -> th.Tensor:
+        """
+        The inverse of :meth:`encode`.
+
+        :param encoded: ``[R, n]``; of columns that are no one-hot the largest counts
+        :return: ``[R]``, int64
+        """
+        return encoded.argmax(-1)
 
     def number(self, actions: th.Tensor) -> th.Tensor:
         """
@@ -76,6 +90,11 @@ class MultiDiscreteActions:
         return (len(self.sizes),)
 
     @property
+    def width(self) -> int:
+        """Columns of an encoded action."""
+        return sum(self.sizes)
+
+    @property
     def n(self) -> int:
         """Number of different actions."""
         return math.prod(self.sizes)
@@ -87,8 +106,17 @@ class MultiDiscreteActions:
         :return: ``[R, sum(sizes)]``
         """
         first_columns = _constant([0, *accumulate(self.sizes[:-1])], actions.device)
-        one_hots = th.zeros(*actions.shape[:-1], sum(self.sizes), dtype=dtype, device=actions.device)
+        one_hots = th.zeros(*actions.shape[:-1], self.width, dtype=dtype, device=actions.device)
         return one_hots.scatter_(-1, actions + first_columns, 1)
+
+    def decode(self, encoded: th.Tensor) -> th.Tensor:
+        """
+        The inverse of :meth:`encode`.
+
+        :param encoded: ``[R, sum(sizes)]``; of columns of a dimension that are no one-hot the largest counts
+        :return: ``[R, len(sizes)]``, int64
+        """
+        return th.stack([part.argmax(-1) for part in encoded.split(self.sizes, dim=-1)], dim=-1)
 
     def number(self, actions: th.Tensor) -> th.Tensor:
         """
@@ -131,6 +159,11 @@ class BoxActions:
         """Shape of one action."""
         return (len(self.low),)
 
+    @property
+    def width(self) -> int:
+        """Columns of an encoded action."""
+        return len(self.low)
+
     def encode(self, actions: th.Tensor, dtype: th.dtype) -> th.Tensor:
         """
         :param actions: ``[R, A]``, float
@@ -138,6 +171,10 @@ class BoxActions:
         :return: ``[R, A]``
         """
         return actions.to(dtype)
+
+    def decode(self, encoded: th.Tensor) -> th.Tensor:
+        """The inverse of :meth:`encode`: the same."""
+        return encoded
 
 
 CategoricalActions = DiscreteActions | MultiDiscreteActions
@@ -147,29 +184,32 @@ Actions = CategoricalActions | BoxActions
 """Every kind of action that can be planned."""
 
 
-def alternatives(actions: Actions, taken: th.Tensor, n: int) -> th.Tensor:
+def alternatives(actions: Actions, taken: th.Tensor, chosen: th.Tensor, n: int) -> th.Tensor:
     """
-    Actions to compare: all, if they are whole numbers and there are at most ``n``; else the one that was taken, and others
-    drawn uniformly, of a box half of them near it: at a distance of a third of the range down to a hundredth.
+    Actions to compare: all, if they are whole numbers and there are at most ``n``; else the one that was taken, the one that
+    a policy chooses, and others drawn uniformly, of a box half of them near the chosen one: at a distance of a third of the
+    range down to a hundredth.
 
     :param actions: what an action is
     :param taken: encoded, ``[R, A]``
-    :param n: how many
+    :param chosen: encoded, ``[R, A]``
+    :param n: how many, at least 2
     :return: encoded, ``[n, R, A]`` or fewer
     """
-    if isinstance(actions, BoxActions):
-        low, high = (th.tensor(bound).to(taken) for bound in (actions.low, actions.high))
-        others = taken.expand(n - 1, *taken.shape)
-        n_near = (n - 1) // 2
-        anywhere = low + (high - low) * th.rand_like(others[n_near:])
-        sizes = th.logspace(-2, -0.5, n_near).to(taken).view(-1, 1, 1) * (high - low)
-        near = (others[:n_near] + sizes * th.randn_like(others[:n_near])).clamp(low, high)
-        return th.cat([taken.unsqueeze(0), near, anywhere])
-    if actions.n <= n:
+    if not isinstance(actions, BoxActions) and actions.n <= n:
         numbers = th.arange(actions.n, device=taken.device)
         return actions.encode(actions.numbered(numbers), taken.dtype).unsqueeze(1).expand(-1, len(taken), -1)
-    numbers = th.randint(actions.n, ((n - 1) * len(taken),), device=taken.device)
-    return th.cat([taken, actions.encode(actions.numbered(numbers), taken.dtype)]).view(n, *taken.shape)
+    given = th.stack([taken, chosen])
+    if not isinstance(actions, BoxActions):
+        numbers = th.randint(actions.n, ((n - 2) * len(taken),), device=taken.device)
+        others = actions.encode(actions.numbered(numbers), taken.dtype)
+        return th.cat([given, others.view(n - 2, *taken.shape)])
+    low, high = (th.tensor(bound).to(taken) for bound in (actions.low, actions.high))
+    n_near = (n - 2) // 2
+    others = chosen.expand(n - 2, *chosen.shape)
+    sizes = th.logspace(-2, -0.5, n_near).to(taken).view(-1, 1, 1) * (high - low)
+    near = (others[:n_near] + sizes * th.randn_like(others[:n_near])).clamp(low, high)
+    return th.cat([given, near, low + (high - low) * th.rand_like(others[n_near:])])
 
 
 def _constant(numbers: Sequence[int], device: th.device) -> th.Tensor:

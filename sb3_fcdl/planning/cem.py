@@ -48,9 +48,9 @@ class CEM(Planner):
 
     def _search(self, rollout: Rollout, noise: Noise, distribution: SequenceDistribution, known: th.Tensor) -> Plan:
         winners = []
-        for _ in self._iterations(rollout):
+        for iteration in self._iterations(rollout):
             candidates = distribution.sample(noise, self.n_candidates)
-            elites, returns = best_of(candidates, rollout.evaluate(candidates), self.n_elites)
+            elites, returns = best_of(candidates, rollout.evaluate(candidates, iteration == 0), self.n_elites)
             kept = returns.isfinite() | (returns[:, :1] == -th.inf)
             distribution = distribution.fitted(elites, kept)
             winners.append(Plan(elites[:, 0], returns[:, 0], None))

@@ -70,7 +70,7 @@ class ICEM(Planner):
                 is_cold = known.isnan().flatten(1).all(dim=1).view(-1, *(1,) * (known.dim() - 1))
                 samples = distribution.held(samples).where(is_cold, samples)
             candidates[:, -self.n_kept :] = distribution.completed(known, samples)
-            elites, returns = best_of(candidates, rollout.evaluate(candidates), self.n_elites)
+            elites, returns = best_of(candidates, rollout.evaluate(candidates, iteration == 0), self.n_elites)
             distribution = distribution.fitted(elites, returns.isfinite() | (returns[:, :1] == -th.inf))
             known = elites[:, : self.n_kept].to(known)
         return Plan(elites[:, 0], returns[:, 0], one_step_on(known))

@@ -42,10 +42,10 @@ class MPPI(Planner):
         return 1
 
     def _search(self, rollout: Rollout, noise: Noise, distribution: SequenceDistribution, known: th.Tensor) -> Plan:
-        for _ in self._iterations(rollout):
+        for iteration in self._iterations(rollout):
             candidates = distribution.sample(noise, self.n_candidates)
-            candidates[:, :1] = distribution.completed(known, candidates[:, :1])
-            distribution = distribution.fitted(candidates, self._weights(rollout.evaluate(candidates)))
+            candidates[:, -1:] = distribution.completed(known, candidates[:, -1:])
+            distribution = distribution.fitted(candidates, self._weights(rollout.evaluate(candidates, iteration == 0)))
         chosen = distribution.chosen(noise)[:, None]
         return Plan(chosen[:, 0], rollout.evaluate(chosen)[:, 0], one_step_on(chosen.to(known)))
 

@@ -78,24 +78,21 @@ class Planner(ABC):
             environment no action, or is given for a box, or ``warm_start`` has another shape
         """
         noise = Noise(len(state), state.device, generators)
-        rollout = make_rollout(problem, state, goal, self.actions)
+        rollout = make_rollout(problem, state, goal, self.actions, action_mask)
         known = self._known(warm_start, state)
         distribution = initial_distribution(self.actions, self.horizon, state, action_mask, known)
         if problem.is_value_exact and self.horizon == 1 and not isinstance(self.actions, BoxActions):
-            return self._best_of_all(rollout, noise, action_mask)
+            return self._best_of_all(rollout, noise)
         return self._search(rollout, noise, distribution, known)
 
-    def _best_of_all(self, rollout: Rollout, noise: Noise, action_mask: th.Tensor | None) -> Plan:
+    def _best_of_all(self, rollout: Rollout, noise: Noise) -> Plan:
         """The best action for one step; of several equally good ones any."""
         assert not isinstance(self.actions, BoxActions)
         # In random order: the first of equal ones is taken.
         numbers = noise.uniform(self.actions.n).argsort(dim=1)
         actions = self.actions.numbered(numbers.flatten()).view(*numbers.shape, 1, *self.actions.shape)
-        returns = rollout.evaluate(actions)
-        if action_mask is not None:
-            one_hots = self.actions.encode(actions[:, :, 0], returns.dtype)
-            is_allowed = (one_hots * ~action_mask.unsqueeze(1)).sum(-1) == 0
-            returns = returns.masked_fill(~is_allowed, -th.inf)
+        is_allowed = rollout.allows(self.actions.encode(actions[:, :, 0], rollout.state.dtype))
+        returns = rollout.evaluate(actions).masked_fill(~is_allowed, -th.inf)
         best, values = best_of(actions, returns, 1)
         left = values.new_full((len(values), self.n_kept, 1, *self.actions.shape), th.nan) if self.n_kept else None
         return Plan(best[:, 0], values[:, 0], left)

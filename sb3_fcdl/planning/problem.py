@@ -42,6 +42,9 @@ with this step, or how likely that is: bool, or a number in [0, 1].
 ValueFn = Callable[[th.Tensor, th.Tensor], th.Tensor]
 """``(state [R, D], goal [R, G]) -> value [R]``: the discounted return from that state on; each row by itself."""
 
+PolicyFn = Callable[[th.Tensor, th.Tensor], th.Tensor]
+"""``(state [R, D], goal [R, G]) -> encoded action [R, A]``: what seems best there, without a plan; each row by itself."""
+
 ExpectedFn = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
 """
 ``(state [R, D], encoded action [R, A], goal [R, G]) -> [R]``: the expected reward of a step and discounted value of where it
@@ -109,6 +112,7 @@ class Problem:
     :param value: what the last state is worth; None: nothing
     :param is_value_exact: whether the value is that of the best that can be done under the model: a plan of one step then
         compares all actions, as many whole numbers as there are
+    :param policy: proposes a sequence among those that are compared: what it would do step by step. None: there is none
     :param expected: what a step that chance decides is worth, with all that comes after it: a sequence counts up to the first
         such step, because later actions would depend on where it leads. None: its likeliest state is taken for certain
     :param key: code of a state that ``step`` returned; makes planning faster where different actions often lead to equal
@@ -124,6 +128,7 @@ class Problem:
     termination: TerminationFn | None = None
     value: ValueFn | None = None
     is_value_exact: bool = False
+    policy: PolicyFn | None = None
     expected: ExpectedFn | None = None
     key: KeyFn | None = None
     discount: float = 1.0

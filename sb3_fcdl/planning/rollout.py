@@ -30,25 +30,38 @@ class Rollout(ABC):
     :param state: encoded current state, ``[B, D]``
     :param goal: encoded task of each environment, ``[B, G]``
     :param actions: what an action is
+    :param action_mask: the values allowed at the first step, ``[B, sum(sizes)]``, bool; None: all
     """
 
-    def __init__(self, problem: Problem, state: th.Tensor, goal: th.Tensor, actions: Actions) -> None:
+    def __init__(
+        self, problem: Problem, state: th.Tensor, goal: th.Tensor, actions: Actions, action_mask: th.Tensor | None = None
+    ) -> None:
+        self.action_mask = action_mask
         self.problem = problem
         self.state = state
         self.goal = goal
         self.actions = actions
 
-    def evaluate(self, sequences: th.Tensor) -> th.Tensor:
+    def evaluate(self, sequences: th.Tensor, asks_policy: bool = False) -> th.Tensor:
         """
         The return of each sequence, see :class:`~sb3_fcdl.planning.problem.Problem`; ``-inf`` where it is not finite.
 
         :param sequences: ``[B, N, H, *]``, where ``*`` is the shape of one action; int64, for a box float
+        :param asks_policy: whether the first sequence of each environment becomes what the policy of the problem does, if
+            there is one; where that is forbidden, its first action stays
         :return: returns, ``[B, N]``
         """
         n_envs, n_candidates, horizon = sequences.shape[:3]
         actions = sequences.movedim(2, 0).flatten(1, 2)
         places = [self._start(n_candidates)]
-        for action in actions.unbind():
+        for step, action in enumerate(actions.unbind()):
+            if asks_policy and self.problem.policy is not None:
+                encoded = self.problem.policy(self._states_at(places[-1], slice(None, None, n_candidates)), self.goal)
+                proposed = self.actions.decode(encoded).to(action)
+                if step == 0 and self.action_mask is not None:
+                    is_allowed = self.allows(encoded).view(-1, *(1,) * len(self.actions.shape))
+                    proposed = proposed.where(is_allowed, action[::n_candidates])
+                sequences[:, 0, step] = action[::n_candidates] = proposed
             places.append(self._follow(places[-1], action))
         # What a step pays changes nothing of where it leads: a learned reward is asked once for all of them.
         rewards, ended = self._outcomes_of(places, actions)
@@ -65,6 +78,16 @@ class Rollout(ABC):
         # added one after another, so that equal sequences have equal returns wherever they stand
         returns = rewards.cumsum(dim=0)[-1]
         return returns.where(returns.isfinite(), -th.inf).view(n_envs, n_candidates)
+
+    def allows(self, encoded: th.Tensor) -> th.Tensor:
+        """
+        :param encoded: first actions of each environment, ``[B, ..., A]``
+        :return: whether they are allowed, ``[B, ...]``
+        """
+        if self.action_mask is None:
+            return encoded.new_ones(encoded.shape[:-1], dtype=th.bool)
+        forbidden = ~self.action_mask.view(len(encoded), *(1,) * (encoded.dim() - 2), -1)
+        return (encoded * forbidden).sum(-1) == 0
 
     @abstractmethod
     def _start(self, n_candidates: int) -> Place:
@@ -91,8 +114,8 @@ class Rollout(ABC):
         """
 
     @abstractmethod
-    def _states_at(self, place: Place) -> th.Tensor:
-        """The states of the candidates, ``[B * N, D]``."""
+    def _states_at(self, place: Place, candidates: slice = slice(None)) -> th.Tensor:
+        """The states of the candidates, ``[B * N, D]``, or of some of them."""
 
     def _outcomes(
         self, state: th.Tensor, action: th.Tensor, step: Step, goal: th.Tensor
@@ -144,8 +167,8 @@ class PlainRollout(Rollout):
         reward, ended = self._outcomes(states.flatten(0, 1), actions.flatten(0, 1), step, goal)
         return reward.view(horizon, n_rows), None if ended is None else ended.view(horizon, n_rows)
 
-    def _states_at(self, place: Place) -> th.Tensor:
-        return place[0]
+    def _states_at(self, place: Place, candidates: slice = slice(None)) -> th.Tensor:
+        return place[0][candidates]
 
 
 class MemoRollout(Rollout):
@@ -165,9 +188,16 @@ class MemoRollout(Rollout):
     MAX_ACTIONS = 1024
 
     def __init__(
-        self, problem: Problem, state: th.Tensor, goal: th.Tensor, actions: CategoricalActions, *, key: KeyFn
+        self,
+        problem: Problem,
+        state: th.Tensor,
+        goal: th.Tensor,
+        actions: CategoricalActions,
+        action_mask: th.Tensor | None = None,
+        *,
+        key: KeyFn,
     ) -> None:
-        super().__init__(problem, state, goal, actions)
+        super().__init__(problem, state, goal, actions, action_mask)
         self.numbering = actions
         self.n_actions = actions.n
         self.key = key
@@ -221,8 +251,8 @@ class MemoRollout(Rollout):
         edges = th.stack([edge for _, edge in places[1:]])
         return self._edge_reward[edges], self._edge_ended[edges]
 
-    def _states_at(self, place: Place) -> th.Tensor:
-        return self._node_state.index_select(0, place[0])
+    def _states_at(self, place: Place, candidates: slice = slice(None)) -> th.Tensor:
+        return self._node_state.index_select(0, place[0][candidates])
 
     def _nodes_of(self, state: th.Tensor, env: th.Tensor) -> th.Tensor:
         """Nodes of the given states, ``[R]``; made where they do not exist."""
@@ -253,11 +283,13 @@ def _joined(steps: list[Step]) -> Step:
     return Step(next_state, joined([each.uncertainty for each in steps]), joined([each.is_chance for each in steps]))
 
 
-def make_rollout(problem: Problem, state: th.Tensor, goal: th.Tensor, actions: Actions) -> Rollout:
+def make_rollout(
+    problem: Problem, state: th.Tensor, goal: th.Tensor, actions: Actions, action_mask: th.Tensor | None = None
+) -> Rollout:
     """The fastest rollout for this kind of action, state and device; see :class:`Rollout` for the parameters."""
     # Without a key only common beginnings of sequences could be shared, which saves about what it costs. On any other device
     # than a CPU the host would wait at every depth for what the memo knows.
     if not isinstance(actions, BoxActions) and problem.key is not None and state.device.type == "cpu":
         if actions.n <= MemoRollout.MAX_ACTIONS:
-            return MemoRollout(problem, state, goal, actions, key=problem.key)
-    return PlainRollout(problem, state, goal, actions)
+            return MemoRollout(problem, state, goal, actions, action_mask, key=problem.key)
+    return PlainRollout(problem, state, goal, actions, action_mask)

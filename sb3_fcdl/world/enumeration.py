@@ -41,13 +41,20 @@ class Enumeration(nn.Module):
         """
         return _number(state, self.state_sizes)
 
+    def action_number(self, action: th.Tensor) -> th.Tensor:
+        """
+        :param action: encoded, ``[R, A]``
+        :return: its row in ``actions``, likewise
+        """
+        return _number(action, self.action_sizes)
+
     def pair_number(self, state: th.Tensor, action: th.Tensor) -> th.Tensor:
         """
         :param state: encoded, ``[R, D]``
         :param action: encoded, ``[R, A]``
         :return: a number of each pair, below ``n_pairs``, ``[R]``, int64
         """
-        return self.state_number(state) * len(self.actions) + _number(action, self.action_sizes)
+        return self.state_number(state) * len(self.actions) + self.action_number(action)
 
 
 def enumeration_of(factorization: Factorization) -> Enumeration | None:

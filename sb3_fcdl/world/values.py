@@ -1,21 +1,36 @@
-"""What a state is worth beyond the end of a plan."""
+"""What a state is worth beyond the end of a plan, and what seems best to do there."""
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch as th
 from torch import nn
 from torch.nn import functional as F
 
 from sb3_fcdl.dynamics.stacked import Affine, StackedLinear
+from sb3_fcdl.planning import Actions, BoxActions
 from sb3_fcdl.world.enumeration import Enumeration
 from sb3_fcdl.world.moments import MIN_RELATIVE_STD_OF_FLOAT32, RunningMoments
 from sb3_fcdl.world.rewards import Outcomes
 
 
+class Backups(NamedTuple):
+    """
+    What states are worth by Bellman's equation, see ``WorldModel.backups``.
+
+    :param worth: with the reward alone, and with the bonus for what is new, ``[R, 2]``
+    :param action: the best of those that were compared, with the reward alone, encoded, ``[R, A]``
+    """
+
+    worth: th.Tensor
+    action: th.Tensor
+
+
 class Values(nn.Module, ABC):
     """
     Two learned values: the discounted return from a state on, and the same with a bonus for what is new. They are told their
-    targets, see ``WorldModel.backups``. Before the first reward every state is worth 0.
+    targets, see ``WorldModel.backups``. Before the first reward every state is worth 0. And the actor: the action that was
+    the best of those compared for these targets.
 
     :param goal_width: numbers of the goal, ``G``
     :param discount: of the rewards, per environment step. With 1 a value has no bound, and is not learned
@@ -112,12 +127,21 @@ class Values(nn.Module, ABC):
         return outcomes.state, outcomes.action, outcomes.goal
 
     @abstractmethod
-    def loss(self, state: th.Tensor, goal: th.Tensor, target: th.Tensor) -> th.Tensor:
+    def act(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         """
         :param state: encoded, ``[R, D]``
         :param goal: ``[R, G]``
-        :param target: what each state is worth, ``[R, 2]``
-        :return: mean squared difference to the targets, a scalar
+        :return: what seems best there without a plan, encoded, ``[R, A]``
+        """
+
+    @abstractmethod
+    def losses(self, state: th.Tensor, goal: th.Tensor, target: Backups) -> dict[str, th.Tensor]:
+        """
+        :param state: encoded, ``[R, D]``
+        :param goal: ``[R, G]``
+        :param target: what each state is worth, and the action that makes it so
+        :return: how far off both are, a scalar each: the mean squared difference of the values, and where it is learned by
+            gradient the loss of the actor
         """
 
     def take_scale(self, other: "Values") -> None:
@@ -134,6 +158,7 @@ class ValueTable(Values):
     """
 
     table: th.Tensor
+    best: th.Tensor
     turn: th.Tensor
     paid: th.Tensor
     n_paid: th.Tensor
@@ -147,6 +172,7 @@ class ValueTable(Values):
         self.enumeration = enumeration
         self.n_tried = len(enumeration.actions)
         self.register_buffer("table", th.zeros(len(enumeration.states), 2))
+        self.register_buffer("best", th.zeros(len(enumeration.states), dtype=th.int64))
         self.register_buffer("turn", th.zeros((), dtype=th.int64))
         # Sums over all that was ever drawn, which float32 would not hold.
         self.register_buffer("paid", th.zeros(enumeration.n_pairs, dtype=th.float64))
@@ -155,7 +181,7 @@ class ValueTable(Values):
 
     def forget(self) -> None:
         super().forget()
-        for buffer in (self.table, self.paid, self.n_paid, self.n_ended):
+        for buffer in (self.table, self.best, self.paid, self.n_paid, self.n_ended):
             buffer.zero_()
 
     def observe(self, outcomes: Outcomes) -> None:
@@ -188,26 +214,34 @@ class ValueTable(Values):
         self.turn.copy_((self.turn + n_rows) % len(states))
         return states[rows], actions[:1].expand(n_rows, -1), states.new_zeros(n_rows, 0)
 
+    def act(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return self.enumeration.actions[self.best[self.enumeration.state_number(state)]]
+
     @th.no_grad()
-    def loss(self, state: th.Tensor, goal: th.Tensor, target: th.Tensor) -> th.Tensor:
-        """See ``Values.loss``; the table then holds the targets, so there is nothing to descend."""
+    def losses(self, state: th.Tensor, goal: th.Tensor, target: Backups) -> dict[str, th.Tensor]:
+        """See ``Values.losses``; the table then holds the targets, so there is nothing to descend."""
         number = self.enumeration.state_number(state)
-        change = F.mse_loss(self.table[number], target)
-        self.table[number] = target
-        return change
+        change = F.mse_loss(self.table[number], target.worth)
+        self.table[number] = target.worth
+        self.best[number] = self.enumeration.action_number(target.action)
+        return {"value": change}
 
 
 class ValueHead(Values):
     """
-    ``M`` networks that start differently learn both values.
+    ``M`` networks that start differently learn both values, and another one the actor.
 
     What they answer is in units of the recent mean and standard deviation of their targets, which follow these without moving
     the values (van Hasselt et al., 2016): one large reward among many small ones would hide the small ones otherwise. A value
     starts as the average reward paid for ever.
 
+    The actor is moved towards the best of the actions that were compared: whole numbers by cross-entropy, a box by the squared
+    difference. It is compared itself the next time, with others near it, so it climbs without a gradient through the model.
+
     :param state_width: numbers of an encoded state, ``D``
     :param goal_width: see ``Values``
-    :param discount: likewise
+    :param actions: what an action is
+    :param discount: see ``Values``
     """
 
     # As many as TD-MPC2 has (Hansen et al., 2024).
@@ -221,11 +255,21 @@ class ValueHead(Values):
     mean: th.Tensor
     unit: th.Tensor
 
-    def __init__(self, state_width: int, goal_width: int, discount: float) -> None:
+    def __init__(self, state_width: int, goal_width: int, actions: Actions, discount: float) -> None:
         super().__init__(goal_width, discount)
+        self.actions = actions
         self.first = StackedLinear(self.N_MEMBERS, state_width + goal_width, self.HIDDEN_DIM)
         self.middle = StackedLinear(self.N_MEMBERS, self.HIDDEN_DIM, self.HIDDEN_DIM)
         self.last = StackedLinear(self.N_MEMBERS, self.HIDDEN_DIM, 2)
+        self.actor = nn.Sequential(
+            nn.Linear(state_width + goal_width, self.HIDDEN_DIM),
+            nn.LayerNorm(self.HIDDEN_DIM),
+            nn.SiLU(),
+            nn.Linear(self.HIDDEN_DIM, self.HIDDEN_DIM),
+            nn.LayerNorm(self.HIDDEN_DIM),
+            nn.SiLU(),
+            nn.Linear(self.HIDDEN_DIM, actions.width),
+        )
         self.register_buffer("mean", th.zeros(2, dtype=th.float64))
         self.register_buffer("unit", th.ones(2, dtype=th.float64))
         self.forget()
@@ -233,7 +277,7 @@ class ValueHead(Values):
     @th.no_grad()
     def forget(self) -> None:
         super().forget()
-        for parameter in self.last.parameters():
+        for parameter in (*self.last.parameters(), *self.actor[-1].parameters()):
             parameter.zero_()
         self.mean.zero_()
 
@@ -256,11 +300,31 @@ class ValueHead(Values):
         pair = th.randperm(self.N_MEMBERS)[:2]
         return self._in_units(self._members(state, goal, pair).amin(0))
 
-    def loss(self, state: th.Tensor, goal: th.Tensor, target: th.Tensor) -> th.Tensor:
-        """See ``Values.loss``: of all members, in units of the scale, which moves towards that of the targets."""
-        self._adapt_scale(target)
-        answer = ((target - self.mean) / self.unit).float()
-        return F.mse_loss(self._members(state, goal), answer.expand(self.N_MEMBERS, -1, -1))
+    def act(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        """See ``Values.act``: the likeliest value of each dimension, or the numbers of a box."""
+        answer = self._actor_answer(state, goal)
+        return (
+            answer.tanh()
+            if isinstance(self.actions, BoxActions)
+            else self.actions.encode(self.actions.decode(answer), answer.dtype)
+        )
+
+    def losses(self, state: th.Tensor, goal: th.Tensor, target: Backups) -> dict[str, th.Tensor]:
+        """See ``Values.losses``: of all members, in units of the scale, which moves towards that of the targets."""
+        self._adapt_scale(target.worth)
+        answer = ((target.worth - self.mean) / self.unit).float()
+        value = F.mse_loss(self._members(state, goal), answer.expand(self.N_MEMBERS, -1, -1))
+        return {"value": value, "actor": self._actor_loss(self._actor_answer(state, goal), target.action)}
+
+    def _actor_answer(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        """Logits, or what the tangens hyperbolicus makes an action of a box, ``[R, A]``."""
+        return self.actor(th.cat([state, self.goal_moments.normalize(goal)], dim=-1))
+
+    def _actor_loss(self, answer: th.Tensor, best: th.Tensor) -> th.Tensor:
+        if isinstance(self.actions, BoxActions):
+            return F.mse_loss(answer.tanh(), best)
+        parts = zip(answer.split(self.actions.sizes, dim=-1), best.split(self.actions.sizes, dim=-1), strict=True)
+        return th.stack([F.cross_entropy(logits, one_hot) for logits, one_hot in parts]).sum()
 
     def take_scale(self, other: Values) -> None:
         assert isinstance(other, ValueHead)

@@ -17,7 +17,7 @@ from sb3_fcdl.world.enumeration import enumeration_of
 from sb3_fcdl.world.factorization import Factorization, in_words, values_of
 from sb3_fcdl.world.novelty import Novelty, Visits
 from sb3_fcdl.world.rewards import Outcomes, RewardHead, TerminationHead, disagreements, function_named, never_ends
-from sb3_fcdl.world.values import ValueHead, Values, ValueTable
+from sb3_fcdl.world.values import Backups, ValueHead, Values, ValueTable
 
 # Outcomes of a step that chance decides.
 N_OUTCOMES = 32
@@ -77,7 +77,7 @@ class WorldModel(nn.Module):
         self.values: Values
         self.novelty: Novelty | Visits
         if enumeration is None:
-            self.values = ValueHead(factors.state_width, factorization.goal_width, discount)
+            self.values = ValueHead(factors.state_width, factorization.goal_width, factorization.actions, discount)
             self.novelty = Novelty(len(factors.parents), factors.state_width + factors.action_width)
         else:
             self.values, self.novelty = ValueTable(enumeration, discount), Visits(enumeration)
@@ -230,6 +230,7 @@ class WorldModel(nn.Module):
             None if self.termination_fn is never_ends else self.termination,
             value=(lambda state, goal: self.values(state, goal)[:, column]) if self.has_value else None,
             is_value_exact=self.has_value and isinstance(self.values, ValueTable),
+            policy=self.values.act if self.has_value else None,
             expected=self._expected(stepper, self.values, column) if has_chance else None,
             key=self.factorization.state_key,
             discount=self.discount,
@@ -237,7 +238,7 @@ class WorldModel(nn.Module):
         )
 
     @th.no_grad()
-    def backups(self, state: th.Tensor, action: th.Tensor, goal: th.Tensor) -> th.Tensor:
+    def backups(self, state: th.Tensor, action: th.Tensor, goal: th.Tensor) -> Backups:
         """
         What states are worth by Bellman's equation: the best of some actions, each of which pays a reward and leads to a state
         whose value is known, both by the model.
@@ -245,12 +246,13 @@ class WorldModel(nn.Module):
         :param state: encoded, ``[R, D]``
         :param action: one of those that are tried in each, encoded, ``[R, A]``
         :param goal: ``[R, G]``
-        :return: with the reward alone, and with the bonus for what is new, ``[R, 2]``
         """
-        actions = alternatives(self.factorization.actions, action, self.values.n_tried)
+        actions = alternatives(self.factorization.actions, action, self.values.act(state, goal), self.values.n_tried)
         state, goal = (each.repeat(len(actions), 1) for each in (state, goal))
         worth = self._expected(self.stepper(), self.values.lowest)(state, actions.flatten(0, 1), goal)
-        return worth.view(len(actions), -1, 2).amax(0)
+        worth = worth.view(len(actions), -1, 2)
+        best = worth[..., 0].argmax(0)
+        return Backups(worth.amax(0), actions[best, th.arange(len(best), device=best.device)])
 
     def _believed(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         """See ``Values.believed``, of ``reward``."""
@@ -315,20 +317,20 @@ class WorldModel(nn.Module):
             losses["termination"] = self.termination_head.loss(outcomes, ends)
         return losses
 
-    def value_loss(self, outcomes: Outcomes, average: "WorldModel") -> th.Tensor:
+    def value_losses(self, outcomes: Outcomes, average: "WorldModel") -> dict[str, th.Tensor]:
         """
         :param outcomes: recorded transitions
         :param average: says what states are worth
-        :return: the loss of the values, a scalar
+        :return: the losses of the values and the actor by name, a scalar each
         """
         if not len(outcomes.reward):
             # A small batch may have drawn nothing that is a window.
-            return outcomes.reward.sum()
+            return {}
         with th.no_grad():
             paid = outcomes.reward if self.reward_fn is None else self.reward(*outcomes[:4])
             self.values.observe(outcomes._replace(reward=paid))
         state, action, goal = self.values.learned_next(outcomes)
-        return self.values.loss(state, goal, average.backups(state, action, goal))
+        return self.values.losses(state, goal, average.backups(state, action, goal))
 
     def average(self) -> "WorldModel":
         """:return: a copy that ``follow`` makes the running average of the weights; in eval mode, and not trained itself"""

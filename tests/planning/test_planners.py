@@ -264,11 +264,11 @@ def test_time_budget_ends_the_search_after_an_iteration(
     n_iterations_seen = 0
     evaluate = planner.Rollout.evaluate
 
-    def slow(self: Any, sequences: th.Tensor) -> th.Tensor:
+    def slow(self: Any, sequences: th.Tensor, asks_policy: bool = False) -> th.Tensor:
         nonlocal now, n_iterations_seen
         now += 0.01  # seconds
         n_iterations_seen += sequences.shape[1] > 1  # MPPI also asks for the value of its plan
-        return evaluate(self, sequences)
+        return evaluate(self, sequences, asks_policy)
 
     monkeypatch.setattr(planner.Rollout, "evaluate", slow)
     plan = plan_box(make(name, BOX, n_iterations=6, time_budget_ms=milliseconds), range(2))

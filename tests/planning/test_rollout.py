@@ -12,7 +12,19 @@ from gymnasium import spaces
 from problems import problem
 from torch.overrides import TorchFunctionMode
 
-from sb3_fcdl.planning import CEM, Actions, BoxActions, DiscreteActions, MultiDiscreteActions, Problem, Step, planner
+from sb3_fcdl.planning import (
+    CEM,
+    ICEM,
+    MPPI,
+    Actions,
+    BoxActions,
+    DiscreteActions,
+    MultiDiscreteActions,
+    Planner,
+    Problem,
+    Step,
+    planner,
+)
 from sb3_fcdl.planning.rollout import MemoRollout, PlainRollout, Rollout, make_rollout
 from sb3_fcdl.world.factorization import Factorization
 
@@ -407,3 +419,63 @@ def test_a_rollout_in_environment_units_uploads_nothing() -> None:
         returns = rollout.evaluate(sequences)
     # -2 + 0, then 2 + 5; 0 + 5, then 1 + 10
     assert returns.tolist() == [[-2 + 0.5 * 7, 5 + 0.5 * 11]]
+
+
+@every_rollout
+def test_first_sequence_becomes_what_the_policy_does(kind: type[Rollout], generator: th.Generator) -> None:
+    world = LookupWorld()
+    state, goal = root_states(generator)
+
+    def policy(states: th.Tensor, goals: th.Tensor) -> th.Tensor:
+        assert goals.equal(goal)
+        return ACTIONS.encode((states.argmax(1) + 1) % N_ACTIONS, states.dtype)
+
+    sequences = th.randint(N_ACTIONS, (N_ENVS, 5, HORIZON), generator=generator)
+    given = sequences.clone()
+    rollout = make(kind, world.problem(policy=policy), state, goal)
+    returns = rollout.evaluate(sequences, asks_policy=True)
+    for env in range(N_ENVS):
+        number = int(state[env].argmax())
+        for action in sequences[env, 0].tolist():
+            assert action == (number + 1) % N_ACTIONS
+            number = int(world.table[number, action])
+    assert sequences[:, 1:].equal(given[:, 1:])
+    assert PlainRollout(world.problem(), state, goal, ACTIONS).evaluate(sequences).equal(returns)
+    # Nobody is asked without being told so, and a problem without a policy changes nothing.
+    again = given.clone()
+    rollout.evaluate(again)
+    make(kind, world.problem(), state, goal).evaluate(again, asks_policy=True)
+    assert again.equal(given)
+
+
+@every_rollout
+def test_first_action_of_the_policy_is_left_out_where_it_is_forbidden(kind: type[Rollout], generator: th.Generator) -> None:
+    state, goal = root_states(generator)
+    last = ACTIONS.encode(th.tensor(N_ACTIONS - 1), th.float64)
+    given = LookupWorld().problem(policy=lambda states, _: last.expand(len(states), -1))
+    sequences = th.zeros(N_ENVS, 2, HORIZON, dtype=th.int64)
+    rollout = make(kind, given, state, goal)
+    rollout.action_mask = th.ones(N_ENVS, N_ACTIONS, dtype=th.bool)
+    rollout.action_mask[1, -1] = False
+    rollout.evaluate(sequences, asks_policy=True)
+    of_policy = [N_ACTIONS - 1] * HORIZON
+    assert sequences[:, 0].tolist() == [of_policy, [0, *of_policy[1:]], of_policy]
+
+
+@pytest.mark.parametrize("planner_class", [ICEM, MPPI])
+def test_a_planner_follows_a_policy_that_finds_what_it_would_not_draw(planner_class: type[Planner]) -> None:
+    """Of 4^12 sequences one pays, at its end; the policy knows it."""
+    length = 12
+
+    def step(state: th.Tensor, action: th.Tensor) -> th.Tensor:
+        # The place and whether all actions so far were right: action n % 4 in place n.
+        right = action.argmax(1) == state[:, 0].long() % N_ACTIONS
+        return th.stack([state[:, 0] + 1, state[:, 1] * right], dim=1)
+
+    def paid(state: th.Tensor, action: th.Tensor, after: th.Tensor, goal: th.Tensor) -> th.Tensor:
+        return after[:, 1] * (after[:, 0] == length)
+
+    given = problem(step, paid, policy=lambda state, _: ACTIONS.encode(state[:, 0].long() % N_ACTIONS, state.dtype))
+    planner = planner_class(ACTIONS, length, n_iterations=1)
+    plan = planner.plan(given, th.tensor([[0.0, 1.0]] * 2), th.zeros(2, 0))
+    assert plan.value.tolist() == [1, 1] and plan.actions.tolist() == [[n % N_ACTIONS for n in range(length)]] * 2

@@ -6,9 +6,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from chain import GAMMA, Chain, chain_world, every_state, known_well, learned, rewards, with_networks
 from gymnasium import spaces
 from known import known_world
-from torch import nn
 
 from sb3_fcdl import FCDLPolicy
 from sb3_fcdl.dynamics.distributions import StateDistribution, StateLayout
@@ -16,77 +16,8 @@ from sb3_fcdl.planning import CEM, DiscreteActions
 from sb3_fcdl.world.enumeration import Enumeration
 from sb3_fcdl.world.novelty import Novelty, Visits
 from sb3_fcdl.world.rewards import Outcomes, never_ends
-from sb3_fcdl.world.values import ValueHead, ValueTable
+from sb3_fcdl.world.values import Backups, ValueHead, ValueTable
 from sb3_fcdl.world.world_model import WorldModel
-
-GAMMA = 0.9
-
-
-class Chain:
-    """Five places in a row. Action 1 goes right, action 0 stays; arriving at the last one pays 1 and ends the episode."""
-
-    observation_space = spaces.Discrete(5)
-    action_space = spaces.Discrete(2)
-
-
-def chain_world(success: float = 1.0) -> WorldModel:
-    """:param success: probability that action 1 goes right; else it stays"""
-
-    def next_state(layout: StateLayout, state: th.Tensor, action: th.Tensor) -> StateDistribution:
-        right = state.roll(1, dims=1)
-        right[:, -1], right[:, 0] = right[:, -1] + state[:, -1], 0
-        moved = success * action[:, 1:]
-        probabilities = moved * right + (1 - moved) * state
-        numbers = state.new_zeros(len(state), 0)
-        return StateDistribution(layout, probabilities.clamp(min=1e-9).log().unsqueeze(1), numbers, numbers)
-
-    def arrives(state: th.Tensor, action: th.Tensor, after: th.Tensor, goal: th.Tensor) -> th.Tensor:
-        return after[:, -1] * (1 - state[:, -1])
-
-    return known_world(Chain(), next_state, reward_fn=arrives, termination_fn=arrives, discount=GAMMA)
-
-
-def every_state(n: int = 5) -> Outcomes:
-    """A recorded transition of each state, which stayed; nothing was paid, or ended."""
-    state, action = th.eye(n), th.eye(2)[th.zeros(n, dtype=th.int64)]
-    return Outcomes(state, action, state, th.zeros(n, 0), th.zeros(n), th.zeros(n, dtype=th.bool))
-
-
-def rewards(*paid: float) -> Outcomes:
-    """They were paid for staying in the first place."""
-    n = len(paid)
-    state, action = th.eye(5)[th.zeros(n, dtype=th.int64)], th.eye(2)[th.zeros(n, dtype=th.int64)]
-    return Outcomes(state, action, state, th.zeros(n, 0), th.tensor(paid), th.zeros(n, dtype=th.bool))
-
-
-def known_well(world: WorldModel) -> WorldModel:
-    """The same; every state and action was tried so often that rewards are believed."""
-    states, actions = th.eye(5).repeat(2, 1), th.eye(2).repeat_interleave(5, dim=0)
-    world.novelty.fit(states, actions, 10_000)
-    return world
-
-
-def learned(world: WorldModel, n_updates: int) -> th.Tensor:
-    """The values of all states, learned as ``Trainer`` does."""
-    th.manual_seed(0)
-    learner = world.train()
-    average = learner.average()
-    optimizer = th.optim.Adam([*learner.values.parameters(), nn.Parameter(th.zeros(1))], lr=3e-3)
-    for n in range(n_updates):
-        optimizer.zero_grad()
-        loss = learner.value_loss(every_state(), average)
-        if loss.requires_grad:
-            loss.backward()
-        optimizer.step()
-        average.follow(learner, n + 1, 0.95)
-    with th.no_grad():
-        return average.values(th.eye(5), th.zeros(5, 0))
-
-
-def with_networks(world: WorldModel) -> WorldModel:
-    """The same, as if it had too many states for a table."""
-    world.values, world.novelty = ValueHead(5, 0, GAMMA), Novelty(2, 7)
-    return world
 
 
 @pytest.mark.parametrize("success", [1.0, 0.5])
@@ -116,7 +47,7 @@ def test_backup_is_the_best_of_all_actions_and_an_end_cuts_the_value(is_table: b
     assert constant[:, 0].tolist() == pytest.approx([10] * 5)
     backups = world.backups(*every_state()[:2], th.zeros(5, 0))
     # Staying before the end is worth 9, arriving 1 and no more; a table believes what was paid in the first place.
-    assert backups[:, 0].tolist() == pytest.approx([10 if is_table else 9, 9, 9, 9, 9], abs=2e-3)
+    assert backups.worth[:, 0].tolist() == pytest.approx([10 if is_table else 9, 9, 9, 9, 9], abs=2e-3)
 
 
 def test_what_is_new_is_taken_for_the_worst_or_for_more_than_the_best() -> None:
@@ -202,7 +133,7 @@ def test_a_plan_of_one_step_with_a_table_compares_all_actions() -> None:
 
 def test_unit_of_the_networks_follows_their_targets_and_moves_no_value() -> None:
     th.manual_seed(0)
-    head = ValueHead(3, 0, 0.99)
+    head = ValueHead(3, 0, DiscreteActions(2), 0.99)
     state, goal = th.randn(64, 3), th.zeros(64, 0)
     head.observe(rewards(-1.0, -1.0, -100.0))
     with th.no_grad():
@@ -212,14 +143,14 @@ def test_unit_of_the_networks_follows_their_targets_and_moves_no_value() -> None
     before = head(state, goal)
     target = th.stack([state[:, 0] - 13, 5 * state[:, 0]], dim=1)
     for _ in range(2000):
-        head.loss(state, goal, target)
+        head.losses(state, goal, Backups(target, th.eye(2)[th.zeros(64, dtype=th.int64)]))
     th.testing.assert_close(head(state, goal), before, rtol=1e-4, atol=1e-2)
     assert head.mean.tolist() == pytest.approx(target.mean(0).tolist(), abs=1e-3)
     # No less than a tenth of the size of a reward.
     assert head.unit.tolist() == pytest.approx(
         [max(0.1 * (10_002 / 3) ** 0.5, spread) for spread in target.std(0, correction=0)]
     )
-    other = ValueHead(3, 0, 0.99)
+    other = ValueHead(3, 0, DiscreteActions(2), 0.99)
     other.observe(rewards(1.0))
     value = other(state, goal)
     other.take_scale(head)
@@ -230,7 +161,7 @@ def test_unit_of_the_networks_follows_their_targets_and_moves_no_value() -> None
 def test_another_reward_makes_it_forget() -> None:
     for world in (chain_world(), with_networks(chain_world())):
         world.values.observe(rewards(*[1.0] * 4))
-        world.values.loss(th.eye(5), th.zeros(5, 0), th.ones(5, 2))
+        world.values.losses(th.eye(5), th.zeros(5, 0), Backups(th.ones(5, 2), th.eye(2)[[0, 1, 0, 1, 0]]))
         world.give(world.reward_fn, world.termination_fn)
         assert world.values(th.eye(5), th.zeros(5, 0)).any()
         world.give(world.reward_fn, never_ends)

@@ -1,5 +1,7 @@
 """The learned actor as a policy of Stable-Baselines3."""
 
+import warnings
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -8,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_fcdl.extras import needs
 from sb3_fcdl.fcdl.reading import read_observations
 from sb3_fcdl.observations import Observations
 from sb3_fcdl.world.precision import in_float32
@@ -18,9 +21,6 @@ class Actor(BasePolicy):
     """
     What a model would do without a plan: one small network, or a table where all states are listed. It is learned with the
     values (docs/value.md), changes as the model learns, and is saved with it.
-
-    As a ``torch.nn.Module`` it takes a batch of observations, as SB3's buffers have them, and returns actions in the
-    environment's units, ``[B, *action_space.shape]``: it can be exported to ONNX.
 
     :param world: the model
     :raises ValueError: if the model learns no values, because its discount is 1
@@ -50,8 +50,10 @@ class Actor(BasePolicy):
         world, space = self.world, self.action_space
         encoded = world.values.act(world.encode(observation), world.goal(observation))
         if isinstance(space, spaces.Box):
-            return world.decode_action(encoded).clamp(world.factorization.action_low, world.factorization.action_high)
-        return world.factorization.actions.decode(encoded) + getattr(space, "start", 0)
+            low, high = world.factorization.action_low, world.factorization.action_high
+            return world.decode_action(encoded).clamp(low, high).view(-1, *space.shape)
+        start = th.as_tensor(np.asarray(getattr(space, "start", 0), dtype=np.int64), device=encoded.device)
+        return world.factorization.actions.decode(encoded) + start
 
     def predict(
         self,
@@ -72,10 +74,50 @@ class Actor(BasePolicy):
         """
         tensors, is_batch = read_observations(self, self.world.factorization, observation, "predict()")
         with th.no_grad():
-            actions = self(tensors).cpu().numpy()
-        actions = actions.reshape(-1, *self.action_space.shape).astype(self.action_space.dtype)  # type: ignore[misc]
+            actions = self(tensors).cpu().numpy().astype(self.action_space.dtype)
         return (actions if is_batch else actions.squeeze(axis=0)), None
+
+    def to_onnx(self, path: str | Path) -> None:
+        """
+        Write it as an ONNX program for a batch of observations of any size. The input is called ``observation``, or as the key
+        of a ``Dict``; it is as an environment observes it, float32, or int64 where an observation is categorical. The output
+        ``action`` is as an environment takes it. Nothing is checked in there: what is no category has an arbitrary action.
+
+        :param path: the file
+        :raises ImportError: if the extra ``onnx`` is not installed
+        """
+        with needs("onnxscript", "onnx"):
+            import onnxscript  # noqa: F401
+        space = self.observation_space
+        parts = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
+        zeros = {key: _first_of(part) for key, part in parts.items()}
+        # Two rows: of one an export would take the number for a constant.
+        batch = {key: th.stack([each, each]) for key, each in zeros.items()}
+        any_size = {key: {0: th.export.Dim("batch")} for key in batch}
+        is_dict = isinstance(space, spaces.Dict)
+        with warnings.catch_warnings():
+            # Of torch about itself; and all inputs have one number of rows, however it is called.
+            warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec", FutureWarning)
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)
+            th.onnx.export(
+                self,
+                kwargs={"observation": batch if is_dict else batch["observation"]},
+                f=path,
+                input_names=list(batch),
+                output_names=["action"],
+                dynamic_shapes={"observation": any_size if is_dict else any_size["observation"]},
+                external_data=False,
+                dynamo=True,
+                verbose=False,
+            )
 
     def save(self, path: Any) -> NoReturn:
         """:raises ValueError: always: the actor is part of the model"""
         raise ValueError("the actor is saved with its model: call save() of the model, or export the actor to ONNX")
+
+
+def _first_of(space: spaces.Space) -> th.Tensor:
+    """An observation of the space, as it is exported."""
+    if isinstance(space, spaces.Box):
+        return th.zeros(space.shape)
+    return th.as_tensor(np.broadcast_to(getattr(space, "start", 0), space.shape or ()).astype(np.int64).copy())

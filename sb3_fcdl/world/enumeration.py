@@ -76,7 +76,8 @@ def _all_of(sizes: Sequence[int]) -> th.Tensor:
 
 def _number(columns: th.Tensor, sizes: Sequence[int]) -> th.Tensor:
     """The category of the first variable counts 1. ``[R, sum(sizes)]`` to ``[R]``."""
-    number, place = columns.new_zeros(len(columns), dtype=th.int64), 1
+    # Not len(): an exported network is for any number of rows.
+    number, place = columns.new_zeros(columns.shape[0], dtype=th.int64), 1
     for part, size in zip(columns.split(list(sizes), dim=-1), sizes, strict=True):
         number, place = number + place * part.argmax(-1), place * size
     return number

@@ -12,6 +12,7 @@ from sb3_fcdl.planning import Actions, BoxActions
 from sb3_fcdl.world.enumeration import Enumeration
 from sb3_fcdl.world.moments import MIN_RELATIVE_STD_OF_FLOAT32, RunningMoments
 from sb3_fcdl.world.rewards import Outcomes
+from sb3_fcdl.world.successors import Successors
 
 
 class Backups(NamedTuple):
@@ -104,8 +105,23 @@ class Values(nn.Module, ABC):
         extremes = th.cat([self.lowest_reward, self.highest_reward + self.size_of_reward])
         # No branch: a device would be waited for.
         extremes = extremes.where(self.moments.count > 0, both)
-        doubt = th.stack([novelty.pow(self.CAUTION), novelty], dim=-1)
-        return both.lerp(extremes, doubt)
+        return both.lerp(extremes, self._doubt(novelty))
+
+    def _doubt(self, novelty: th.Tensor) -> th.Tensor:
+        """In evaluation and while data are collected, of a novelty ``[R]``, ``[R, 2]``."""
+        return th.stack([novelty.pow(self.CAUTION), novelty], dim=-1)
+
+    def beyond(self, state: th.Tensor, action: th.Tensor, novelty: th.Tensor, predicted: th.Tensor) -> th.Tensor:
+        """
+        What comes after a step is believed as it is predicted, unless it is known better.
+
+        :param state: encoded, ``[R, D]``
+        :param action: encoded, ``[R, A]``
+        :param novelty: of these, ``[R]``
+        :param predicted: both values of the next state in expectation, 0 where the episode ends, ``[R, 2]``
+        :return: likewise, what is believed
+        """
+        return predicted
 
     @abstractmethod
     def forward(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
@@ -153,6 +169,9 @@ class ValueTable(Values):
     The value of every state, where all can be listed: what they are told is what they are worth. Value iteration, some states
     at a time. A state in which nothing was done, because every episode that came there ended, is worth nothing.
 
+    What was recorded of a pair of a state and an action goes before what the model predicts, the more so the oftener it was
+    recorded: a rare event, such as a taxi's passenger getting in, is hardly seen in a likelihood.
+
     :param enumeration: of the states and actions
     :param discount: see ``Values``
     """
@@ -178,11 +197,13 @@ class ValueTable(Values):
         self.register_buffer("paid", th.zeros(enumeration.n_pairs, dtype=th.float64))
         self.register_buffer("n_paid", th.zeros(enumeration.n_pairs, dtype=th.float64))
         self.register_buffer("n_ended", th.zeros(len(enumeration.states), dtype=th.float64))
+        self.successors = Successors(enumeration.n_pairs)
 
     def forget(self) -> None:
         super().forget()
         for buffer in (self.table, self.best, self.paid, self.n_paid, self.n_ended):
             buffer.zero_()
+        self.successors.forget()
 
     def observe(self, outcomes: Outcomes) -> None:
         """See ``Values.observe``; what each pair pays on average, and where episodes ended."""
@@ -192,6 +213,7 @@ class ValueTable(Values):
         self.n_paid.index_add_(0, pair, th.ones_like(outcomes.reward).to(self.n_paid))
         last = self.enumeration.state_number(outcomes.next_state)
         self.n_ended.index_add_(0, last, outcomes.terminated.to(self.n_ended))
+        self.successors.add(pair, last, outcomes.terminated)
 
     def believed(self, reward: th.Tensor, state: th.Tensor, action: th.Tensor, novelty: th.Tensor) -> th.Tensor:
         """See ``Values.believed``. Of a known pair its average is believed; the prediction counts as one more visit."""
@@ -200,8 +222,20 @@ class ValueTable(Values):
         average = (self.paid[pair] / n_paid).to(reward).where(n_paid > 0, reward)
         return super().believed(average.lerp(reward, novelty), state, action, novelty)
 
+    def beyond(self, state: th.Tensor, action: th.Tensor, novelty: th.Tensor, predicted: th.Tensor) -> th.Tensor:
+        """See ``Values.beyond``: of a known pair, what comes after the states that it led to."""
+        last, ended, share = self.successors.of(self.enumeration.pair_number(state, action))
+        worth = self._worth(last).masked_fill(ended.unsqueeze(-1), 0)
+        share = share.to(predicted).unsqueeze(-1)
+        # What is not told apart is left to the prediction.
+        recorded = (share * worth).sum(1) + (1 - share.sum(1)) * predicted
+        return recorded.lerp(predicted, self._doubt(novelty))
+
     def forward(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-        number = self.enumeration.state_number(state)
+        return self._worth(self.enumeration.state_number(state))
+
+    def _worth(self, number: th.Tensor) -> th.Tensor:
+        """Both values of states by number, ``[..., 2]``."""
         n_left = self.n_paid.view(len(self.table), -1).sum(1)[number]
         is_over = (self.n_ended[number] > 0) & (n_left == 0)
         return self.table[number].masked_fill(is_over.unsqueeze(-1), 0)

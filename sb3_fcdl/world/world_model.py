@@ -214,12 +214,17 @@ class WorldModel(nn.Module):
         :param explores: whether a bonus is paid for what is new; no effect without a value
         """
         stepper, column = self.stepper(), int(explores)
+        has_table = self.has_value and isinstance(self.values, ValueTable)
         has_chance = self.has_value and any(variable.is_categorical for variable in self.factors.state_variables)
 
         def step(state: th.Tensor, action: th.Tensor) -> Step:
             predicted = stepper(state, action).next_state
             doubt = predicted.uncertainty().amax(-1) if uncertainty_coef else None
-            return Step(predicted.mode(), doubt, predicted.is_chance() if has_chance else None)
+            is_chance = predicted.is_chance() if has_chance else None
+            if has_table:
+                # What was recorded of a step is in its expectation.
+                is_chance = state.new_ones(len(state), dtype=th.bool)
+            return Step(predicted.mode(), doubt, is_chance)
 
         def paid(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
             return self._believed(state, action, next_state, goal)[:, column]
@@ -229,7 +234,7 @@ class WorldModel(nn.Module):
             paid if self.has_value else self.reward,
             None if self.termination_fn is never_ends else self.termination,
             value=(lambda state, goal: self.values(state, goal)[:, column]) if self.has_value else None,
-            is_value_exact=self.has_value and isinstance(self.values, ValueTable),
+            is_value_exact=has_table,
             policy=self.values.act if self.has_value else None,
             expected=self._expected(stepper, self.values, column) if has_chance else None,
             key=self.factorization.state_key,
@@ -276,8 +281,11 @@ class WorldModel(nn.Module):
             outcome, row = (weights > 0).nonzero(as_tuple=True)
             step = state[row], action[row], states[outcome, row], goal[row]
             goes_on = 1 - self.termination(*step).to(state.dtype).unsqueeze(-1)
-            each = self._believed(*step) + self.discount * goes_on * value(step[2], step[3])
-            return state.new_zeros(len(state), 2).index_add(0, row, weights[outcome, row].unsqueeze(-1) * each)[:, column]
+            each = th.cat([self._believed(*step), goes_on * value(step[2], step[3])], dim=-1)
+            both = state.new_zeros(len(state), 4).index_add(0, row, weights[outcome, row].unsqueeze(-1) * each)
+            paid, predicted = both.split(2, dim=-1)
+            beyond = self.values.beyond(state, action, self.novelty(state, action), predicted)
+            return (paid + self.discount * beyond)[:, column]
 
         return expected
 

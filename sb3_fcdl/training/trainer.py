@@ -116,7 +116,7 @@ class Trainer:
             losses = learner.dynamics.loss(windows)
             heads = learner.outcome_losses(outcomes, ends)
             if learner.has_value:
-                heads |= learner.value_losses(outcomes, self.average, ends)
+                heads |= learner.value_losses(outcomes, self.average)
 
             self.optimizer.zero_grad()
             sum(heads.values(), losses.total).backward()

@@ -151,12 +151,11 @@ class Values(nn.Module, ABC):
         """
 
     @abstractmethod
-    def losses(self, state: th.Tensor, goal: th.Tensor, target: Backups, ends: Outcomes | None = None) -> dict[str, th.Tensor]:
+    def losses(self, state: th.Tensor, goal: th.Tensor, target: Backups) -> dict[str, th.Tensor]:
         """
         :param state: encoded, ``[R, D]``
         :param goal: ``[R, G]``
         :param target: what each state is worth, and the action that makes it so
-        :param ends: transitions that ended their episode: the states that they led to are worth nothing
         :return: how far off both are, a scalar each: the mean squared difference of the values, and where it is learned by
             gradient the loss of the actor
         """
@@ -253,11 +252,8 @@ class ValueTable(Values):
         return self.enumeration.actions[self.best[self.enumeration.state_number(state)]]
 
     @th.no_grad()
-    def losses(self, state: th.Tensor, goal: th.Tensor, target: Backups, ends: Outcomes | None = None) -> dict[str, th.Tensor]:
-        """
-        See ``Values.losses``; the table then holds the targets, so there is nothing to descend. Where episodes ended is known
-        from ``observe``.
-        """
+    def losses(self, state: th.Tensor, goal: th.Tensor, target: Backups) -> dict[str, th.Tensor]:
+        """See ``Values.losses``; the table then holds the targets, so there is nothing to descend."""
         number = self.enumeration.state_number(state)
         change = F.mse_loss(self.table[number], target.worth)
         self.table[number] = target.worth
@@ -347,20 +343,12 @@ class ValueHead(Values):
             else self.actions.encode(self.actions.decode(answer), answer.dtype)
         )
 
-    def losses(self, state: th.Tensor, goal: th.Tensor, target: Backups, ends: Outcomes | None = None) -> dict[str, th.Tensor]:
-        """
-        See ``Values.losses``: of all members, in units of the scale, which moves towards that of the targets. No step begins
-        where an episode ended, so no backup says what is there: a network that is not told would extrapolate.
-        """
+    def losses(self, state: th.Tensor, goal: th.Tensor, target: Backups) -> dict[str, th.Tensor]:
+        """See ``Values.losses``: of all members, in units of the scale, which moves towards that of the targets."""
         self._adapt_scale(target.worth)
-        actor = self._actor_loss(self._actor_answer(state, goal), target.action)
-        worth = target.worth
-        if ends is not None:
-            state, goal = th.cat([state, ends.next_state]), th.cat([goal, ends.goal])
-            worth = th.cat([worth, worth.new_zeros(len(ends.reward), 2)])
-        answer = ((worth - self.mean) / self.unit).float()
+        answer = ((target.worth - self.mean) / self.unit).float()
         value = F.mse_loss(self._members(state, goal), answer.expand(self.N_MEMBERS, -1, -1))
-        return {"value": value, "actor": actor}
+        return {"value": value, "actor": self._actor_loss(self._actor_answer(state, goal), target.action)}
 
     def _actor_answer(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
         """Logits, or what the tangens hyperbolicus makes an action of a box, ``[R, A]``."""

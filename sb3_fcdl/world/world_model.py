@@ -325,11 +325,10 @@ class WorldModel(nn.Module):
             losses["termination"] = self.termination_head.loss(outcomes, ends)
         return losses
 
-    def value_losses(self, outcomes: Outcomes, average: "WorldModel", ends: Outcomes | None = None) -> dict[str, th.Tensor]:
+    def value_losses(self, outcomes: Outcomes, average: "WorldModel") -> dict[str, th.Tensor]:
         """
         :param outcomes: recorded transitions
         :param average: says what states are worth
-        :param ends: further transitions, that ended their episode; None: there are none
         :return: the losses of the values and the actor by name, a scalar each
         """
         if not len(outcomes.reward):
@@ -339,7 +338,7 @@ class WorldModel(nn.Module):
             paid = outcomes.reward if self.reward_fn is None else self.reward(*outcomes[:4])
             self.values.observe(outcomes._replace(reward=paid))
         state, action, goal = self.values.learned_next(outcomes)
-        return self.values.losses(state, goal, average.backups(state, action, goal), ends)
+        return self.values.losses(state, goal, average.backups(state, action, goal))
 
     def average(self) -> "WorldModel":
         """:return: a copy that ``follow`` makes the running average of the weights; in eval mode, and not trained itself"""

@@ -297,25 +297,3 @@ def test_visits_are_counted_also_those_that_somebody_else_recorded() -> None:
     assert not visits.is_stale(6) and visits.is_stale(20) and visits.is_stale(5)
     visits.fit(states[[1, 1, 1, 0]], actions[[0, 0, 0, 0]], 20)
     assert visits(states, actions[[0, 0, 0]]).tolist() == pytest.approx([1 / 6, 1 / 16, 1])
-
-
-def test_networks_learn_that_nothing_comes_after_an_end() -> None:
-    """Every recorded state is worth 10; the states that episodes ended in are far from them, and worth 0."""
-    th.manual_seed(0)
-    n, ends = 256, th.full((32, 1), 3.0)
-    told, untold = (ValueHead(1, 0, DiscreteActions(2), GAMMA) for _ in range(2))
-    action = th.eye(2)[th.zeros(n, dtype=th.int64)]
-    nothing, where = th.zeros(32, 0), th.ones(32, dtype=th.bool)
-    for head, ended in ((told, Outcomes(ends, action[:32], ends, nothing, th.ones(32), where)), (untold, None)):
-        head.observe(rewards(1.0))
-        optimizer = th.optim.Adam(head.parameters(), lr=3e-3)
-        for _ in range(300):
-            state = th.rand(n, 1)
-            target = Backups(th.full((n, 2), 10.0) + 5 * state, action)
-            optimizer.zero_grad()
-            sum(head.losses(state, th.zeros(n, 0), target, ended).values()).backward()
-            optimizer.step()
-    state = th.tensor([[0.5], [3.0]])
-    with th.no_grad():
-        assert told(state, th.zeros(2, 0))[:, 0].tolist() == pytest.approx([12.5, 0], abs=0.5)
-        assert untold(state, th.zeros(2, 0))[1, 0] > 12

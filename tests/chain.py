@@ -53,7 +53,8 @@ def rewards(*paid: float) -> Outcomes:
 
 
 def known_well(world: WorldModel) -> WorldModel:
-    """The same; every state and action was tried so often that rewards are believed."""
+    """The same; every state and action was tried so often that rewards are believed, and what arriving pays was met."""
+    world.values.observe(rewards(1.0))
     states, actions = th.eye(5).repeat(2, 1), th.eye(2).repeat_interleave(5, dim=0)
     world.novelty.fit(states, actions, 10_000)
     return world

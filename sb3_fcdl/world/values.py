@@ -283,6 +283,8 @@ class ValueHead(Values):
     HIDDEN_DIM = 128
     # How far the scale moves towards that of the targets of one update.
     SCALE_RATE = 0.01
+    # How much counts of what is beyond the best, or the worst, that can be paid for ever: it is an error, but orders states.
+    LEAK = 0.01
     # The smallest unit of an answer, in sizes of a reward: values that hardly vary are not blown up.
     MIN_UNIT = 0.1
 
@@ -391,4 +393,9 @@ class ValueHead(Values):
         return layers[-1](hidden)
 
     def _in_units(self, answer: th.Tensor) -> th.Tensor:
-        return (self.mean + self.unit * answer).float()
+        """In the environment's units, and hardly beyond what can be paid for ever, or until an end; ``[..., 2]``."""
+        value, for_ever = (self.mean + self.unit * answer).float(), 1 / (1 - self.learned_for)
+        highest = th.cat([self.highest_reward, self.highest_reward + self.size_of_reward]).clamp(min=0) * for_ever
+        lowest = self.lowest_reward.clamp(max=0) * for_ever
+        possible = value.clamp(lowest, highest)
+        return possible + self.LEAK * (value - possible)

@@ -67,13 +67,23 @@ def test_points_move_by_their_own_actions_and_are_paid_together(imagination):
     assert paid[0] == pytest.approx(np.exp(-(0.01 / env.sharpness**2 + 1) / 2))
 
 
-def test_the_page_names_a_command_that_prints_the_results(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    (command,) = re.findall(r"^sb3-fcdl (table benchmarks/results/imagination.csv .*)$", PAGE.read_text(), re.MULTILINE)
+def printed(file, capsys):
+    """The table that the command on the page prints, by its first two columns."""
+    (command,) = re.findall(rf"^sb3-fcdl (table benchmarks/results/{file} .*)$", PAGE.read_text(), re.MULTILINE)
     assert not main(shlex.split(command))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    cells = {(line[0], line[1]): dict(zip(lines[0], line, strict=True)) for line in lines}
+    return {(line[0], line[1]): dict(zip(lines[0], line, strict=True)) for line in lines}
+
+
+def test_the_page_names_a_command_that_prints_the_results(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
     # As docs/imagination.md has them.
+    cells = printed("imagination.csv", capsys)
     assert cells["InvertedPendulum-v5", "MBPOCallback"]["1,000"] == "802 / 234 / 1000"
     assert cells["CartPole-v1", "alone"]["2,500"] == "123 / 89 / 378"
+    assert len(cells) == 2 + 8
+    cells = printed("counterfactual.csv", capsys)
+    assert cells["Points-v0", "alone"]["1,250"] == "1 / 40 / 36"
+    assert cells["Points-v0", "counterfactual, five updates"]["750"] == "43 / 43 / 42"
+    assert cells["RarePoints-v0", "counterfactual, five updates"]["1,000"] == "41 / 39 / 41"
     assert len(cells) == 2 + 8

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from fcdl_envs.arguments import Either, Several, check, integer, number
@@ -13,7 +14,7 @@ from sb3_fcdl.callbacks.dynamics import DynamicsCallback
 from sb3_fcdl.dynamics import dynamics_class
 from sb3_fcdl.dynamics.ensemble import Ensemble
 from sb3_fcdl.fcdl.elsewhere import check_keywords, tells_where
-from sb3_fcdl.imagination import Branches, MixedReplay, RolloutLength, branch, replayed
+from sb3_fcdl.imagination import Branches, MixedReplay, RolloutLength, branch, check_has_graph, recombined, replayed
 from sb3_fcdl.observations import Observations, given_to
 
 # Environment steps: the same at all times, or first, last, begin, end.
@@ -32,6 +33,12 @@ class MBPOCallback(DynamicsCallback):
     imagined transitions. Until the first epoch, which comes with ``learning_starts``, the host learns as it does alone; its
     replay buffer, files and other attributes are always what they would be without the callback.
 
+    With a ``counterfactual_ratio`` that share of the batches is of counterfactual transitions (CoDA, Pitis et al., 2020): in
+    pairs of recorded ones, parts that are independent of each other by the learned graphs have changed places, see
+    ``sb3_fcdl.imagination.recombined``. They are drawn in each epoch, into ``counterfactuals``. Their rewards and ends are
+    given, published by the environment, or predicted by the learned heads. Give a ``reward_fn`` where rewards are rare: a head
+    does not know what has not been recorded yet.
+
     The model is one of ``DynamicsCallback``, with all that this has: ``policy``, ``dynamics``, ``explain``, ``imagined_env``,
     ``save``. All arguments can be written in YAML, as RL Zoo needs it.
 
@@ -43,7 +50,10 @@ class MBPOCallback(DynamicsCallback):
         between two timesteps, all four at least 1
     :param gradient_steps: updates of the host for each recorded transition
     :param real_ratio: share of recorded transitions in the batches of the host, in [0, 1]
-    :param n_branches: that begin in an epoch
+    :param counterfactual_ratio: share of counterfactual ones, at most ``1 - real_ratio``; the rest is imagined. They need a
+        model with graphs, such as ``dynamics="fcdl_tree"``. In epochs in which no parts are independent, recorded transitions
+        stand in
+    :param n_branches: that begin in an epoch; and pairs of recorded transitions for counterfactual ones
     :param max_disagreement: where the members disagree by more a branch ends, and the transition is left out, see
         ``MixtureDistribution.disagreement``
     :param reward_fn: a function or ``"package.module:function"``, see ``FCDL``; None: published by the environment, or learned
@@ -55,8 +65,9 @@ class MBPOCallback(DynamicsCallback):
     :param model_gradient_steps: updates of the model in an epoch, at least ``N_FIRST`` in the first
     :param log_freq: calls of ``env.step`` from one log entry to the next
     :param seed: of the model, its training and imagination; None: the host's
-    :raises ValueError: if a number is out of range, or ``dynamics`` unknown; and from ``learn`` if the host is no off-policy
-        algorithm, or ``DynamicsCallback`` refuses it
+    :raises ValueError: if a number is out of range, the shares are more than 1, or ``dynamics`` is unknown or has no graphs
+        for counterfactual transitions; and from ``learn`` if the host is no off-policy algorithm, or ``DynamicsCallback``
+        refuses it
     :raises TypeError: if an argument is of a wrong type, or ``dynamics_kwargs`` has an unknown key
     """
 
@@ -69,6 +80,7 @@ class MBPOCallback(DynamicsCallback):
     RANDOM_SHARE = 0.25
 
     branches: Branches | None
+    counterfactuals: ReplayBuffer | None
 
     @tells_where
     def __init__(
@@ -80,6 +92,7 @@ class MBPOCallback(DynamicsCallback):
         rollout_length: int | Sequence[int] = 1,
         gradient_steps: int = 10,
         real_ratio: float = 0.05,
+        counterfactual_ratio: float = 0.0,
         n_branches: int = 10_000,
         max_disagreement: float = 0.5,
         reward_fn: str | None = None,
@@ -97,11 +110,18 @@ class MBPOCallback(DynamicsCallback):
             rollout_length=(rollout_length, ROLLOUT_LENGTH),
             gradient_steps=(gradient_steps, integer(1)),
             real_ratio=(real_ratio, number(at_least=0, at_most=1)),
+            counterfactual_ratio=(counterfactual_ratio, number(at_least=0, at_most=1)),
             n_branches=(n_branches, integer(1)),
             max_disagreement=(max_disagreement, number(above=0)),
             model_gradient_steps=(model_gradient_steps, integer(1)),
         )
         check(n_elites=(n_elites, integer(1, n_members, "n_members")))
+        # With room for rounding.
+        if real_ratio + counterfactual_ratio > 1 + 1e-9:
+            raise ValueError(
+                f"real_ratio={real_ratio} and counterfactual_ratio={counterfactual_ratio} are shares of one batch: together "
+                "they must be at most 1"
+            )
         if dynamics == "mlp" and dynamics_kwargs is None:
             dynamics_kwargs = self.MLP_KWARGS
         super().__init__(
@@ -119,6 +139,8 @@ class MBPOCallback(DynamicsCallback):
             seed=seed,
         )
         model = dynamics_class(dynamics)
+        if counterfactual_ratio:
+            check_has_graph(model)
         check_keywords("dynamics_kwargs", model, dynamics_kwargs or {})
         self.policy_kwargs["dynamics"] = Ensemble
         self.policy_kwargs["dynamics_kwargs"] = {
@@ -130,9 +152,11 @@ class MBPOCallback(DynamicsCallback):
         self.rollout_length = RolloutLength.of(rollout_length)
         self.updates_a_transition = gradient_steps
         self.real_ratio = real_ratio
+        self.counterfactual_ratio = counterfactual_ratio
         self.n_branches = n_branches
         self.max_disagreement = max_disagreement
         self.branches = None
+        self.counterfactuals = None
         self._is_new_epoch = False
 
     @property
@@ -163,10 +187,11 @@ class MBPOCallback(DynamicsCallback):
             self._is_new_epoch = False
             with self._own_random_numbers():
                 self._imagine()
-        if self.branches is None or not self.branches.buffer.size() or self.num_timesteps <= host.learning_starts:
+        source = self._source()
+        if source is None or self.num_timesteps <= host.learning_starts:
             return
         recorded = self.replay_buffer
-        host.replay_buffer = MixedReplay(recorded, self.branches.buffer, self.real_ratio, host.gamma)  # type: ignore[assignment]
+        host.replay_buffer = source  # type: ignore[assignment]
         n_updates = self.updates_a_transition * (self.num_timesteps - self._timesteps_before)
         try:
             host.train(gradient_steps=n_updates, batch_size=host.batch_size)
@@ -175,15 +200,35 @@ class MBPOCallback(DynamicsCallback):
         # These were its updates: it is about to make its own.
         skip_train(host)
 
+    @property
+    def _share_not_imagined(self) -> float:
+        return min(self.real_ratio + self.counterfactual_ratio, 1.0)
+
+    def _source(self) -> ReplayBuffer | MixedReplay | None:
+        """What the host learns from. None: it learns as it does alone, as there was no epoch, or nothing came of it."""
+        if not self.trainer.n_updates:
+            return None
+        gamma, share = self._host_algorithm.gamma, self._share_not_imagined
+        recorded: ReplayBuffer | MixedReplay = self.replay_buffer
+        if self.counterfactuals is not None and self.counterfactuals.size():
+            recorded = MixedReplay(recorded, self.counterfactuals, self.real_ratio / share, gamma)
+        if self.branches is None:
+            return recorded
+        return MixedReplay(recorded, self.branches.buffer, share, gamma) if self.branches.buffer.size() else None
+
     def _imagine(self) -> None:
         """Draw the transitions of an epoch."""
-        world, length = self.policy.world, self.rollout_length.at(self.num_timesteps)
-        starts = replayed(world, self.replay_buffer, self.n_branches, self._window_rng)
-        self.branches = branch(world, starts, self._act, length, self.max_disagreement, self._generator)
-        transitions = self.branches.buffer
-        self.logger.record("imagination/transitions", transitions.size())
-        self.logger.record("imagination/cut_off", self.branches.cut_off)
-        self.logger.record("imagination/rollout_length", length)
+        world = self.policy.world
+        if self._share_not_imagined < 1:
+            length = self.rollout_length.at(self.num_timesteps)
+            starts = replayed(world, self.replay_buffer, self.n_branches, self._window_rng)
+            self.branches = branch(world, starts, self._act, length, self.max_disagreement, self._generator)
+            self.logger.record("imagination/transitions", self.branches.buffer.size())
+            self.logger.record("imagination/cut_off", self.branches.cut_off)
+            self.logger.record("imagination/rollout_length", length)
+        if self.counterfactual_ratio:
+            self.counterfactuals = recombined(world, self.replay_buffer, self.n_branches, self._window_rng, self._generator)
+            self.logger.record("imagination/counterfactual", self.counterfactuals.size())
 
     def _act(self, observations: Observations) -> np.ndarray:
         """What the host's policy does, but for ``RANDOM_SHARE``; as its replay buffer has it, ``[R, action_dim]``."""

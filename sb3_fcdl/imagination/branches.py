@@ -86,12 +86,16 @@ def branch(
         step = Imagined(after, *(each[is_kept] for each in step[1:]))
         parts.append((before, actions[is_kept], step))
         observations = _rows(step.observations, ~step.terminated)
-    buffer = _filled(world, parts)
+    buffer = as_buffer(world, parts)
     return Branches(buffer, 1 - buffer.size() / max(n_imagined, 1))
 
 
-def _filled(world: WorldModel, parts: Sequence[tuple[Observations, np.ndarray, Imagined]]) -> ReplayBuffer:
-    """A full buffer of these transitions; one of a single row that is not full, if there are none."""
+def as_buffer(world: WorldModel, parts: Sequence[tuple[Observations, np.ndarray, Imagined]]) -> ReplayBuffer:
+    """
+    :param world: knows the spaces
+    :param parts: observations, actions as SB3's buffers hold them, and what they lead to
+    :return: a full buffer of these transitions; one of a single row that is not full, if there are none
+    """
     factorization = world.factorization
     is_dict = isinstance(factorization.observation_space, spaces.Dict)
     n_rows = sum(len(actions) for _, actions, _ in parts)

@@ -13,13 +13,15 @@ class MixedReplay:
     """
     What an off-policy algorithm of SB3 asks of its replay buffer while it trains: batches.
 
-    :param recorded: the algorithm's own
+    :param recorded: the algorithm's own, or another mixture
     :param imagined: holds at least one transition
     :param real_ratio: share of recorded transitions in a batch, in [0, 1], to the nearest transition
     :param gamma: discount of an imagined transition, which is of one step, where recorded ones are of several
     """
 
-    def __init__(self, recorded: ReplayBuffer, imagined: ReplayBuffer, real_ratio: float, gamma: float) -> None:
+    def __init__(
+        self, recorded: "ReplayBuffer | MixedReplay", imagined: ReplayBuffer, real_ratio: float, gamma: float
+    ) -> None:
         self.recorded = recorded
         self.imagined = imagined
         self.real_ratio = real_ratio

@@ -47,11 +47,31 @@ def imagine(world: WorldModel, observations: Observations, actions: np.ndarray, 
     after = world.factorization.observation(predicted.sample(generator), goal)
     # What is observed is paid for, and what the next step starts from.
     next_state = world.encode(obs_as_tensor(after, world.device))
+    disagreement = predicted.disagreement() if isinstance(predicted, MixtureDistribution) else th.zeros(len(state))
+    return Imagined(after, *outcome(world, state, action, next_state, goal, generator), disagreement.cpu().numpy())
+
+
+def outcome(
+    world: WorldModel,
+    state: th.Tensor,
+    action: th.Tensor,
+    next_state: th.Tensor,
+    goal: th.Tensor,
+    generator: th.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param world: knows reward and end, or has learned them
+    :param state: encoded, ``[R, D]``
+    :param action: encoded, ``[R, A]``
+    :param next_state: encoded, ``[R, D]``
+    :param goal: ``[R, G]``
+    :param generator: draws which episodes end, on the device of the model
+    :return: rewards, ``[R]``, float32, and which episodes ended, ``[R]``, bool
+    """
     rewards = world.reward(state, action, next_state, goal)
     ended = world.termination(state, action, next_state, goal)
     terminated = th.rand(len(state), generator=generator, device=world.device) < ended
-    disagreement = predicted.disagreement() if isinstance(predicted, MixtureDistribution) else th.zeros(len(state))
-    return Imagined(after, rewards.cpu().numpy().astype(np.float32), terminated.cpu().numpy(), disagreement.cpu().numpy())
+    return rewards.cpu().numpy().astype(np.float32), terminated.cpu().numpy()
 
 
 def replayed(world: WorldModel, replay_buffer: ReplayBuffer, n: int, rng: np.random.Generator) -> Observations:

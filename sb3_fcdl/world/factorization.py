@@ -169,7 +169,15 @@ class Factorization(nn.Module):
         :raises ValueError: if the space has a key that is neither state nor goal
         """
         # In float64: a space of that dtype gets back what it gave.
-        columns = self.decode_state(state.double())
+        return self.observation_of(self.decode_state(state.double()), goal)
+
+    def observation_of(self, columns: th.Tensor, goal: th.Tensor) -> np.ndarray | dict[str, np.ndarray]:
+        """
+        The inverse of ``raw_state``; likewise.
+
+        :param columns: the state in the environment's units, ``[B, D]``
+        :param goal: ``[B, G]``
+        """
         if isinstance(self.factors.state, tuple):
             return entries_of(self.observation_space, columns)
         assert isinstance(self.observation_space, spaces.Dict)

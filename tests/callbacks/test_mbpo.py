@@ -12,6 +12,7 @@ from gated import GatedEnv
 from gymnasium import spaces
 from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
@@ -85,7 +86,7 @@ class Watch(BaseCallback):
 @pytest.mark.parametrize("name", ["SAC", "DQN"])
 def test_one_update_on_recorded_transitions_is_what_the_host_does_alone_bit_for_bit(name):
     alone = make_host(name).learn(60)
-    mbpo = MBPOCallback(gradient_steps=1, real_ratio=1.0, **QUICK)
+    mbpo = MBPOCallback(gradient_steps=1, real_ratio=0.99, **QUICK)  # of 20 transitions
     beside, *others = make_host(name).learn(60, mbpo), make_host(name).learn(60, MBPOCallback(gradient_steps=1, **QUICK))
     assert mbpo.branches.buffer.size() == 30 and mbpo.trainer.n_updates > 0
     assert th.equal(weights(alone), weights(beside)) and alone._n_updates == beside._n_updates
@@ -244,6 +245,83 @@ def test_the_host_is_given_back_when_training_fails(monkeypatch):
     assert host.replay_buffer is mbpo.replay_buffer and host.gradient_steps == 1
 
 
+# What the gate opens is not in it: the gate, x with the push, and y are independent.
+INDEPENDENT = [[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0]]
+COUNTERFACTUAL: dict[str, Any] = QUICK | {
+    "dynamics": "oracle",
+    "dynamics_kwargs": {"graph": INDEPENDENT, "hidden_dim": 8},
+    "real_ratio": 0.25,
+    "counterfactual_ratio": 0.5,
+}
+
+
+def sources(mbpo: MBPOCallback, host: BaseAlgorithm, monkeypatch, n: int = 8) -> list[dict[str, int]]:
+    """From where the batches of ``n`` further steps came."""
+    batches: list[dict[str, int]] = []
+    buffers = {
+        "recorded": lambda: mbpo.replay_buffer,
+        "imagined": lambda: mbpo.branches and mbpo.branches.buffer,
+        "counterfactual": lambda: mbpo.counterfactuals,
+    }
+    sample = ReplayBuffer.sample
+
+    def spied(self, batch_size, env=None):
+        (name,) = (name for name, buffer in buffers.items() if self is buffer())
+        batches[-1][name] = batch_size
+        return sample(self, batch_size, env)
+
+    def counted(self, batch_size, env=None, of=MixedReplay.sample):
+        if host.replay_buffer is self:
+            batches.append({})
+        return of(self, batch_size, env)
+
+    monkeypatch.setattr(ReplayBuffer, "sample", spied)
+    monkeypatch.setattr(MixedReplay, "sample", counted)
+    host.learn(n, mbpo, reset_num_timesteps=False)
+    monkeypatch.undo()
+    return batches
+
+
+def test_batches_have_their_share_of_counterfactual_transitions(monkeypatch):
+    mbpo = MBPOCallback(**COUNTERFACTUAL)
+    host = make_host("SAC").learn(32, mbpo)
+    swapped, recorded = mbpo.counterfactuals, host.replay_buffer
+    assert 0 < swapped.size() <= 30
+    assert sources(mbpo, host, monkeypatch) == [{"imagined": 5, "recorded": 5, "counterfactual": 10}] * 80
+    before = [recorded.observations[:32, 0, columns] for columns in (slice(0, 2), slice(2, 3), slice(3, 4))]
+    for part, columns in zip(before, (slice(0, 2), slice(2, 3), slice(3, 4)), strict=True):
+        assert all((part == row[columns]).all(1).any() for row in swapped.observations[:, 0])
+    whole = {tuple(row) for row in recorded.observations[:32, 0]}
+    assert any(tuple(row) not in whole for row in swapped.observations[:, 0])
+    np.testing.assert_allclose(swapped.rewards[:, 0], -np.abs(swapped.next_observations[:, 0, 2] - 1), atol=1e-6)
+    # Two epochs later there are others.
+    assert mbpo.counterfactuals is not swapped
+
+
+def test_recorded_transitions_stand_in_where_all_parts_are_connected(monkeypatch):
+    connected = {"dynamics_kwargs": {"graph": np.ones((3, 4)).tolist(), "hidden_dim": 8}}
+    mbpo = MBPOCallback(**COUNTERFACTUAL | connected)
+    host = make_host("SAC").learn(32, mbpo)
+    assert mbpo.counterfactuals.size() == 0
+    assert sources(mbpo, host, monkeypatch) == [{"imagined": 5, "recorded": 15}] * 80
+
+
+def test_shares_that_are_a_whole_batch_leave_nothing_to_imagination(monkeypatch):
+    mbpo = MBPOCallback(**COUNTERFACTUAL | {"real_ratio": 0.3, "counterfactual_ratio": 0.7})
+    host = make_host("TD3").learn(32, mbpo)
+    assert sources(mbpo, host, monkeypatch) == [{"recorded": 6, "counterfactual": 14}] * 80
+    assert mbpo.branches is None
+
+
+def test_all_of_a_batch_may_be_recorded():
+    alone = make_host("SAC", gradient_steps=3).learn(40)
+    mbpo = MBPOCallback(gradient_steps=3, real_ratio=1.0, **QUICK)
+    host = make_host("SAC").learn(40, mbpo)
+    assert mbpo.branches is None and mbpo.trainer.n_updates > 0
+    # Thirteen updates before the first epoch, then as many as alone.
+    assert host._n_updates == 13 + 3 * 17 == alone._n_updates - 2 * 13
+
+
 class Leave(BaseCallback):
     """Keeps the host's numbers of updates at both ends of rollouts, and interrupts after the callbacks before it."""
 
@@ -307,3 +385,7 @@ def test_mistakes_are_told():
         MBPOCallback(n_elites=8)
     with pytest.raises(ValueError, match="rollout_length"):
         MBPOCallback(rollout_length=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"real_ratio=0.6 and counterfactual_ratio=0.5 .* at most 1"):
+        MBPOCallback("fcdl_tree", real_ratio=0.6, counterfactual_ratio=0.5)
+    with pytest.raises(ValueError, match=r"MLPDynamics has no graph.* dynamics='fcdl' or 'fcdl_tree'"):
+        MBPOCallback(counterfactual_ratio=0.5)

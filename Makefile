@@ -13,7 +13,7 @@ help: ## show this list
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[magnetic,plot,extra,contrib,minari,tests,docs]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[magnetic,plot,extra,contrib,minari,hub,tests,docs]"
 	touch $@
 
 install: $(STAMP) ## make .venv and install the pinned versions into it

@@ -3,7 +3,7 @@ Models on the Hugging Face Hub: pushed with a model card, and loaded without run
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from sb3_fcdl.evaluation.markdown import markdown
 from sb3_fcdl.evaluation.returns import EVALUATION_SEED_OFFSET, AsInTraining, bootstrap_interval
 from sb3_fcdl.extras import needs
 from sb3_fcdl.fcdl import FCDL
+from sb3_fcdl.progress import progress
 from sb3_fcdl.runs.record import package_versions
 from sb3_fcdl.training.checkpoint import MODEL
 
@@ -46,6 +47,7 @@ def push_to_hub(
     private: bool | None = None,
     token: str | None = None,
     commit_message: str = "Push a model of sb3_fcdl",
+    progress_bar: bool = False,
 ) -> str:
     """
     Evaluate a model and upload it with what ``write_for_hub`` writes. Makes the repository if there is none.
@@ -58,13 +60,14 @@ def push_to_hub(
     :param private: of a new repository; None: as the account has it
     :param token: of the account; None: that of ``hf auth login``
     :param commit_message: of the upload
+    :param progress_bar: see ``write_for_hub``
     :return: address of the repository
     :raises ValueError: if ``n_eval_episodes`` is below 1
     """
     with needs("huggingface_hub", "hub"):
         from huggingface_hub import HfApi
     with TemporaryDirectory() as folder:
-        write_for_hub(model, Path(folder), repo_id, eval_env, n_eval_episodes, seed)
+        write_for_hub(model, Path(folder), repo_id, eval_env, n_eval_episodes, seed, progress_bar)
         api = HfApi(token=token)
         address = str(api.create_repo(repo_id, private=private, exist_ok=True))
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
@@ -99,7 +102,15 @@ def from_hub(
     return FCDL.load(path, env=env, trusted=trusted, **kwargs)
 
 
-def write_for_hub(model: FCDL, folder: Path, repo_id: str, eval_env: VecEnv, n_eval_episodes: int = 10, seed: int = 0) -> None:
+def write_for_hub(
+    model: FCDL,
+    folder: Path,
+    repo_id: str,
+    eval_env: VecEnv,
+    n_eval_episodes: int = 10,
+    seed: int = 0,
+    progress_bar: bool = False,
+) -> None:
     """
     Write what ``push_to_hub`` uploads: the model (``model.zip``), its returns (``results.json``), its graph as a picture and
     for ``CausalGraph.from_json`` (``graph.png``, ``graph.json``), and a model card (``README.md``) with returns, graph and
@@ -112,12 +123,14 @@ def write_for_hub(model: FCDL, folder: Path, repo_id: str, eval_env: VecEnv, n_e
     :param eval_env: where the model is evaluated, without ``VecNormalize``. It is seeded and reset
     :param n_eval_episodes: with deterministic actions
     :param seed: of the episodes, none of which training has seen
+    :param progress_bar: show how many episodes are done, as SB3's ``learn`` does; needs tqdm and rich (extra ``extra``)
     :raises ValueError: if ``n_eval_episodes`` is below 1
     """
     with needs("huggingface_hub", "hub"):
         from huggingface_hub import EvalResult, ModelCardData
     check(n_eval_episodes=(n_eval_episodes, integer(1)), seed=(seed, integer(0)))
-    done = _evaluated(model, eval_env, n_eval_episodes, seed)
+    with progress("episodes", n_eval_episodes, progress_bar) as has_ended:
+        done = _evaluated(model, eval_env, n_eval_episodes, seed, has_ended)
     name, mean, std = done.env_id or "an environment without a name", float(done.returns.mean()), float(done.returns.std())
     metric: dict[str, Any] = {"metric_type": "mean_reward", "metric_value": f"{mean:.2f} +/- {std:.2f}"}
     result = EvalResult(
@@ -131,9 +144,14 @@ def write_for_hub(model: FCDL, folder: Path, repo_id: str, eval_env: VecEnv, n_e
     (folder / CARD).write_text(f"---\n{data.to_yaml()}\n---\n\n{body}\n", encoding="utf-8")
 
 
-def _evaluated(model: FCDL, env: VecEnv, n_episodes: int, seed: int) -> Evaluated:
+def _evaluated(model: FCDL, env: VecEnv, n_episodes: int, seed: int, has_ended: Callable[[], Any]) -> Evaluated:
+    def note_end(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
+        if local_variables["done"]:
+            has_ended()
+
     env.seed(EVALUATION_SEED_OFFSET + seed)
-    returns, _ = evaluate_policy(AsInTraining(model, env), env, n_episodes, return_episode_rewards=True)
+    acting = AsInTraining(model, env)
+    returns, _ = evaluate_policy(acting, env, n_episodes, callback=note_end, return_episode_rewards=True)
     spec = env.get_attr("spec")[0]
     if spec is None:
         return Evaluated(None, {}, np.asarray(returns))

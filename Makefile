@@ -6,14 +6,14 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow docs package bench-speed bench-ratio tables format lint type commit-checks
+.PHONY: help install demo test test-slow docs notebooks package bench-speed bench-ratio tables format lint type commit-checks
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[magnetic,plot,extra,contrib,minari,onnx,tests,docs]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[magnetic,plot,extra,contrib,minari,onnx,hub,tests,docs]"
 	touch $@
 
 install: $(STAMP) ## make .venv and install the pinned versions into it
@@ -30,8 +30,12 @@ test: $(STAMP) ## the tests, without the slow ones
 test-slow: $(STAMP) ## all the tests
 	$(PYTEST) -m "not gpu"
 
-docs: $(STAMP) ## the manual, into docs/_build; a warning, such as a link to nowhere, is an error
+docs: $(STAMP) ## the manual, into docs/_build; a warning, or a link to nowhere, is an error
 	$(BIN)/python -m sphinx -b html -q -W --keep-going -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
+
+notebooks: $(STAMP) ## run the notebooks of the manual and keep their outputs (three minutes of one core)
+	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --NotebookClient.record_timing=False --inplace docs/notebooks/*.ipynb
 
 package: $(STAMP) ## the wheel and the source archive, into dist/; both are looked into
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[package]"

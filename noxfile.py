@@ -64,6 +64,13 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def linkcheck(session: nox.Session) -> None:
+    """Links of the manual to other sites. Needs the network; ``make docs`` checks those within the manual."""
+    session.install("-c", "constraints.txt", "-e", ".[plot,docs]")
+    session.run("python", "-m", "sphinx", "-b", "linkcheck", "-q", "docs", f"{session.create_tmp()}/links")
+
+
+@nox.session(python="3.11")
 def package(session: nox.Session) -> None:
     """Builds wheel and source archive, and installs each into a clean environment, where Chemical and CartPole learn."""
     session.install("build", "twine")

@@ -12,7 +12,7 @@ author = "sb3_fcdl contributors"
 copyright = "sb3_fcdl contributors"
 release = version = version_of("sb3_fcdl")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"sb3_fcdl {release}"
@@ -20,6 +20,10 @@ html_show_sphinx = False
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+
+# Notebooks are shown with the outputs that they were saved with; `make notebooks` runs them. Nothing is loaded for widgets.
+nb_execution_mode = "off"
+nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 
 # A link to a heading is written as on GitHub, page.md#heading, and is checked.
 myst_heading_anchors = 4

@@ -52,7 +52,8 @@ def main() -> None:
     policies = {"FCDL": model, **CHEMICAL.references(ENV_ID, env_kwargs, 0)}
     tasks = CHEMICAL.tasks(env_kwargs)
     results = {
-        name: evaluate_tasks(policy, ENV_ID, env_kwargs, tasks, arguments.episodes) for name, policy in policies.items()
+        name: evaluate_tasks(policy, ENV_ID, env_kwargs, tasks, arguments.episodes, progress_bar=True)
+        for name, policy in policies.items()
     }
     print(format_table(results))
 

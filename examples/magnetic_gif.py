@@ -12,8 +12,8 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image
 
-import fcdl_envs  # noqa: F401 (registers the environment)
 from fcdl_envs.magnetic_task import BALL_HEIGHT, STEP_SIZE, ball_and_eef
+from sb3_fcdl.plots.gif import gif
 
 FRAME_MS = 100
 PAUSE_MS = 800
@@ -63,11 +63,8 @@ def main() -> None:
         durations += [FRAME_MS] * (len(pictures) - len(durations) - 1) + [PAUSE_MS]
     env.close()
 
-    # One palette for all frames: without it the background flickers, and the file is several times as large.
-    frames = [Image.fromarray(picture).resize((arguments.size, arguments.size)) for picture in pictures]
-    palette = Image.fromarray(np.concatenate(pictures[::10])).quantize(64, dither=Image.Dither.NONE)
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    frames[0].save(arguments.output, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    frames = [np.asarray(Image.fromarray(picture).resize((arguments.size, arguments.size))) for picture in pictures]
+    arguments.output.write_bytes(gif(frames, durations))
     print(f"{len(frames)} frames, {arguments.output.stat().st_size / 1e6:.2f} MB in {arguments.output}")
 
 

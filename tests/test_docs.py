@@ -213,6 +213,8 @@ def test_short_examples_run(page, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
     names: dict = {}
     for block in blocks(page, {"n_envs=8": "n_envs=2"}):
+        if page == "neighbours" and any(tool in block for tool in ("push_to_hub", "wandb", "mlflow")):
+            continue  # tested below, without the tools
         exec(compile(block, f"{page}.md", "exec"), names)
     if page == "chemical":
         for name in ("env", "batch", "processes"):

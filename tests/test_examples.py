@@ -106,3 +106,15 @@ def test_code_of_the_pages_runs(tmp_path, monkeypatch, capsys):
     assert names["stability"].edge_names == names["model"].causal_graph().edge_names
     assert names["report"].results[0].model == "FCDL"
     assert list((tmp_path / "runs" / "FCDL_2").glob("events.out.tfevents.*"))
+
+
+def test_animation_of_chemical_shows_true_graphs_beside_learned_ones(tmp_path, monkeypatch, capsys):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    source, output = ROOT / "examples" / "chemical_gif.py", tmp_path / "chemical.gif"
+    quick = ["--timesteps", "60", "--episodes", "2", "--steps", "2", "--size", "96"]
+    monkeypatch.setattr(sys, "argv", [str(source), *quick, "--output", str(output)])
+    names = runpy.run_path(str(source), run_name="__main__")
+    assert "4 frames" in capsys.readouterr().out
+    with image.open(output) as animation:
+        assert animation.size == (192, 96 + names["HEADER"]) and animation.n_frames > 1

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [
     path
-    for path in [*(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/results/README.md"]
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/results/README.md"]
     if "<!-- table: " in path.read_text()
 ]
 

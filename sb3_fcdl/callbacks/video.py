@@ -1,6 +1,5 @@
 """An evaluation episode in TensorBoard, as a moving picture."""
 
-import io
 from typing import TYPE_CHECKING
 
 import gymnasium as gym
@@ -66,12 +65,11 @@ class VideoCallback(BaseCallback):
 
 
 def _write_gif(writer: "SummaryWriter", tag: str, frames: list[np.ndarray], fps: float, step: int) -> None:
-    from PIL import Image
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    pictures, buffer = [Image.fromarray(frame) for frame in frames], io.BytesIO()
-    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=1000 / fps, loop=0)
+    from sb3_fcdl.plots.gif import gif
+
     height, width, _ = frames[0].shape
-    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=buffer.getvalue())
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif(frames, 1000 / fps))
     assert writer.file_writer is not None
     writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)

@@ -23,6 +23,7 @@ from sb3_fcdl.evaluation import evaluate_shift, format_accuracy, format_graphs, 
 from sb3_fcdl.experiments.measuring import learned, measure, references
 from sb3_fcdl.experiments.training import TrainingArguments, TrainingRun
 from sb3_fcdl.fcdl import FCDL
+from sb3_fcdl.progress import has_terminal
 from sb3_fcdl.runs import Run, format_table
 from sb3_fcdl.runs.checkpoint import missing
 from sb3_fcdl.runs.measurements import check_files
@@ -82,9 +83,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         record = replace(record, env_kwargs={**record.env_kwargs, **env_options(arguments, "evaluate", record.env)})
         model = _load_model(path, record.env, record.env_kwargs)
         policies = learned(model, record) | references(record.env, record.env_kwargs, seed, model.policy.planner)
-    measured = measure(
-        policies, record, arguments.episodes, seed, model, lambda name: print(f"evaluating {name} ...", file=sys.stderr)
-    )
+
+    def tell(name: str) -> None:
+        print(f"evaluating {name} ...", file=sys.stderr, flush=True)
+
+    measured = measure(policies, record, arguments.episodes, seed, model, tell, has_terminal())
     run = Run.of(record)
     print(f"{run.env} {run.env_kwargs}; trained for {run.timesteps} timesteps\n\n{format_table(measured.returns)}")
     if measured.contexts:
@@ -111,7 +114,12 @@ def robustness(arguments: argparse.Namespace) -> None:
         }
         n_envs = min(10, arguments.episodes)
         report = evaluate_shift(
-            models, lambda: make_env(record.env, n_envs, record.env_kwargs), shifts, arguments.episodes, arguments.seed
+            models,
+            lambda: make_env(record.env, n_envs, record.env_kwargs),
+            shifts,
+            arguments.episodes,
+            arguments.seed,
+            has_terminal(),
         )
         print(report)
         if arguments.json is not None:
@@ -138,7 +146,7 @@ def report(arguments: argparse.Namespace) -> None:
         def tell(text: str) -> None:
             print(f"{PROGRAM} report: {text}", file=sys.stderr, flush=True)
 
-        write_model_page(output, model, record, path.parent, shifts, arguments.episodes, arguments.seed, tell)
+        write_model_page(output, model, record, path.parent, shifts, arguments.episodes, arguments.seed, tell, has_terminal())
     print(output)
 
 

@@ -12,7 +12,7 @@ from sb3_fcdl.experiments.driver import Driver
 from sb3_fcdl.experiments.experiment import read_experiment
 from sb3_fcdl.experiments.local import LocalWorkers
 from sb3_fcdl.experiments.results import Results
-from sb3_fcdl.experiments.run import RESULTS
+from sb3_fcdl.experiments.run import ERROR, RESULTS
 from sb3_fcdl.experiments.workers import Workers
 from sb3_fcdl.runs.stop import StopRequest
 
@@ -35,10 +35,9 @@ def experiment(arguments: argparse.Namespace) -> None:
     if not is_complete:
         print(f"{PROGRAM}: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(stop.status)
-    for ended in failed:
-        print(f"failed: {ended.run.name}: {ended.reason}", file=sys.stderr)
     print(f"{driver.progress.n_finished} of {len(runs)} runs finished. Their results: {csv}")
     if failed:
+        print(f"{PROGRAM}: {len(failed)} failed, see {log_dir}/*/{ERROR}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -345,7 +345,13 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     _add_lines_options(parser)
     add("--columns", nargs="*", default=["task"], metavar="KEY", help="what tells columns apart (default: task)")
     add("--cell", choices=CELLS, default="range", help="what a cell shows of its seeds (default: %(default)s)")
-    add("--also", nargs="+", choices=ALSO, default=[], help="further columns: number of seeds, seconds of training")
+    add(
+        "--also",
+        nargs="+",
+        choices=ALSO,
+        default=[],
+        help="further columns: number of seeds, last timesteps, seconds of training",
+    )
     add("--digits", type=int, default=1, metavar="N", help="after the point (default: %(default)s)")
     order = parser.add_mutually_exclusive_group()
     order.add_argument("--order", nargs="+", default=[], metavar="NAME", help="rows that come first, in this order")

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from fcdl_envs.arguments import check, integer, number
 from sb3_fcdl.observations import Observations, given_to
+from sb3_fcdl.progress import progress
 from sb3_fcdl.vec_env import GymVectorVecEnv
 from sb3_fcdl.world.declared import action_masks_of
 
@@ -107,6 +108,7 @@ def evaluate_tasks(
     n_episodes: int = 50,
     seed: int = 0,
     n_envs: int = 10,
+    progress_bar: bool = False,
 ) -> list[TaskResult]:
     """
     Evaluate deterministic actions on each task, with SB3's ``evaluate_policy``.
@@ -121,18 +123,24 @@ def evaluate_tasks(
     :param n_episodes: episodes a task
     :param seed: of the evaluation environments
     :param n_envs: environments that are stepped at once
+    :param progress_bar: show how many episodes are done, as SB3's ``learn`` does; needs tqdm and rich (extra ``extra``)
     :return: a result for each task, in order
     :raises ValueError: if ``n_episodes`` or ``n_envs`` is below 1
     """
     check(n_episodes=(n_episodes, integer(1)), seed=(seed, integer(0)), n_envs=(n_envs, integer(1)))
     n_envs = min(n_envs, n_episodes)
-    return [
-        _evaluate(model, task.name, make_env(env_id, n_envs, {**env_kwargs, **task.env_kwargs}), n_episodes, seed)
-        for task in tasks
-    ]
+    with progress("episodes", n_episodes * len(tasks), progress_bar) as has_ended:
+        return [
+            _evaluate(
+                model, task.name, make_env(env_id, n_envs, {**env_kwargs, **task.env_kwargs}), n_episodes, seed, has_ended
+            )
+            for task in tasks
+        ]
 
 
-def _evaluate(model: PolicyPredictor, task: str, env: VecEnv, n_episodes: int, seed: int) -> TaskResult:
+def _evaluate(
+    model: PolicyPredictor, task: str, env: VecEnv, n_episodes: int, seed: int, has_ended: Callable[[], Any]
+) -> TaskResult:
     env.seed(EVALUATION_SEED_OFFSET + seed)
     if isinstance(model, SimulatesEnv):
         model.attach(env)
@@ -142,6 +150,7 @@ def _evaluate(model: PolicyPredictor, task: str, env: VecEnv, n_episodes: int, s
     def note_success(local_variables: dict[str, Any], _: dict[str, Any]) -> None:
         if local_variables["done"]:
             successes.append(local_variables["info"].get("is_success", np.nan))
+            has_ended()
 
     returns, _ = evaluate_policy(acting, env, n_episodes, callback=note_success, return_episode_rewards=True)
     env.close()

@@ -20,6 +20,7 @@ from sb3_fcdl.evaluation.shifted_env import Shift, ShiftedVecEnv
 from sb3_fcdl.extras import needs
 from sb3_fcdl.inspection.model_error import prediction_errors
 from sb3_fcdl.observations import Observations
+from sb3_fcdl.progress import progress
 from sb3_fcdl.world.declared import factors_of
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def evaluate_shift(
     shifts: Mapping[str, Shift],
     n_episodes: int = 20,
     seed: int = 0,
+    progress_bar: bool = False,
 ) -> ShiftReport:
     """
     Evaluate models with and without a shift of what they observe, on the same initial states and with deterministic actions.
@@ -123,17 +125,19 @@ def evaluate_shift(
     :param shifts: what is observed instead, by name of the state variable
     :param n_episodes: episodes with the shift, and as many without
     :param seed: of the environments and the noise
+    :param progress_bar: show how many episodes are done, as SB3's ``learn`` does; needs tqdm and rich (extra ``extra``)
     :raises ValueError: if there is no such variable, a shift does not fit it, the environments have a ``VecNormalize``, or
         ``n_episodes`` is below 1
     """
     check(n_episodes=(n_episodes, integer(1)), seed=(seed, integer(0)))
     results = []
-    for name, model in models.items():
-        shifted, plain = (_Evaluation(model, make_env, chosen, n_episodes, seed) for chosen in (shifts, {}))
-        mean, low, high = bootstrap_interval(plain.returns)
-        shifted_mean, shifted_low, shifted_high = bootstrap_interval(shifted.returns)
-        measured = shifted.compare()
-        results.append(ShiftResult(name, mean, shifted_mean, (low, high), (shifted_low, shifted_high), **measured))
+    with progress("episodes", 2 * n_episodes * len(models), progress_bar) as has_ended:
+        for name, model in models.items():
+            shifted, plain = (_Evaluation(model, make_env, chosen, n_episodes, seed, has_ended) for chosen in (shifts, {}))
+            mean, low, high = bootstrap_interval(plain.returns)
+            shifted_mean, shifted_low, shifted_high = bootstrap_interval(shifted.returns)
+            measured = shifted.compare()
+            results.append(ShiftResult(name, mean, shifted_mean, (low, high), (shifted_low, shifted_high), **measured))
     words = {name: str(shift) for name, shift in shifts.items()}
     return ShiftReport(words, n_episodes, tuple(results))
 
@@ -148,7 +152,9 @@ class _Evaluation:
         shifts: Mapping[str, Shift],
         n_episodes: int,
         seed: int,
+        has_ended: Callable[[], Any],
     ) -> None:
+        self.has_ended = has_ended
         venv = make_env()
         if unwrap_vec_normalize(venv) is not None:
             raise ValueError(
@@ -179,6 +185,8 @@ class _Evaluation:
 
     def _note_step(self, local_variables: dict[str, Any], _: dict[str, Any]) -> None:
         """Called after each step for each environment: keeps the transition, if it has not left its episode."""
+        if local_variables["done"]:
+            self.has_ended()
         if self.policy is None or local_variables["done"]:
             return
         assert self.before is not None

@@ -50,6 +50,7 @@ def measure(
     seed: int,
     model: FCDL | None = None,
     said: Callable[[str], object] = lambda name: None,
+    progress_bar: bool = False,
 ) -> Measurements:
     """
     Returns on all tasks; of a model also its graphs and predictions, where the true ones are known.
@@ -60,10 +61,11 @@ def measure(
     :param seed: of the evaluation
     :param model: whose graphs and predictions are measured; None: of none
     :param said: called with the name of a policy before it is evaluated
+    :param progress_bar: see ``evaluate_tasks``
     """
     tasks, returns = benchmark_of(record.env).tasks(record.env_kwargs), {}
     for name, (policy, env_kwargs) in policies.items():
         said(name)
-        returns[name] = evaluate_tasks(policy, record.env, env_kwargs, tasks, n_episodes, seed)
+        returns[name] = evaluate_tasks(policy, record.env, env_kwargs, tasks, n_episodes, seed, progress_bar=progress_bar)
     predictions = () if model is None else evaluate_predictions(model, record, seed)
     return Measurements(returns, *predictions)

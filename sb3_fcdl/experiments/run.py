@@ -62,16 +62,22 @@ def check_folder(run: PlannedRun, folder: Path) -> None:
     """
     :param run: planned
     :param folder: of the run, if it was begun
-    :raises ValueError: if the run that was begun there is another; evaluations may differ
+    :raises ValueError: if the run that was begun there is another; evaluations may differ, and so may a run that failed
+        before it left anything
     """
     path = folder / SETTINGS
-    if not path.exists():
+    if not path.exists() or not _has_left_anything(folder):
         return
     before, now = json.loads(path.read_text()), run.settings
     differ = [key for key in now if before.get(key) != now[key]]
     if differ:
         words = "; ".join(f"{key} {before.get(key)!r}, now {now[key]!r}" for key in differ)
         raise ValueError(f"the run in {folder} was begun with {words}: choose another --log-dir, or delete the folder")
+
+
+def _has_left_anything(folder: Path) -> bool:
+    """Whether the folder has a checkpoint, the record of a trained model, or results."""
+    return any(any(folder.glob(name)) for name in (TrainRecord.FILE_NAME, "checkpoint_*", "end_*", "results_*"))
 
 
 def carry_out(run: PlannedRun, folder: Path, saved: Callable[[], object] = lambda: None) -> bool:
@@ -87,7 +93,7 @@ def carry_out(run: PlannedRun, folder: Path, saved: Callable[[], object] = lambd
     """
     check_folder(run, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / SETTINGS).exists():
+    if not ((folder / SETTINGS).exists() and _has_left_anything(folder)):
         partial = folder / f"partial_{SETTINGS}"
         partial.write_text(json.dumps(run.settings, indent=2) + "\n")
         os.replace(partial, folder / SETTINGS)

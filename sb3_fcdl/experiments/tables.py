@@ -13,7 +13,7 @@ from sb3_fcdl.experiments.lines import Line
 # What a cell shows of its seeds.
 CELLS = ("range", "seeds", "mean", "iqm", "improvement")
 # Columns that are the same in all rows of a run.
-ALSO: Mapping[str, str] = {"seeds": "seeds", "wall_s": "s"}
+ALSO: Mapping[str, str] = {"seeds": "seeds", "timesteps": "timesteps", "wall_s": "s"}
 # What tells runs apart.
 RUN = ("env", "env_kwargs", "algo", "seed")
 Key = tuple[Any, ...]
@@ -34,7 +34,8 @@ class Layout:
     :param labels: what a row, a column or a value is called
     :param order: values of rows that come first, in this order
     :param has_others: whether rows that are not in ``order`` follow
-    :param also: further columns: ``"seeds"``, their number; ``"wall_s"``, mean seconds of training
+    :param also: further columns: ``"seeds"``, their number; ``"timesteps"`` of the last evaluation; ``"wall_s"``, mean seconds
+        of training
     :param digits: after the point
     :param normalize: floor and ceiling, names of algorithms: scores are 0 and 1 there, on each task and seed
     """
@@ -89,7 +90,7 @@ def table(lines: Iterable[Line], layout: Layout) -> str:
             for column in columns
         ]
         seeds = [str(len({line["seed"] for line in mine}))] if "seeds" in layout.also else []
-        body.append([*(_label(part, layout) for part in row), *seeds, *cells_of_row, *_seconds(mine, layout)])
+        body.append([*(_label(part, layout) for part in row), *seeds, *cells_of_row, *_of_runs(mine, layout)])
     return markdown(header, body)
 
 
@@ -204,14 +205,18 @@ def _digits(value: float, layout: Layout) -> str:
     return f"{value:.{layout.digits}f}"
 
 
-def _seconds(lines: Sequence[Line], layout: Layout) -> list[str]:
-    if "wall_s" not in layout.also:
-        return []
-    if any("wall_s" not in line for line in lines):
+def _of_runs(lines: Sequence[Line], layout: Layout) -> list[str]:
+    """The further columns behind the cells. Of each run the last evaluation counts, which knows all of its seconds."""
+    if "wall_s" in layout.also and any("wall_s" not in line for line in lines):
         raise ValueError("some lines have no wall_s, as those of SB3's evaluations.npz: leave wall_s out of --also")
-    # Of each run the last evaluation, which knows all of its seconds.
-    runs = {_key(line, RUN): float(line["wall_s"]) for line in sorted(lines, key=lambda line: line["timesteps"])}
-    return [f"{sum(runs.values()) / len(runs):.0f}"]
+    last = {_key(line, RUN): line for line in sorted(lines, key=lambda line: line["timesteps"])}.values()
+    shown = []
+    for name in layout.also:
+        if name == "wall_s":
+            shown.append(f"{sum(float(line['wall_s']) for line in last) / len(last):.0f}")
+        elif name == "timesteps":
+            shown.append(" / ".join(f"{each:,}" for each in sorted({line["timesteps"] for line in last})))
+    return shown
 
 
 def _ordered(rows: list[Key], layout: Layout) -> list[Key]:

@@ -22,6 +22,9 @@ def draw_intervals(estimates: Mapping[str, tuple[float, float, float]], title: s
     for place, (value, low, high) in enumerate(estimates.values()):
         axes.barh(place, high - low, left=low, height=0.6, alpha=0.4, color=f"C{place % 10}")
         axes.plot([value, value], [place - 0.3, place + 0.3], color="black")
+    # A bar holds its ends to the edge of the picture, which hides the values of a single seed.
+    axes.use_sticky_edges = False
+    axes.margins(x=0.05)
     axes.set_yticks(range(len(estimates)), list(estimates))
     axes.invert_yaxis()
     axes.set_xlabel(title)

@@ -64,6 +64,7 @@ def write_model_page(
     n_episodes: int = 10,
     seed: int = 0,
     tell: Callable[[str], None] = lambda text: None,
+    progress_bar: bool = False,
 ) -> None:
     """
     Write a page about a model: contexts in words, graphs with their evidence, what chooses the context, the learning curve,
@@ -77,6 +78,7 @@ def write_model_page(
     :param n_episodes: episodes for each shift, and as many without
     :param seed: of the environments, the random actions and the noise
     :param tell: is told what is being done
+    :param progress_bar: see ``evaluate_shift``; a bar for each shift
     :raises ValueError: if there is no such variable, or a shift does not fit it
     """
     check(n_episodes=(n_episodes, integer(1)), seed=(seed, integer(0)))
@@ -88,7 +90,7 @@ def write_model_page(
     windows = _random_windows(model, record, seed)
     sections = [("Contexts and graphs", _graphs(model, windows)), ("What chooses the context", _importance(model))]
     sections.append(("Learning curve", _learning_curve(folder)))
-    sections.append(("Corrupted observations", _robustness(model, record, chosen, n_episodes, seed, tell)))
+    sections.append(("Corrupted observations", _robustness(model, record, chosen, n_episodes, seed, tell, progress_bar)))
     tell("an episode")
     sections.append(("An episode", _episode(model, record, seed)))
     path.write_text(page.page(f"{record.algo} on {record.env}", _lead(model, record), sections), encoding="utf-8")
@@ -201,6 +203,7 @@ def _robustness(
     n_episodes: int,
     seed: int,
     tell: Callable[[str], None],
+    progress_bar: bool,
 ) -> str:
     def environments() -> Any:
         return make_env(record.env, min(N_ENVS, n_episodes), record.env_kwargs)
@@ -208,7 +211,7 @@ def _robustness(
     reports: list[ShiftReport] = []
     for number, (name, shift) in enumerate(shifts.items(), start=1):
         tell(f"{name} observed as {shift} ({number} of {len(shifts)})")
-        reports.append(evaluate_shift({record.algo: model}, environments, {name: shift}, n_episodes, seed))
+        reports.append(evaluate_shift({record.algo: model}, environments, {name: shift}, n_episodes, seed, progress_bar))
     if not reports:
         return page.paragraph("No variable of this observation space can be shifted.")
     text = (

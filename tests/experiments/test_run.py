@@ -165,6 +165,7 @@ def test_references_are_floors_and_ceiling(tmp_path, run):
 
 def test_a_folder_of_another_run_is_refused(tmp_path, run):
     (tmp_path / "run.json").write_text(json.dumps({**run.settings, "timesteps": 100}))
+    (tmp_path / "checkpoint_60").mkdir()
     with pytest.raises(ValueError, match="begun with timesteps 100, now 200: choose another --log-dir, or delete the folder"):
         carry_out(run, tmp_path)
     assert not (tmp_path / "error.txt").exists()
@@ -176,3 +177,15 @@ def test_what_goes_wrong_is_left_in_the_folder(tmp_path, run):
         carry_out(wrong, tmp_path)
     said = (tmp_path / "error.txt").read_text().splitlines()
     assert said[0].startswith("Traceback") and said[-1].startswith("ValueError: there is no algorithm 'PPOO' in")
+
+
+@pytest.mark.usefixtures("no_predictions")
+def test_a_run_that_failed_before_it_learned_may_be_corrected(tmp_path, run):
+    wrong = replace(run, model={**run.model, "dynamics_kwargs": {"hiden_dim": 16}}, timesteps=100, evaluate_at=())
+    with pytest.raises(TypeError, match="hiden_dim"):
+        carry_out(wrong, tmp_path)
+    right = replace(run, timesteps=60, evaluate_at=(), evaluations={})
+    assert carry_out(right, tmp_path) and not (tmp_path / "error.txt").exists()
+    assert json.loads((tmp_path / "run.json").read_text()) == json.loads(json.dumps(right.settings))
+    with pytest.raises(ValueError, match="begun with timesteps 60, now 100"):
+        carry_out(replace(right, timesteps=100), tmp_path)

@@ -49,13 +49,13 @@ def rows_of(csv, **layout):
 
 
 def test_a_cell_is_over_the_seeds_of_the_last_evaluation(csv):
-    rows = rows_of(csv, labels={"MLP": "dense"}, also=("seeds", "wall_s"))
-    assert rows[0] == "| | seeds | train | n=2 | s |"
-    assert rows[2] == "| FCDL | 4 | 13.5 [10.0, 20.0] | 6.5 [5.0, 8.0] | 100 |"
+    rows = rows_of(csv, labels={"MLP": "dense"}, also=("seeds", "timesteps", "wall_s"))
+    assert rows[0] == "| | seeds | train | n=2 | timesteps | s |"
+    assert rows[2] == "| FCDL | 4 | 13.5 [10.0, 20.0] | 6.5 [5.0, 8.0] | 1,000 | 100 |"
     assert rows[3:] == [
-        "| dense | 4 | 10.5 [9.0, 12.0] | 3.2 [1.0, 6.0] | 100 |",
-        "| random | 4 | 0.0 | 0.0 | 0 |",
-        "| ceiling | 4 | 20.0 | 20.0 | 0 |",
+        "| dense | 4 | 10.5 [9.0, 12.0] | 3.2 [1.0, 6.0] | 1,000 | 100 |",
+        "| random | 4 | 0.0 | 0.0 | 0 | 0 |",
+        "| ceiling | 4 | 20.0 | 20.0 | 0 | 0 |",
     ]
 
 

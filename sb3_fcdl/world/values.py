@@ -33,7 +33,6 @@ class Values(nn.Module, ABC):
     targets, see ``WorldModel.backups``. Before the first reward every state is worth 0. And the actor: the action that was
     the best of those compared for these targets.
 
-    :param goal_width: numbers of the goal, ``G``
     :param discount: of the rewards, per environment step. With 1 a value has no bound, and is not learned
     """
 
@@ -50,10 +49,9 @@ class Values(nn.Module, ABC):
     # in the time that it averages over.
     SLOWEST = 0.98
 
-    def __init__(self, goal_width: int, discount: float) -> None:
+    def __init__(self, discount: float) -> None:
         super().__init__()
         self.discount = discount
-        self.goal_moments = RunningMoments(goal_width, MIN_RELATIVE_STD_OF_FLOAT32)
         self.moments = RunningMoments(1, MIN_RELATIVE_STD_OF_FLOAT32)
         self.register_buffer("lowest_reward", th.full((1,), th.inf))
         self.register_buffer("highest_reward", th.full((1,), -th.inf))
@@ -80,7 +78,6 @@ class Values(nn.Module, ABC):
         """
         reward = outcomes.reward
         self.moments.update(reward.unsqueeze(-1))
-        self.goal_moments.update(outcomes.goal)
         self.lowest_reward.clamp_(max=reward.min())
         self.highest_reward.clamp_(min=reward.max())
 
@@ -187,7 +184,7 @@ class ValueTable(Values):
     N_ROWS = 1024
 
     def __init__(self, enumeration: Enumeration, discount: float) -> None:
-        super().__init__(0, discount)
+        super().__init__(discount)
         self.enumeration = enumeration
         self.n_tried = len(enumeration.actions)
         self.register_buffer("table", th.zeros(len(enumeration.states), 2))
@@ -273,7 +270,7 @@ class ValueHead(Values):
     difference. It is compared itself the next time, with others near it, so it climbs without a gradient through the model.
 
     :param state_width: numbers of an encoded state, ``D``
-    :param goal_width: see ``Values``
+    :param goal_width: numbers of the goal, ``G``
     :param actions: what an action is
     :param discount: see ``Values``
     """
@@ -292,8 +289,9 @@ class ValueHead(Values):
     unit: th.Tensor
 
     def __init__(self, state_width: int, goal_width: int, actions: Actions, discount: float) -> None:
-        super().__init__(goal_width, discount)
+        super().__init__(discount)
         self.actions = actions
+        self.goal_moments = RunningMoments(goal_width, MIN_RELATIVE_STD_OF_FLOAT32)
         self.first = StackedLinear(self.N_MEMBERS, state_width + goal_width, self.HIDDEN_DIM)
         self.middle = StackedLinear(self.N_MEMBERS, self.HIDDEN_DIM, self.HIDDEN_DIM)
         self.last = StackedLinear(self.N_MEMBERS, self.HIDDEN_DIM, 2)
@@ -321,6 +319,7 @@ class ValueHead(Values):
         """See ``Values.observe``. The first rewards set the scale of the values."""
         is_first, steps = self.moments.count == 0, 1 / (1 - self.discount)
         super().observe(outcomes)
+        self.goal_moments.update(outcomes.goal)
         self.mean.copy_((self.moments.mean * steps).where(is_first, self.mean))
         self.unit.copy_((self.size_of_reward * steps / 4).where(is_first, self.unit))
 

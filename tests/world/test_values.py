@@ -297,3 +297,25 @@ def test_visits_are_counted_also_those_that_somebody_else_recorded() -> None:
     assert not visits.is_stale(6) and visits.is_stale(20) and visits.is_stale(5)
     visits.fit(states[[1, 1, 1, 0]], actions[[0, 0, 0, 0]], 20)
     assert visits(states, actions[[0, 0, 0]]).tolist() == pytest.approx([1 / 6, 1 / 16, 1])
+
+
+@pytest.mark.parametrize(
+    ("paid", "said", "expected"),
+    [
+        # Each step costs 1 until an episode ends: between -100 and 0.
+        (-1.0, 85.0, (0.85, 0.85)),
+        (-1.0, -150.0, (-100.5, -100.5)),
+        (-1.0, -40.0, (-40.0, -40.0)),
+        # With the bonus, new steps are paid twice as much: up to 200.
+        (1.0, 103.0, (100.03, 103.0)),
+        (1.0, 210.0, (101.1, 200.1)),
+        (1.0, -5.0, (-0.05, -0.05)),
+    ],
+)
+def test_networks_hardly_leave_what_can_be_paid(paid: float, said: float, expected: tuple[float, float]) -> None:
+    head = ValueHead(3, 0, DiscreteActions(2), 0.99)
+    head.observe(rewards(paid, paid))
+    with th.no_grad():
+        head.last.bias[:] = ((said - head.mean) / head.unit).float()
+        for value in (head(th.zeros(1, 3), th.zeros(1, 0)), head.lowest(th.zeros(1, 3), th.zeros(1, 0))):
+            assert value[0].tolist() == pytest.approx(expected, abs=1e-3)

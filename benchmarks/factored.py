@@ -39,6 +39,7 @@ class Line:
     :param env: name of the environment
     :param seed: of the transitions and the model
     :param transitions: that it learned from
+    :param linear: whether it was made with ``linear_evidence``
     :param contexts: how many it has
     :param context_variables: what their choice reads
     :param precision: see above, as all that follow
@@ -51,6 +52,7 @@ class Line:
     env: str
     seed: int
     transitions: int
+    linear: bool
     contexts: int
     context_variables: str
     precision: float
@@ -60,11 +62,20 @@ class Line:
     mlp_loss: float
 
 
-def trained(env: str, seed: int, n_transitions: int, dynamics: str) -> FCDL:
+def trained(env: str, seed: int, n_transitions: int, dynamics: str, **dynamics_kwargs: bool) -> FCDL:
     """:return: a model of random transitions, the same ones whatever the dynamics"""
     env_id = f"FCDL/{env}-v0"
     kind = "MultiInputPolicy" if isinstance(gym.spec(env_id).make().observation_space, gym.spaces.Dict) else "MlpPolicy"
-    model = FCDL(kind, env_id, dynamics=dynamics, exploration_rate=1, learning_starts=10**9, seed=seed, device="cpu")
+    model = FCDL(
+        kind,
+        env_id,
+        dynamics=dynamics,
+        dynamics_kwargs=dynamics_kwargs,
+        exploration_rate=1,
+        learning_starts=10**9,
+        seed=seed,
+        device="cpu",
+    )
     model.set_logger(configure(None, []))
     model.learn(n_transitions)
     model.train(N_UPDATES, BATCH_SIZE)
@@ -136,6 +147,7 @@ def measured(env: str, seed: int, n_transitions: int, model: FCDL, mlp: FCDL) ->
         env,
         seed,
         n_transitions,
+        dynamics.linear_evidence,
         len(dynamics.tree.leaves),
         " ".join(dynamics.context_variables),
         *(round(each, 3) for each in (precision, recall)),
@@ -150,16 +162,18 @@ def main() -> None:
     parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=list(ENVIRONMENTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--transitions", type=int, default=2500)
+    parser.add_argument("--linear", action="store_true", help="with linear_evidence")
     arguments = parser.parse_args()
     columns = [field.name for field in fields(Line)]
     for env in arguments.environments:
         for seed in arguments.seeds:
             with arguments.file.open("a+", newline="") as file:
                 file.seek(0)
-                done = {(line["env"], line["seed"], line["transitions"]) for line in csv.DictReader(file)}
-                if (env, str(seed), str(arguments.transitions)) not in done:
-                    models = (trained(env, seed, arguments.transitions, name) for name in ("fcdl_tree", "mlp"))
-                    line = measured(env, seed, arguments.transitions, *models)
+                done = {tuple(line[name] for name in columns[:4]) for line in csv.DictReader(file)}
+                if (env, str(seed), str(arguments.transitions), str(arguments.linear)) not in done:
+                    mlp = trained(env, seed, arguments.transitions, "mlp")
+                    tree = trained(env, seed, arguments.transitions, "fcdl_tree", linear_evidence=arguments.linear)
+                    line = measured(env, seed, arguments.transitions, tree, mlp)
                     print(line, flush=True)
                     writer = csv.DictWriter(file, columns, lineterminator="\n")
                     if not done:

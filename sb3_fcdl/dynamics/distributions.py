@@ -186,6 +186,16 @@ class StateDistribution:
             numbers = numbers + self.log_std.exp() * th.empty_like(numbers).normal_(generator=generator)
         return self.layout.state(categories, numbers)
 
+    def errors(self, state: th.Tensor) -> th.Tensor:
+        """
+        :param state: ``[R, D]``
+        :return: of each number less its mean, in standard deviations, ``[R, V]``; 0 of categories
+        """
+        return self.layout.by_variable(th.zeros_like(self.logits[..., 0]), self._errors(state))
+
+    def _errors(self, state: th.Tensor) -> th.Tensor:
+        return (self.layout.numbers(state) - self.mean) * (-self.log_std).exp()
+
     def log_prob(self, state: th.Tensor) -> th.Tensor:
         """
         :param state: ``[R, D]``, categorical variables one-hot
@@ -193,7 +203,7 @@ class StateDistribution:
         """
         category = self.layout.categories(state).unsqueeze(-1)
         of_categorical = self.logits.log_softmax(-1).gather(-1, category).squeeze(-1)
-        error = (self.layout.numbers(state) - self.mean) * (-self.log_std).exp()
+        error = self._errors(state)
         return self.layout.by_variable(of_categorical, -0.5 * error.square() - self.log_std - LOG_SQRT_2PI)
 
 

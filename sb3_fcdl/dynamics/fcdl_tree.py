@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch as th
 
-from fcdl_envs.arguments import check, integer
+from fcdl_envs.arguments import Flag, check, integer
 from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.base import DynamicsModel, Losses, Prediction, StepFn, Windows
 from sb3_fcdl.dynamics.graph.edges import FreeEdges
@@ -55,6 +55,9 @@ class ContextTreeDynamics(DynamicsModel):
     :param hidden_dim: width of the features and of every layer
     :param n_layers: predictor layers of a variable
     :param n_codes: most contexts
+    :param linear_evidence: whether linear regressions of numbers on numbers, on held-out transitions, count as evidence too.
+        They find contexts by the difference of two numbers, and edges, that the network has not learned yet. For systems whose
+        numbers are piecewise linear, of up to two dozen numbers: the time grows with the fifth power of how many there are
     :raises ValueError: if an argument is out of its range
     :raises TypeError: if it is of a wrong type
     """
@@ -84,14 +87,17 @@ class ContextTreeDynamics(DynamicsModel):
         hidden_dim: int = 128,
         n_layers: int = 2,
         n_codes: int = 64,
+        linear_evidence: bool = False,
     ) -> None:
         check(
             graph_prior=(graph_prior, GRAPH_PRIOR),
             hidden_dim=(hidden_dim, integer(1)),
             n_layers=(n_layers, integer(0)),
             n_codes=(n_codes, integer(1)),
+            linear_evidence=(linear_evidence, Flag()),
         )
         super().__init__(factors)
+        self.linear_evidence = linear_evidence
         self.free_edges = FreeEdges(factors, graph_prior)
         shape = (n_codes, len(factors.state_variables), len(factors.parents))
         self.tree = ContextTree(factors, n_codes)
@@ -230,7 +236,8 @@ class ContextTreeDynamics(DynamicsModel):
             return not finds_contexts
         if finds_contexts:
             in_any = self.graphs[held_out.context.unique()].amax(0)
-            self._take(grow(held_out, self.free_edges.is_free, in_any, self.tree, self.units), held_out)
+            tree = grow(held_out, self.free_edges.is_free, in_any, self.tree, self.units, self.linear_evidence)
+            self._take(tree, held_out)
             held_out = self.held_out(windows)
             self.last_nll.copy_(self._nll(held_out))
             self._measure_importance(held_out)
@@ -284,7 +291,8 @@ class ContextTreeDynamics(DynamicsModel):
         self.evidence.forget(others)
 
     def _judge_edges(self, held_out: HeldOut) -> None:
-        judgement = judge_edges(held_out, held_out.context, self.graphs, self.free_edges.is_free)
+        free = self.free_edges.is_free
+        judgement = judge_edges(held_out, held_out.context, self.graphs, free, self.linear_evidence)
         self.graphs.copy_(judgement.graphs)
         self.evidence.keep(judgement.evidence, judgement.q_values, judgement.is_tested)
 

@@ -5,6 +5,7 @@ import torch as th
 from sb3_fcdl.dynamics.graph.evidence import Evidence
 from sb3_fcdl.dynamics.graph.held_out import HeldOut
 from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS
+from sb3_fcdl.dynamics.graph.lines import edges_of_numbers
 from sb3_fcdl.dynamics.graph.splits import NEARLY, Split, find_splits
 from sb3_fcdl.dynamics.graph.tree import ContextTree
 
@@ -17,7 +18,12 @@ WORTH_SPLITTING = 0.01
 
 
 def grow(
-    held_out: HeldOut, free: th.Tensor, graph: th.Tensor, before: ContextTree, units: th.Tensor | None = None
+    held_out: HeldOut,
+    free: th.Tensor,
+    graph: th.Tensor,
+    before: ContextTree,
+    units: th.Tensor | None = None,
+    linear_evidence: bool = False,
 ) -> ContextTree:
     """
     From one context, split each by its best test as long as that saves enough edges. Of tests that save nearly as much as the
@@ -28,8 +34,13 @@ def grow(
     :param graph: entries that are looked at, those of every context, 0 or 1, ``[V, P]``
     :param before: the tree that there was: its tests may be taken again
     :param units: see ``find_splits``
+    :param linear_evidence: whether lines count as well, see ``find_splits``
     """
-    is_edge = free & (graph > 0)
+    is_edge = graph > 0
+    if linear_evidence:
+        # Lines see edges that no context has.
+        is_edge = is_edge | edges_of_numbers(held_out.factors, len(free)).to(free.device)
+    is_edge = is_edge & free
     tree = ContextTree(held_out.factors, len(before.is_leaf)).to(held_out.columns.device)
     share_to_read = th.where(before.reads, STILL_WORTH_READING, WORTH_READING).tolist()
     may_read: set[int] = set()
@@ -47,7 +58,8 @@ def grow(
             rows = code == leaf
             if rows.sum() >= 4 * MIN_ROWS:
                 of_leaf = (part.columns[rows], gains[rows], is_edge.nonzero())
-                splits = find_splits(held_out.factors, *of_leaf, before.tests, units)
+                changes = part.changes[rows] if linear_evidence else None
+                splits = find_splits(held_out.factors, *of_leaf, before.tests, units, changes)
                 found[leaf] = float(rows.sum()) / len(held_out), needed[leaf], splits
         saved = [0.0] * len(share_to_read)
         for share, _, splits in found.values():
@@ -63,7 +75,7 @@ def grow(
                 del found[leaf]
                 most = max(each.saved_in_all for each in allowed)
                 good = [each for each in allowed if each.saved_in_all >= NEARLY * most]
-                split = min(good, key=lambda each: (each.number, -each.saved_in_all))
+                split = min(good, key=lambda each: (each.number, -each.explained, -each.saved_in_all))
                 new = tree.split(leaf, *split.test)
                 todo += [] if new is None else [leaf, new]
     return tree

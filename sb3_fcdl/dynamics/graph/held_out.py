@@ -75,6 +75,24 @@ class HeldOut:
             for read, state, next_state, mask, code in zip(inputs, *parts, strict=True)
         ]).clamp(max=self.MOST)  # fmt: skip
 
+    @property
+    def changes(self) -> th.Tensor:
+        """By how much each number changes, ``[R, V]``; 0 of categories."""
+        numbers = self.layout.numbers(self.next_state) - self.layout.numbers(self.state)
+        return self.layout.by_variable(th.zeros_like(self.layout.categories(self.state), dtype=numbers.dtype), numbers)
+
+    def errors(self, graph: th.Tensor) -> th.Tensor:
+        """
+        :param graph: the parents that each child is predicted from, 0 or 1, ``[R, V, P]``
+        :return: of each number less its predicted mean, in predicted standard deviations, as many as ``MOST`` nats at most,
+            ``[R, V]``; 0 of categories
+        """
+        parts = (part.split(self.CHUNK) for part in (self.state, self.next_state, graph, self.context))
+        errors = []
+        for read, state, next_state, mask, code in zip(self._recorded, *parts, strict=True):
+            errors.append(self.layout.distribution(self.network(read, mask, code), state).errors(next_state))
+        return th.cat(errors).clamp(-((2 * self.MOST) ** 0.5), (2 * self.MOST) ** 0.5)
+
     def marginal_nll(self) -> th.Tensor:
         """
         :return: what a prediction is worth that knows no parents: entropy of the next state's categories, and of a normal

@@ -4,9 +4,11 @@ from math import floor, log
 from typing import NamedTuple
 
 import torch as th
+from torch.nn import functional as F
 
 from sb3_fcdl.dynamics.graph.evidence import Evidence, adjusted
 from sb3_fcdl.dynamics.graph.held_out import HeldOut
+from sb3_fcdl.dynamics.graph.lines import Lines, numbers_of
 
 # Updates before the first judgement. From then on each comes when there were a fifth more updates than at the last.
 FIRST_JUDGEMENT = 100
@@ -43,7 +45,9 @@ class Judgement(NamedTuple):
     is_tested: th.Tensor
 
 
-def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.Tensor) -> Judgement:
+def judge_edges(
+    held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.Tensor, linear_evidence: bool = False
+) -> Judgement:
     """
     Begin with the parents that pay (see ``_first_graphs``). Then ask of one parent after the other, the one that is worth
     least first, which children need it.
@@ -86,8 +90,35 @@ def judge_edges(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, free: th.
     q_values = adjusted(here, is_tested)
     q_values = th.where(is_tested & ~is_needless, th.minimum(q_values, adjusted(everywhere, free)), q_values)
     graphs = th.where(is_tested, graphs * (q_values <= ALPHA), graphs)
+    if linear_evidence:
+        by_lines = _by_lines(held_out, code, graphs)
+        p_values = by_lines.above(MIN_GAIN).p_value.where(is_tested & (graphs == 0), 1.0)
+        q_of_lines = adjusted(p_values, is_tested)
+        is_seen = q_of_lines <= ALPHA
+        graphs, q_values = th.where(is_seen, 1.0, graphs), th.where(is_seen, q_of_lines, q_values)
+        gain, error = th.where(is_seen, by_lines.gain, gain), th.where(is_seen, by_lines.standard_error, error)
     n = th.bincount(code, minlength=n_contexts)
     return Judgement(graphs, Evidence(gain, error, n.view(-1, 1, 1)), q_values, is_tested)
+
+
+def _by_lines(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor) -> Evidence:
+    """
+    What a line would add to the prediction of each number in each context, see ``Lines.evidence``. What the network has not
+    learned is in its errors, and a parent that is masked cannot be in them otherwise.
+
+    :return: ``[K, V, P]``; no gain, infinitely uncertain, where parent or child is a category
+    """
+    found = th.zeros_like(graphs), th.full_like(graphs, th.inf)
+    numbers, n_children = numbers_of(held_out.factors), graphs.shape[1]
+    children = [index for index in numbers if index < n_children]
+    n = th.bincount(code, minlength=len(graphs)).view(-1, 1, 1)
+    if children:
+        lines = Lines.of(held_out.factors, held_out.columns, held_out.errors(graphs[code]))
+        evidence = lines.summed(F.one_hot(code, len(graphs)).T.double()).evidence()
+        place = (slice(None), th.tensor(children).unsqueeze(-1), th.tensor(numbers))
+        for part, values in zip(found, evidence, strict=False):
+            part[place] = values.to(part.dtype)
+    return Evidence(*found, n)
 
 
 def _first_graphs(held_out: HeldOut, code: th.Tensor, graphs: th.Tensor, is_tested: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -13,6 +13,7 @@ from fcdl_envs.variables import Factors
 from sb3_fcdl.dynamics.graph.categories import NEEDLESS_SHARE, clusters
 from sb3_fcdl.dynamics.graph.evidence import Evidence
 from sb3_fcdl.dynamics.graph.judgement import ALPHA, MIN_GAIN, MIN_ROWS
+from sb3_fcdl.dynamics.graph.lines import Lines, numbers_of
 from sb3_fcdl.dynamics.graph.tree import Condition
 
 # One-sided quantile of the normal distribution at ``ALPHA``.
@@ -33,6 +34,8 @@ N_CUTS = 4
 NEARLY = 0.5
 # Differences that are looked at more closely.
 N_DIFFERENCES = 8
+# Pairs of numbers whose differences lines are looked at for together.
+N_PAIRS = 32
 # Ways to halve the transitions. The best test is not always confirmed by the first, and a poorer one would take its place.
 N_HALVES = 4
 
@@ -46,6 +49,8 @@ class Split(NamedTuple):
     :param saved_in_all: likewise, once variable or difference is split in as many parts as there are
     :param test: see ``ContextTree.split``
     :param number: of the test among the known ones; if it is none, how many these are
+    :param explained: what lines of their own on the two sides explain better than common ones, nats over all transitions;
+        0 if the test was not found by lines
     """
 
     variables: tuple[int, ...]
@@ -53,6 +58,50 @@ class Split(NamedTuple):
     saved_in_all: float
     test: Condition
     number: int
+    explained: float = 0.0
+
+
+class _LinesOfEdges(NamedTuple):
+    """
+    What lines say of each of ``E`` edges: nothing where parent or child is a category.
+
+    :param lines: of ``C`` transitions or groups
+    :param entries: of the edges between numbers, as ``Lines.evidence`` has them flattened, ``[e]``, int64
+    :param has_line: whether an edge is one of them, ``[E]``, bool
+    """
+
+    lines: Lines
+    entries: th.Tensor
+    has_line: th.Tensor
+
+    @staticmethod
+    def of(factors: Factors, columns: th.Tensor, changes: th.Tensor, edges: th.Tensor) -> "_LinesOfEdges | None":
+        """
+        :param columns: of the transitions, ``[R, D + A]``
+        :param changes: of the numbers, ``[R, V]``
+        :param edges: child and parent of each, ``[E, 2]``, int64
+        :return: None if no edge is between numbers
+        """
+        numbers = numbers_of(factors)
+        order = edges.new_full((len(factors.parents),), -1)
+        order[numbers] = th.arange(len(numbers), device=edges.device)
+        child, parent = order[edges].T
+        has_line = (child >= 0) & (parent >= 0)
+        if not has_line.any():
+            return None
+        return _LinesOfEdges(Lines.of(factors, columns, changes), (child * len(numbers) + parent)[has_line], has_line)
+
+    def chosen(self, is_chosen: th.Tensor) -> "_LinesOfEdges":
+        """Of some of the edges, ``[E]``, bool."""
+        return self._replace(entries=self.entries[is_chosen[self.has_line]], has_line=self.has_line[is_chosen])
+
+    def added_to(self, evidence: Evidence, groups: th.Tensor) -> Evidence:
+        """Evidence of each edge in each group, ``[..., E]``, and what lines of the group, ``[..., C]``, add to it."""
+        found = self.lines.summed(groups).evidence()
+        gain, variance = evidence.gain.clone(), evidence.standard_error.square()
+        gain[..., self.has_line] += found.gain.flatten(-2)[..., self.entries].clamp(min=0)
+        variance[..., self.has_line] += found.standard_error.square().flatten(-2)[..., self.entries]
+        return evidence._replace(gain=gain, standard_error=variance.sqrt())
 
 
 class Cells(NamedTuple):
@@ -63,21 +112,25 @@ class Cells(NamedTuple):
     :param total: of the gains less ``center``, ``[C, E]``
     :param squares: of the same, ``[C, E]``
     :param center: mean gain over all transitions, nats, ``[E]``
+    :param lines: what lines add to the gains of the cells; None: nothing
     """
 
     n: th.Tensor
     total: th.Tensor
     squares: th.Tensor
     center: th.Tensor
+    lines: "_LinesOfEdges | None" = None
 
     @staticmethod
-    def of(cells: th.Tensor, gains: th.Tensor) -> "Cells":
+    def of(cells: th.Tensor, gains: th.Tensor, lines: "_LinesOfEdges | None" = None) -> "Cells":
         """
         :param cells: cell of each transition, one-hot, ``[R, C]``, float64
         :param gains: what each transition gains by each edge, nats, ``[R, E]``, float64
+        :param lines: what lines say of these transitions and edges
         """
         center = gains.mean(0)
-        return Cells(cells.sum(0), cells.T @ (gains - center), cells.T @ (gains - center).square(), center)
+        lines = None if lines is None else lines._replace(lines=lines.lines.summed(cells.T))
+        return Cells(cells.sum(0), cells.T @ (gains - center), cells.T @ (gains - center).square(), center, lines)
 
     def evidence(self, groups: th.Tensor) -> Evidence:
         """
@@ -87,7 +140,8 @@ class Cells(NamedTuple):
         n = (groups @ self.n).unsqueeze(-1)
         mean = groups @ self.total / n.clamp(min=1)
         variance = (groups @ self.squares / n.clamp(min=1) - mean.square()).clamp(min=0) * n / (n - 1).clamp(min=1)
-        return Evidence(mean + self.center, (variance / n.clamp(min=1)).sqrt().where(n > 1, th.inf), n)
+        found = Evidence(mean + self.center, (variance / n.clamp(min=1)).sqrt().where(n > 1, th.inf), n)
+        return found if self.lines is None else self.lines.added_to(found, groups)
 
     def saved(self, groups: th.Tensor, z: float = SPLIT_Z) -> th.Tensor:
         """
@@ -114,6 +168,7 @@ def find_splits(
     edges: th.Tensor,
     known: Sequence[Condition] = (),
     units: th.Tensor | None = None,
+    changes: th.Tensor | None = None,
 ) -> list[Split]:
     """
     The test on each variable, and on each difference of two numbers, that saves most edges. Tests are found on one half of the
@@ -128,8 +183,11 @@ def find_splits(
     :param edges: child and parent of each, ``[E, 2]``, int64
     :param known: tests that may be taken again
     :param units: what a number of 1 in each column is in the environment's units, ``[D + A]``; None: 1
+    :param changes: of the numbers, by which lines find differences before the network has learned them, ``[R, V]``; those of
+        categories are not read; None: they do not
     :return: those that are confirmed
     """
+    lines = None if changes is None else _LinesOfEdges.of(factors, columns, changes, edges)
     units = th.ones_like(columns[0]) if units is None else units.to(columns)
     halves = [th.randperm(len(columns), device=columns.device) < len(columns) // 2 for _ in range(N_HALVES)]
     splits: dict[tuple[int, ...], Split] = {}
@@ -142,8 +200,10 @@ def find_splits(
 
     find([(index,) for index in range(len(factors.parents))])
     find(_differences(factors, columns, gains, edges, units, splits))
+    if lines is not None:
+        splits |= _found_by_lines(factors, columns, gains, edges, units, lines, halves[0], splits, len(known))
     for number, test in enumerate(known):
-        again = _known_split(factors, test, columns, gains, edges[:, 1], number)
+        again = _known_split(factors, test, columns, gains, edges[:, 1], number, lines)
         best = splits.get(again.variables, again)
         best = again if again.saved >= (NEARLY if best.number == len(known) else 1) * best.saved else best
         splits[again.variables] = best._replace(saved_in_all=max(best.saved_in_all, again.saved_in_all))
@@ -192,19 +252,91 @@ def _differences(
     return sorted(saved, key=lambda pair: -saved[pair])[:N_DIFFERENCES]
 
 
+def _found_by_lines(
+    factors: Factors,
+    columns: th.Tensor,
+    gains: th.Tensor,
+    edges: th.Tensor,
+    units: th.Tensor,
+    lines: _LinesOfEdges,
+    half: th.Tensor,
+    splits: Mapping[tuple[int, ...], Split],
+    number: int,
+) -> dict[tuple[int, ...], Split]:
+    """
+    For each pair of numbers the interval of their difference inside and outside of which lines of their own predict the
+    changes of one half of the transitions best, if fitted to the other half. The pairs that are listed explain at least
+    ``NEARLY`` as much as the best: where numbers meet, many other differences explain a little. What an interval saves is
+    counted on all transitions, as of a known test: it is one, and not the one of many that saves most.
+
+    :param half: of the transitions, ``[R]``, bool
+    :param splits: those that the network knows of
+    """
+    pairs = list(combinations(numbers_of(factors), 2))
+    best = []
+    for first in range(0, len(pairs), N_PAIRS):
+        weights = th.stack([_weights(factors, pair, units) for pair in pairs[first : first + N_PAIRS]])
+        best += _explained(columns @ weights.T, lines.lines, half)
+    most = max((explained for explained, _ in best), default=0.0)
+    found: dict[tuple[int, ...], Split] = {}
+    for pair, (explained, cut) in zip(pairs, best, strict=True):
+        if explained > 0 and explained >= NEARLY * most and pair not in splits:
+            cells, thresholds = _cells(factors, pair, columns, units)
+            assert thresholds is not None
+            if len(thresholds) == N_BINS - 1:
+                is_other = _is_other(edges[:, 1], pair)
+                saved = float(Cells.of(cells, gains[:, is_other], lines.chosen(is_other)).saved(cut.unsqueeze(0), KNOWN_Z))
+                test = _interval(factors, pair, units, cut[0], thresholds)
+                found[pair] = Split(pair, saved, saved, test, number, explained)
+    return found
+
+
+def _explained(values: th.Tensor, lines: Lines, half: th.Tensor) -> list[tuple[float, th.Tensor]]:
+    """
+    :param values: of ``Q`` differences, ``[R, Q]``
+    :param lines: of each transition
+    :param half: of the transitions, ``[R]``, bool
+    :return: of each difference, by how many nats lines on the two sides of an interval predict better than common ones, where
+        they do so most, and this cut, ``[2, C]``
+    """
+    thresholds = values.quantile(th.linspace(0, 1, N_BINS + 1).to(values)[1:-1], dim=0)
+    cell = (values.unsqueeze(0) > thresholds.unsqueeze(1)).sum(0)
+    members = F.one_hot(cell, N_BINS).permute(2, 1, 0).flatten(0, 1).double()
+    halves = [lines.of_rows(rows).summed(members[:, rows]) for rows in (half, ~half)]
+    halves = [Lines(*(each.unflatten(0, (N_BINS, -1)) for each in of_half)) for of_half in halves]
+    groups = _intervals(th.eye(N_BINS).to(members))
+    cuts = th.stack([groups, 1 - groups], dim=1)
+
+    def likelihood(groups: th.Tensor) -> th.Tensor:
+        one, other = (of_half.summed(groups) for of_half in halves)
+        return (one.likelihood_of(other) + other.likelihood_of(one)).sum((1, -1))
+
+    explained = likelihood(cuts) - likelihood(th.ones_like(cuts[:1, :1]))
+    has_enough = th.minimum(*((cuts @ of_half.n).amin(1) for of_half in halves)) >= MIN_ROWS
+    most, best = explained.masked_fill(~has_enough, -th.inf).max(0)
+    return [(each, cuts[cut]) for each, cut in zip(most.tolist(), best.tolist(), strict=True)]
+
+
 def _is_other(parents: th.Tensor, variables: tuple[int, ...]) -> th.Tensor:
     """Which edges are not from these variables, ``[E]``, bool."""
     return ~th.isin(parents, th.tensor(variables, device=parents.device))
 
 
 def _known_split(
-    factors: Factors, test: Condition, columns: th.Tensor, gains: th.Tensor, parents: th.Tensor, number: int
+    factors: Factors,
+    test: Condition,
+    columns: th.Tensor,
+    gains: th.Tensor,
+    parents: th.Tensor,
+    number: int,
+    lines: "_LinesOfEdges | None",
 ) -> Split:
     """What a test saves, by all transitions."""
     variables = test.reads(factors)
     side = F.one_hot(test.holds(columns).long(), 2).double()
     is_other = _is_other(parents, variables)
-    saved = float(Cells.of(side, gains[:, is_other]).saved(th.eye(2).to(side).unsqueeze(0), KNOWN_Z))
+    added = lines.chosen(is_other) if lines is not None and len(variables) > 1 else None
+    saved = float(Cells.of(side, gains[:, is_other], added).saved(th.eye(2).to(side).unsqueeze(0), KNOWN_Z))
     if saved > 0 and factors.parents[variables[0]].is_categorical:
         group = (test.weights[factors.parent_slices[variables[0]]] > 0).double()
         saved += _own(_cells(factors, variables, columns, test.weights)[0], group, gains[:, ~is_other])
@@ -237,14 +369,21 @@ def _find_split(
     if group is None:
         return None
     if thresholds is not None:
-        first, last = (int(each) for each in group.nonzero()[[0, -1], 0])
-        bounds = [-math.inf, *thresholds.tolist(), math.inf]
-        test = Condition(_weights(factors, variables, units), bounds[first], bounds[last + 1])
+        test = _interval(factors, variables, units, group, thresholds)
         return Split(variables, saved, max(saved, saved_in_all), test, number)
     weights, span = columns.new_zeros(columns.shape[1]), factors.parent_slices[variables[0]]
     weights[span] = group.to(weights.dtype)
     own = _own(cells, group, gains[:, ~is_other])
     return Split(variables, saved + own, max(saved, saved_in_all) + own, Condition(weights, 0.5), number)
+
+
+def _interval(
+    factors: Factors, variables: tuple[int, ...], units: th.Tensor, group: th.Tensor, thresholds: th.Tensor
+) -> Condition:
+    """The test whether a number or a difference is in one of the cells of a group, ``[C]``, neighbours."""
+    first, last = (int(each) for each in group.nonzero()[[0, -1], 0])
+    bounds = [-math.inf, *thresholds.tolist(), math.inf]
+    return Condition(_weights(factors, variables, units), bounds[first], bounds[last + 1])
 
 
 def _partitions(cells: Cells, is_ordered: bool, are_differences: bool) -> tuple[th.Tensor, th.Tensor]:
@@ -258,8 +397,17 @@ def _partitions(cells: Cells, is_ordered: bool, are_differences: bool) -> tuple[
     # Two cuts of every number would be many more hypotheses, and no system that we know needs them.
     of_ordered = _intervals(single) if are_differences else th.ones_like(single).triu(1)[:-1]
     groups = of_ordered if is_ordered else partitions.flatten(0, 1).unique(dim=0)
+    return partitions, _cuts(groups, cells.n)
+
+
+def _cuts(groups: th.Tensor, n: th.Tensor) -> th.Tensor:
+    """
+    :param groups: cells of each group, ``[B, C]``
+    :param n: transitions of each cell, ``[C]``
+    :return: each group and all other cells, where both have at least ``MIN_ROWS``, ``[B, 2, C]``
+    """
     cuts = th.stack([groups, 1 - groups], dim=1)
-    return partitions, cuts[(cuts @ cells.n).amin(1) >= MIN_ROWS]
+    return cuts[(cuts @ n).amin(1) >= MIN_ROWS]
 
 
 def _intervals(single: th.Tensor) -> th.Tensor:

@@ -46,7 +46,7 @@ def test_what_a_variable_saves_counts_over_all_contexts_together(monkeypatch, sa
     values = th.arange(N_ROWS)
     columns = th.cat([th.eye(2)[values // 2 % 2], th.eye(2)[values // 4 % 2], th.eye(2)[values % 2]], dim=1)
 
-    def find_splits(factors, columns, gains, edges, known, units):
+    def find_splits(factors, columns, gains, edges, known, units, changes):
         if (columns[:, 5] == columns[0, 5]).all():  # in a context of one action
             return [Split((0,), saved, saved, Condition(test_on(1), 0.5), 9)] if (columns[:, 1] != columns[0, 1]).any() else []
         return [Split((2,), 3.0, 3.0, Condition(test_on(5), 0.5), 9)]
@@ -64,7 +64,7 @@ def test_a_context_is_looked_at_again_when_others_show_that_a_variable_is_worth_
     values = th.arange(N_ROWS)
     columns = th.cat([th.eye(2)[values // 2 % 2], th.eye(2)[values // 4 % 2], th.eye(2)[values % 2]], dim=1)
 
-    def find_splits(factors, columns, gains, edges, known, units):
+    def find_splits(factors, columns, gains, edges, known, units, changes):
         actions, first, second = ({*columns[:, at].tolist()} for at in (5, 1, 3))
         if len(actions) == 2:
             return [Split((2,), 3.0, 3.0, Condition(test_on(5), 0.5), 9)]
@@ -86,7 +86,7 @@ def test_what_a_difference_saves_counts_for_both_of_its_variables(monkeypatch, s
     columns = th.cat([th.eye(2)[values // 2 % 2], th.eye(2)[values // 4 % 2], th.eye(2)[values % 2]], dim=1)
     both = test_on(1) - test_on(3)
 
-    def find_splits(factors, columns, gains, edges, known, units):
+    def find_splits(factors, columns, gains, edges, known, units, changes):
         is_split = len((columns @ both).unique()) < 3
         return [] if is_split else [Split((0, 1), saved, saved, Condition(both, 0.5, 1.5), 9)]
 

@@ -1,5 +1,7 @@
 """Tests that tell where an edge is needed."""
 
+import math
+
 import pytest
 import torch as th
 from toy import factors, random_windows
@@ -220,3 +222,33 @@ def test_no_difference_is_made_up():
         of_edges = th.stack([1 + gains(everywhere), 1 + gains(everywhere), gains(nowhere), half], dim=1)
         n_found += len(splits_of(NUMBERS, rows, of_edges, th.tensor([0, 1, 2, 2])))
     assert n_found == 0
+
+
+def pushed(is_pushed: bool) -> tuple[th.Tensor, ...]:
+    """
+    Four numbers, 1500 transitions. If ``is_pushed``, x0 follows x2 while x1 and x3 are closer than 0.5. What the network gains
+    by the edges from x2 and x3 to x0: nothing, as it has not learned them.
+    """
+    rows = th.cat([th.randn(1500, 4), th.eye(2)[th.arange(1500) % 2]], dim=1)
+    is_close = (rows[:, 1] - rows[:, 3]).abs() < 0.5
+    changes = 0.3 * th.randn(1500, 4)
+    changes[:, 0] += 0.5 * rows[:, 2] * is_close * is_pushed
+    return factors([0, 0, 0, 0], 2), rows, 1e-4 * th.randn(1500, 2, dtype=th.float64), th.tensor([[0, 2], [0, 3]]), changes
+
+
+def test_lines_find_a_difference_that_the_network_has_not_learned():
+    th.manual_seed(0)
+    *arguments, changes = pushed(is_pushed=True)
+    assert find_splits(*arguments) == []
+    split = max(find_splits(*arguments, changes=changes), key=lambda each: each.explained)
+    assert split.variables == (1, 3)
+    assert split.test.threshold == pytest.approx(-0.5, abs=0.25) and split.test.limit == pytest.approx(0.5, abs=0.25)
+    # Two numbers of variance 1: the difference has variance 2, and one edge of x0 is needed inside only.
+    inside = math.erf(0.5 / 2)
+    assert split.saved == pytest.approx(1 - inside, abs=0.15)
+
+
+def test_lines_find_no_difference_where_there_is_none():
+    th.manual_seed(0)
+    *arguments, changes = pushed(is_pushed=False)
+    assert all(each.saved == 0 for each in find_splits(*arguments, changes=changes))

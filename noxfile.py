@@ -34,7 +34,7 @@ for env_id in ("FCDL/Chemical-v0", "CartPole-v1"):
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """All quick tests."""
-    session.install("-c", "constraints.txt", "-e", ".[magnetic,plot,extra,contrib,tests]")
+    session.install("-c", "constraints.txt", "-e", ".[magnetic,plot,extra,contrib,onnx,hub,tests]")
     session.run("pytest", *QUICK, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 

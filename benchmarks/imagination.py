@@ -165,6 +165,8 @@ def main() -> None:
 
     for seed, env_id in product(arguments.seeds, arguments.envs):
         at = [timestep for timestep in CASES[env_id].at if timestep <= arguments.until]
+        if not at:
+            parser.error(f"--until must be at least {min(CASES[env_id].at)}, where {env_id} is first evaluated")
         for arm in arguments.arms or CASES[env_id].arms:
             if (env_id, arm, seed, at[-1]) not in done:
                 train(env_id, arm, seed, at, arguments.episodes, write)

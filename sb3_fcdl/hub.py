@@ -104,7 +104,7 @@ def from_hub(
 
 def write_for_hub(
     model: FCDL,
-    folder: Path,
+    folder: str | Path,
     repo_id: str,
     eval_env: VecEnv,
     n_eval_episodes: int = 10,
@@ -124,10 +124,18 @@ def write_for_hub(
     :param n_eval_episodes: with deterministic actions
     :param seed: of the episodes, none of which training has seen
     :param progress_bar: show how many episodes are done, as SB3's ``learn`` does; needs tqdm and rich (extra ``extra``)
-    :raises ValueError: if ``n_eval_episodes`` is below 1
+    :raises ValueError: if ``n_eval_episodes`` is below 1, ``seed`` negative, or the model learned from observations that
+        ``VecNormalize`` had changed, whose statistics are not part of it
+    :raises ImportError: if the extra ``hub`` is not installed, or ``extra`` where a progress bar is wanted
     """
     with needs("huggingface_hub", "hub"):
         from huggingface_hub import EvalResult, ModelCardData
+    folder = Path(folder)
+    if model.policy.world.factorization.is_normalized:
+        raise ValueError(
+            "the model learned from observations that VecNormalize had changed, and its statistics are not uploaded: train "
+            "with norm_obs=False. FCDL has a normalization of its own"
+        )
     check(n_eval_episodes=(n_eval_episodes, integer(1)), seed=(seed, integer(0)))
     with progress("episodes", n_eval_episodes, progress_bar) as has_ended:
         done = _evaluated(model, eval_env, n_eval_episodes, seed, has_ended)

@@ -94,6 +94,7 @@ FLOATS: dict[Callable[..., Any], dict[str, list[Any]]] = {
     MBPOCallback: {
         "learning_rate": [-1e-3, 1.01, NAN, INF, HUGE],
         "real_ratio": [-0.1, 1.1, NAN, INF],
+        "counterfactual_ratio": [-0.1, 1.1, NAN, INF],
         "max_disagreement": [*POSITIVE, INF],
     },
     DynamicsCallback: {"learning_rate": [-1e-3, 1.01, NAN, INF, HUGE], "gamma": [*POSITIVE, 1.01, INF]},
@@ -150,7 +151,8 @@ OTHERS: dict[Callable[..., Any], dict[str, list[Any]]] = {
         "required_edges": ["ab", None, 3, ("a", "b"), (("a", "b", "c"),), ((0, 1),), {("a", "b")}],
         "forbidden_edges": ["ab", (("a",),), ((None, "b"),)],
     },
-    **{DYNAMICS[name]: {"graph_prior": PRIORS} for name in ("cdl", "fcdl_tree")},
+    DYNAMICS["cdl"]: {"graph_prior": PRIORS},
+    DYNAMICS["fcdl_tree"]: {"graph_prior": PRIORS, "linear_evidence": NO_FLAGS},
     DYNAMICS["fcdl"]: {"graph_prior": PRIORS, "quantize": NAMES},
     DYNAMICS["ncd"]: {"graph_prior": PRIORS, "code_labelling": NO_FLAGS},
     DYNAMICS["grader"]: {"graph_prior": PRIORS, "ci_test": NAMES},

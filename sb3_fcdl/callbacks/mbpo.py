@@ -214,7 +214,10 @@ class MBPOCallback(DynamicsCallback):
             recorded = MixedReplay(recorded, self.counterfactuals, self.real_ratio / share, gamma)
         if self.branches is None:
             return recorded
-        return MixedReplay(recorded, self.branches.buffer, share, gamma) if self.branches.buffer.size() else None
+        if not self.branches.buffer.size():
+            # All branches were cut off.
+            return None if recorded is self.replay_buffer else recorded
+        return MixedReplay(recorded, self.branches.buffer, share, gamma)
 
     def _imagine(self) -> None:
         """Draw the transitions of an epoch."""

@@ -57,7 +57,7 @@ class ContextTreeDynamics(DynamicsModel):
     :param n_codes: most contexts
     :param linear_evidence: whether linear regressions of numbers on numbers, on held-out transitions, count as evidence too.
         They find contexts by the difference of two numbers, and edges, that the network has not learned yet. For systems whose
-        numbers are piecewise linear, of up to two dozen numbers: the time grows with the fifth power of how many there are
+        numbers are piecewise linear, of up to about 15 numbers: the time grows with the fifth power of how many there are
     :raises ValueError: if an argument is out of its range
     :raises TypeError: if it is of a wrong type
     """

@@ -80,23 +80,30 @@ class Actor(BasePolicy):
     def to_onnx(self, path: str | Path) -> None:
         """
         Write it as an ONNX program for a batch of observations of any size. The input is called ``observation``, or as the key
-        of a ``Dict``; it is as an environment observes it, float32, or int64 where an observation is categorical. The output
-        ``action`` is as an environment takes it. Nothing is checked in there: what is no category has an arbitrary action.
+        of a ``Dict``; it is as the environment observes it, float32, or int64 where an observation is categorical. The output
+        ``action`` is as the environment takes it. The program does not check its input: an invalid category gives an
+        arbitrary action.
 
         :param path: the file
         :raises ImportError: if the extra ``onnx`` is not installed
+        :raises ValueError: if the model learned from observations that ``VecNormalize`` had changed
         """
+        if self.world.factorization.is_normalized:
+            raise ValueError(
+                "the model learned from observations that VecNormalize had changed, and the program would not have its "
+                "statistics: pass norm_obs=False to it. FCDL has a normalization of its own"
+            )
         with needs("onnxscript", "onnx"):
             import onnxscript  # noqa: F401
         space = self.observation_space
         parts = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
-        zeros = {key: _first_of(part) for key, part in parts.items()}
-        # Two rows: of one an export would take the number for a constant.
+        zeros = {key: _first_of(part).to(self.device) for key, part in parts.items()}
+        # Two rows: with one the exporter would fix the size of a batch.
         batch = {key: th.stack([each, each]) for key, each in zeros.items()}
         any_size = {key: {0: th.export.Dim("batch")} for key in batch}
         is_dict = isinstance(space, spaces.Dict)
         with warnings.catch_warnings():
-            # Of torch about itself; and all inputs have one number of rows, however it is called.
+            # Deprecations of torch in torch; and a note that all inputs have the same number of rows.
             warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec", FutureWarning)
             warnings.filterwarnings("ignore", "# The axis name", UserWarning)
             th.onnx.export(

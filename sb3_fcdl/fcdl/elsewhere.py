@@ -8,7 +8,7 @@ from typing import Any, ParamSpec
 P = ParamSpec("P")
 
 _CODEBOOK = 'it is an argument of dynamics="fcdl", the codebook; the default model has none'
-_NO_ACTOR = "there is no actor and no critic: FCDL plans"
+_NO_ACTOR = "FCDL plans, and its actor has no noise of its own"
 ELSEWHERE = {
     "action_noise": "exploration_rate is the probability of a random action, and the planner adds noise of its own",
     "use_sde": f"{_NO_ACTOR}; exploration_rate is the probability of a random action",

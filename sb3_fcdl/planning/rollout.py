@@ -48,7 +48,7 @@ class Rollout(ABC):
 
         :param sequences: ``[B, N, H, *]``, where ``*`` is the shape of one action; int64, for a box float
         :param asks_policy: whether the first sequence of each environment becomes what the policy of the problem does, if
-            there is one; where that is forbidden, its first action stays
+            there is one, in place; where that is forbidden, its first action stays
         :return: returns, ``[B, N]``
         """
         n_envs, n_candidates, horizon = sequences.shape[:3]

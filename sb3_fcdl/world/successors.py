@@ -6,8 +6,8 @@ from torch import nn
 
 class Successors(nn.Module):
     """
-    Counts the outcomes of each pair of a state and an action: the next state, and whether the episode ended there. Of a pair
-    the first ``N_KEPT`` different outcomes are told apart.
+    Counts the outcomes of each pair of a state and an action: the next state, and whether the episode ended there. At most
+    ``N_KEPT`` different outcomes of a pair are stored; further ones count as recorded, and nothing else is known of them.
 
     :param n_pairs: of a state and an action
     """

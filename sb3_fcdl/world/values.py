@@ -30,13 +30,15 @@ class Backups(NamedTuple):
 class Values(nn.Module, ABC):
     """
     Two learned values: the discounted return from a state on, and the same with a bonus for what is new. They are told their
-    targets, see ``WorldModel.backups``. Before the first reward every state is worth 0. And the actor: the action that was
-    the best of those compared for these targets.
+    targets, see ``WorldModel.backups``. Before the first reward every state is worth 0. They also learn the actor: the best
+    action of those that were compared for the targets.
 
     :param discount: of the rewards, per environment step. With 1 a value has no bound, and is not learned
     """
 
     learned_for: th.Tensor
+    # Whether the recorded rewards bound what can be paid. A reward that is given may pay more where nobody has been yet.
+    is_bounded = True
     lowest_reward: th.Tensor
     highest_reward: th.Tensor
 
@@ -166,8 +168,8 @@ class ValueTable(Values):
     The value of every state, where all can be listed: what they are told is what they are worth. Value iteration, some states
     at a time. A state in which nothing was done, because every episode that came there ended, is worth nothing.
 
-    What was recorded of a pair of a state and an action goes before what the model predicts, the more so the oftener it was
-    recorded: a rare event, such as a taxi's passenger getting in, is hardly seen in a likelihood.
+    Recorded outcomes of a pair of a state and an action count more than the prediction, the more often they were recorded: a
+    rare event, such as picking up a taxi's passenger, hardly changes a likelihood.
 
     :param enumeration: of the states and actions
     :param discount: see ``Values``
@@ -177,7 +179,6 @@ class ValueTable(Values):
     best: th.Tensor
     turn: th.Tensor
     paid: th.Tensor
-    n_paid: th.Tensor
     n_ended: th.Tensor
 
     # Pairs of a state and an action that are looked at in one update.
@@ -192,13 +193,12 @@ class ValueTable(Values):
         self.register_buffer("turn", th.zeros((), dtype=th.int64))
         # Sums over all that was ever drawn, which float32 would not hold.
         self.register_buffer("paid", th.zeros(enumeration.n_pairs, dtype=th.float64))
-        self.register_buffer("n_paid", th.zeros(enumeration.n_pairs, dtype=th.float64))
         self.register_buffer("n_ended", th.zeros(len(enumeration.states), dtype=th.float64))
         self.successors = Successors(enumeration.n_pairs)
 
     def forget(self) -> None:
         super().forget()
-        for buffer in (self.table, self.best, self.paid, self.n_paid, self.n_ended):
+        for buffer in (self.table, self.best, self.paid, self.n_ended):
             buffer.zero_()
         self.successors.forget()
 
@@ -207,7 +207,6 @@ class ValueTable(Values):
         super().observe(outcomes)
         pair = self.enumeration.pair_number(outcomes.state, outcomes.action)
         self.paid.index_add_(0, pair, outcomes.reward.to(self.paid))
-        self.n_paid.index_add_(0, pair, th.ones_like(outcomes.reward).to(self.n_paid))
         last = self.enumeration.state_number(outcomes.next_state)
         self.n_ended.index_add_(0, last, outcomes.terminated.to(self.n_ended))
         self.successors.add(pair, last, outcomes.terminated)
@@ -215,8 +214,8 @@ class ValueTable(Values):
     def believed(self, reward: th.Tensor, state: th.Tensor, action: th.Tensor, novelty: th.Tensor) -> th.Tensor:
         """See ``Values.believed``. Of a known pair its average is believed; the prediction counts as one more visit."""
         pair = self.enumeration.pair_number(state, action)
-        n_paid = self.n_paid[pair]
-        average = (self.paid[pair] / n_paid).to(reward).where(n_paid > 0, reward)
+        n = self.successors.n[pair]
+        average = (self.paid[pair] / n).to(reward).where(n > 0, reward)
         return super().believed(average.lerp(reward, novelty), state, action, novelty)
 
     def beyond(self, state: th.Tensor, action: th.Tensor, novelty: th.Tensor, predicted: th.Tensor) -> th.Tensor:
@@ -233,7 +232,7 @@ class ValueTable(Values):
 
     def _worth(self, number: th.Tensor) -> th.Tensor:
         """Both values of states by number, ``[..., 2]``."""
-        n_left = self.n_paid.view(len(self.table), -1).sum(1)[number]
+        n_left = self.successors.n.view(len(self.table), -1).sum(1)[number]
         is_over = (self.n_ended[number] > 0) & (n_left == 0)
         return self.table[number].masked_fill(is_over.unsqueeze(-1), 0)
 
@@ -352,7 +351,7 @@ class ValueHead(Values):
         return {"value": value, "actor": self._actor_loss(self._actor_answer(state, goal), target.action)}
 
     def _actor_answer(self, state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-        """Logits, or what the tangens hyperbolicus makes an action of a box, ``[R, A]``."""
+        """Logits; for a box the numbers before ``tanh``; ``[R, A]``."""
         return self.actor(th.cat([state, self.goal_moments.normalize(goal)], dim=-1))
 
     def _actor_loss(self, answer: th.Tensor, best: th.Tensor) -> th.Tensor:
@@ -394,6 +393,8 @@ class ValueHead(Values):
     def _in_units(self, answer: th.Tensor) -> th.Tensor:
         """In the environment's units, and hardly beyond what can be paid for ever, or until an end; ``[..., 2]``."""
         value, for_ever = (self.mean + self.unit * answer).float(), 1 / (1 - self.learned_for)
+        if not self.is_bounded:
+            return value
         highest = th.cat([self.highest_reward, self.highest_reward + self.size_of_reward]).clamp(min=0) * for_ever
         lowest = self.lowest_reward.clamp(max=0) * for_ever
         possible = value.clamp(lowest, highest)

@@ -125,6 +125,7 @@ class WorldModel(nn.Module):
         if Given(reward, termination) != self.given:
             self.values.forget()
         self.given = Given(reward, termination)
+        self.values.is_bounded = reward is None
         self._of_four = Given(
             None if reward is None else with_goal("reward_fn", reward),
             None if termination is None else with_goal("termination_fn", termination),
@@ -208,7 +209,8 @@ class WorldModel(nn.Module):
     def problem(self, uncertainty_coef: float = 0.0, explores: bool = False) -> Problem:
         """
         What a planner is given, for as long as the weights stay as they are: every step is taken to lead to its most likely
-        state, unless there is a value and chance decides.
+        state, unless there is a value and chance decides. With a table of values every step counts by its expectation, so a
+        plan counts its first step alone.
 
         :param uncertainty_coef: price of the largest uncertainty of a variable, see ``StateDistribution.uncertainty``
         :param explores: whether a bonus is paid for what is new; no effect without a value
@@ -220,10 +222,12 @@ class WorldModel(nn.Module):
         def step(state: th.Tensor, action: th.Tensor) -> Step:
             predicted = stepper(state, action).next_state
             doubt = predicted.uncertainty().amax(-1) if uncertainty_coef else None
-            is_chance = predicted.is_chance() if has_chance else None
+            is_chance = None
             if has_table:
                 # What was recorded of a step is in its expectation.
                 is_chance = state.new_ones(len(state), dtype=th.bool)
+            elif has_chance:
+                is_chance = predicted.is_chance()
             return Step(predicted.mode(), doubt, is_chance)
 
         def paid(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
@@ -281,10 +285,12 @@ class WorldModel(nn.Module):
             outcome, row = (weights > 0).nonzero(as_tuple=True)
             step = state[row], action[row], states[outcome, row], goal[row]
             goes_on = 1 - self.termination(*step).to(state.dtype).unsqueeze(-1)
-            each = th.cat([self._believed(*step), goes_on * value(step[2], step[3])], dim=-1)
+            novelty = self.novelty(state, action)
+            paid = self.values.believed(self.reward(*step), step[0], step[1], novelty[row])
+            each = th.cat([paid, goes_on * value(step[2], step[3])], dim=-1)
             both = state.new_zeros(len(state), 4).index_add(0, row, weights[outcome, row].unsqueeze(-1) * each)
             paid, predicted = both.split(2, dim=-1)
-            beyond = self.values.beyond(state, action, self.novelty(state, action), predicted)
+            beyond = self.values.beyond(state, action, novelty, predicted)
             return (paid + self.discount * beyond)[:, column]
 
         return expected

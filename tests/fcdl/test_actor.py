@@ -41,7 +41,7 @@ def sampled(space: spaces.Space, n: int) -> Any:
     ("observation", "action"),
     [
         (BOX, spaces.Discrete(3, start=5)),
-        (BOX, spaces.MultiDiscrete([2, 3])),
+        (BOX, spaces.MultiDiscrete([2, 3], start=[1, 5])),
         (BOX, spaces.Box(-2, 1, (1, 2))),
         (DICT, spaces.MultiBinary(2)),
         (spaces.Discrete(4, start=-1), spaces.MultiDiscrete([2, 2])),
@@ -96,7 +96,7 @@ def test_bad_input_and_a_file_of_its_own_are_refused(tmp_path: Path) -> None:
     ("observation", "action"),
     [
         (BOX, spaces.Box(-2, 1, (1, 2))),
-        (DICT, spaces.MultiDiscrete([2, 3])),
+        (DICT, spaces.MultiDiscrete([2, 3], start=[1, 5])),
         (spaces.Discrete(4, start=-1), spaces.Discrete(3, start=1)),
     ],
     ids=str,

@@ -53,7 +53,8 @@ def test_a_recorded_step_is_believed_more_than_a_prediction_with_each_visit() ->
     every = [each.expand(4, -1) for each in (state, action)]
     table.observe(Outcomes(*every, after, th.zeros(4, 0), th.zeros(4), ended))
     # Something is done in each place, so none is an end.
-    table.n_paid.fill_(1)
+    table.successors.n[2:] = 1
+    table.successors.n[0] = 0
     predicted, novelty = th.tensor([[8.0, 80.0]]), th.tensor([0.5])
     beyond = table.beyond(state, action, novelty, predicted)
     recorded = [3 * 3 / 4, 3 * 30 / 4]

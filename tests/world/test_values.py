@@ -319,3 +319,11 @@ def test_networks_hardly_leave_what_can_be_paid(paid: float, said: float, expect
         head.last.bias[:] = ((said - head.mean) / head.unit).float()
         for value in (head(th.zeros(1, 3), th.zeros(1, 0)), head.lowest(th.zeros(1, 3), th.zeros(1, 0))):
             assert value[0].tolist() == pytest.approx(expected, abs=1e-3)
+        # A given reward may pay where nobody has been yet.
+        head.is_bounded = False
+        assert head(th.zeros(1, 3), th.zeros(1, 0))[0].tolist() == pytest.approx([said] * 2, abs=1e-3)
+
+
+def test_only_a_learned_reward_bounds_values() -> None:
+    world = chain_world()
+    assert not world.values.is_bounded and not world.average().values.is_bounded

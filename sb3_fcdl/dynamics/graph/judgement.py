@@ -64,6 +64,7 @@ def judge_edges(
     :param code: their contexts, ``[R]``
     :param graphs: the graphs as they were, ``[K, V, P]``: they stay where a context has too few transitions
     :param free: entries that are learned, ``[V, P]``, bool
+    :param linear_evidence: whether an edge also stays where a linear regression finds it in the errors of the network
     """
     n_contexts = len(graphs)
     is_judged = th.bincount(code, minlength=n_contexts) >= MIN_ROWS

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -19,7 +19,15 @@ from sb3_fcdl.cli.env_options import DEFAULT_ENV, env_options, name_parts
 from sb3_fcdl.cli.mistakes import mistakes_end_the_program
 from sb3_fcdl.cli.options import DEFAULT_TIMESTEPS, PROGRAM
 from sb3_fcdl.dynamics import DEFAULT_DYNAMICS
-from sb3_fcdl.evaluation import evaluate_shift, format_accuracy, format_graphs, format_transitions, make_env, parse_shift
+from sb3_fcdl.evaluation import (
+    Shift,
+    evaluate_shift,
+    format_accuracy,
+    format_graphs,
+    format_transitions,
+    make_env,
+    parse_shift,
+)
 from sb3_fcdl.experiments.measuring import learned, measure, references
 from sb3_fcdl.experiments.training import TrainingArguments, TrainingRun
 from sb3_fcdl.fcdl import FCDL
@@ -107,7 +115,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def robustness(arguments: argparse.Namespace) -> None:
     """:param arguments: those of ``sb3-fcdl robustness``"""
     with mistakes_end_the_program():
-        shifts = {name: parse_shift(text) for name, text in (word.split("=", 1) for word in arguments.shift)}
+        shifts = _shifts(arguments.shift)
         record = _load_record(Path(arguments.model[0]), arguments.env_kwargs)
         models = {
             path.removesuffix("/model.zip"): _load_model(Path(path), record.env, record.env_kwargs) for path in arguments.model
@@ -137,7 +145,7 @@ def report(arguments: argparse.Namespace) -> None:
         path, output = Path(arguments.model), Path(arguments.output)
         shifts = None
         if arguments.shift is not None:
-            shifts = {name: parse_shift(text) for name, text in (word.split("=", 1) for word in arguments.shift)}
+            shifts = _shifts(arguments.shift)
         record = _load_record(path, arguments.env_kwargs)
         model = _load_model(path, record.env, record.env_kwargs)
         if not output.resolve().parent.is_dir():
@@ -229,3 +237,8 @@ def _not_written(error: BaseException | None) -> str | None:
             return "torch cannot write"
         error = error.__cause__ or error.__context__
     return None
+
+
+def _shifts(words: Sequence[str]) -> dict[str, Shift]:
+    """What ``VARIABLE=SHIFT`` says, by variable."""
+    return {name: parse_shift(text) for name, text in (word.split("=", 1) for word in words)}

@@ -187,7 +187,7 @@ def _environment(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         "episodes": _number(f"episodes of {where}", given.get("episodes", 50)),
         "evaluate_at": at,
         "n_envs": n_envs,
-        "checkpoint_freq": _number(f"checkpoint_freq of {where}", given.get("checkpoint_freq", 10_000)),
+        "checkpoint_freq": _number(f"checkpoint_freq of {where}", given.get("checkpoint_freq", PlannedRun.checkpoint_freq)),
     }
 
 

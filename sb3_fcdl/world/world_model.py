@@ -231,7 +231,8 @@ class WorldModel(nn.Module):
             return Step(predicted.mode(), doubt, is_chance)
 
         def paid(state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-            return self._believed(state, action, next_state, goal)[:, column]
+            predicted = self.reward(state, action, next_state, goal)
+            return self.values.believed(predicted, state, action, self.novelty(state, action))[:, column]
 
         return Problem(
             step,
@@ -263,11 +264,6 @@ class WorldModel(nn.Module):
         best = worth[..., 0].argmax(0)
         return Backups(worth.amax(0), actions[best, th.arange(len(best), device=best.device)])
 
-    def _believed(self, state: th.Tensor, action: th.Tensor, next_state: th.Tensor, goal: th.Tensor) -> th.Tensor:
-        """See ``Values.believed``, of ``reward``."""
-        predicted = self.reward(state, action, next_state, goal)
-        return self.values.believed(predicted, state, action, self.novelty(state, action))
-
     def _expected(
         self, stepper: StepFn, value: ValueFn, column: int | slice = slice(None)
     ) -> Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]:
@@ -286,10 +282,10 @@ class WorldModel(nn.Module):
             step = state[row], action[row], states[outcome, row], goal[row]
             goes_on = 1 - self.termination(*step).to(state.dtype).unsqueeze(-1)
             novelty = self.novelty(state, action)
-            paid = self.values.believed(self.reward(*step), step[0], step[1], novelty[row])
-            each = th.cat([paid, goes_on * value(step[2], step[3])], dim=-1)
-            both = state.new_zeros(len(state), 4).index_add(0, row, weights[outcome, row].unsqueeze(-1) * each)
-            paid, predicted = both.split(2, dim=-1)
+            believed = self.values.believed(self.reward(*step), step[0], step[1], novelty[row])
+            each = th.cat([believed, goes_on * value(step[2], step[3])], dim=-1)
+            mean = state.new_zeros(len(state), 4).index_add(0, row, weights[outcome, row].unsqueeze(-1) * each)
+            paid, predicted = mean.split(2, dim=-1)
             beyond = self.values.beyond(state, action, novelty, predicted)
             return (paid + self.discount * beyond)[:, column]
 
